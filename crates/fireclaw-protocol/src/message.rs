@@ -1,0 +1,139 @@
+//! What is said inside a session: CBOR ([RFC 8949]) with numbered fields.
+//!
+//! A field that an older side does not know is skipped, one that it lacks is
+//! `None`; a number is never given a second meaning.
+//!
+//! [RFC 8949]: https://www.rfc-editor.org/rfc/rfc8949
+
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+
+/// The first message on a channel, from the host: what the channel is for.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Open {
+    /// Start a command. This channel then carries [`ExecControl`] to the guest
+    /// and [`ExecEvent`] back.
+    #[n(0)]
+    Exec(#[n(0)] ExecRequest),
+    /// Raw bytes to the standard input of command `exec`.
+    #[n(1)]
+    Stdin {
+        /// The [`ExecRequest::id`] that this channel belongs to.
+        #[n(0)]
+        exec: u32,
+    },
+    /// Raw bytes from the standard output of command `exec`.
+    #[n(2)]
+    Stdout {
+        /// The [`ExecRequest::id`] that this channel belongs to.
+        #[n(0)]
+        exec: u32,
+    },
+    /// Raw bytes from the standard error of command `exec`.
+    #[n(3)]
+    Stderr {
+        /// The [`ExecRequest::id`] that this channel belongs to.
+        #[n(0)]
+        exec: u32,
+    },
+}
+
+/// A command to run in the guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ExecRequest {
+    /// Chosen by the host, unique within a session.
+    #[n(0)]
+    pub id: u32,
+    /// The program and its arguments: bytes, not necessarily UTF-8, without NUL.
+    #[n(1)]
+    pub argv: Vec<ByteVec>,
+    /// Variables added to the guest's default environment.
+    #[n(2)]
+    pub env: Vec<EnvVar>,
+    /// The directory to start in; the user's home if absent.
+    #[n(3)]
+    pub workdir: Option<ByteVec>,
+    /// A user name or number of the guest's `/etc/passwd`; root if absent.
+    #[n(4)]
+    pub user: Option<String>,
+    /// After so many milliseconds the command's whole process tree is killed.
+    #[n(5)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// One environment variable.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct EnvVar {
+    /// The name: not empty, without `=` or NUL.
+    #[n(0)]
+    pub name: ByteVec,
+    /// The value: without NUL.
+    #[n(1)]
+    pub value: ByteVec,
+}
+
+/// What the host says about a running command.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum ExecControl {
+    /// Send this signal (Linux's number) to the command's process group.
+    #[n(0)]
+    Signal(#[n(0)] i32),
+}
+
+/// What the guest says about a command.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum ExecEvent {
+    /// The program runs.
+    #[n(0)]
+    Started,
+    /// The program could not be started; the last event.
+    #[n(1)]
+    Failed {
+        /// What stood in the way.
+        #[n(0)]
+        cause: ExecFailure,
+        /// The cause in words, for a person. Untrusted text.
+        #[n(1)]
+        message: String,
+    },
+    /// The program ended; the last event.
+    #[n(2)]
+    Exited(#[n(0)] ExitStatus),
+}
+
+/// Why a command could not be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum ExecFailure {
+    /// No such program (a shell's status 127).
+    #[n(0)]
+    NotFound,
+    /// There is such a file, but it cannot be executed (a shell's status 126).
+    #[n(1)]
+    NotExecutable,
+    /// No such user in the guest.
+    #[n(2)]
+    NoSuchUser,
+    /// The working directory cannot be entered.
+    #[n(3)]
+    BadWorkdir,
+    /// The request itself is not valid: empty `argv`, NUL inside.
+    #[n(4)]
+    BadRequest,
+    /// Anything else: out of memory, too many processes, a system fault.
+    #[n(5)]
+    Other,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum ExitStatus {
+    /// It exited with this status, 0 to 255.
+    #[n(0)]
+    Code(#[n(0)] u8),
+    /// This signal ended it.
+    #[n(1)]
+    Signal(#[n(0)] u8),
+    /// Its time ran out and its process tree was killed.
+    #[n(2)]
+    TimedOut,
+}

@@ -1,0 +1,111 @@
+//! The guest's serial console: kept short, shown only when something failed.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// How much of the end of a stream is kept, in bytes.
+const KEEP: usize = 64 * 1024;
+
+/// The end of an untrusted byte stream, bounded and escaped for a terminal.
+#[derive(Debug, Clone, Default)]
+pub struct ConsoleTail {
+    bytes: Arc<Mutex<VecDeque<u8>>>,
+}
+
+impl ConsoleTail {
+    /// Keeps the end of `from`, read in the background until it closes.
+    ///
+    /// Reading never stops, so a guest that floods its console is neither
+    /// blocked nor able to fill the host's memory or disk.
+    pub fn follow(mut from: impl AsyncRead + Unpin + Send + 'static) -> Self {
+        let tail = Self::default();
+        let kept = tail.clone();
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 16 * 1024];
+            while let Ok(n @ 1..) = from.read(&mut buffer).await {
+                kept.push(&buffer[..n]);
+            }
+        });
+        tail
+    }
+
+    fn push(&self, new: &[u8]) {
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        bytes.extend(new);
+        let surplus = bytes.len().saturating_sub(KEEP);
+        bytes.drain(..surplus);
+    }
+
+    /// Whether the text was seen in what is kept.
+    pub fn contains(&self, text: &str) -> bool {
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: &[u8] = bytes.make_contiguous();
+        bytes.windows(text.len()).any(|w| w == text.as_bytes())
+    }
+
+    /// The last lines with everything but plain text escaped.
+    pub fn last_lines(&self, lines: usize) -> String {
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(bytes.make_contiguous()).into_owned();
+        let all: Vec<String> = text
+            .lines()
+            .map(|line| line.trim_end_matches('\r'))
+            .filter(|line| !line.trim().is_empty())
+            .map(escape)
+            .collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+/// Makes one line of guest text safe for a terminal: control characters are
+/// shown, not obeyed, and a line is at most 400 characters long.
+pub fn escape(line: &str) -> String {
+    const MAX: usize = 400;
+    let mut safe = String::new();
+    for c in line.chars().take(MAX) {
+        match c {
+            '\t' => safe.push(' '),
+            c if c.is_control() || is_format(c) => safe.extend(c.escape_unicode()),
+            c => safe.push(c),
+        }
+    }
+    if line.chars().nth(MAX).is_some() {
+        safe.push('…');
+    }
+    safe
+}
+
+/// Characters that reorder or hide text (Unicode UTR #36).
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_the_end_is_kept() {
+        let tail = ConsoleTail::default();
+        for n in 0..20_000 {
+            tail.push(format!("line {n}\r\n").as_bytes());
+        }
+        assert_eq!(tail.bytes.lock().unwrap().len(), KEEP);
+        assert_eq!(tail.last_lines(2), "line 19998\nline 19999");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_reaches_the_terminal_unescaped(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            let tail = ConsoleTail::default();
+            tail.push(&bytes);
+            for line in tail.last_lines(50).lines() {
+                prop_assert!(line.chars().all(|c| !c.is_control() && !is_format(c)));
+                prop_assert!(line.chars().count() <= 401 * 10);
+            }
+        }
+    }
+}

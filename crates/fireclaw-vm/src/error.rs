@@ -1,0 +1,110 @@
+//! Why a machine did not come up or went away.
+
+use std::path::PathBuf;
+
+/// An error of this crate. The command line adds the hint for each kind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No program of that name is installed.
+    #[error("{program} is not installed")]
+    VmmMissing {
+        /// The program's name or path as asked for.
+        program: String,
+    },
+    /// Hardware virtualization was asked for and cannot be used.
+    #[error("KVM cannot be used on this host: {reason}")]
+    KvmUnusable {
+        /// What was found when it was tried.
+        reason: String,
+    },
+    /// The installed VMM is too old.
+    #[error("{program} {found} is too old: {needed} or newer is needed")]
+    VmmTooOld {
+        /// The program.
+        program: String,
+        /// Its version.
+        found: String,
+        /// The oldest version that works.
+        needed: String,
+    },
+    /// The VMM could not be started.
+    #[error("cannot start {program}: {source}")]
+    Spawn {
+        /// The program.
+        program: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The VMM refused what it was asked.
+    #[error("{vmm} refused {request}: {message}")]
+    Refused {
+        /// The VMM's name.
+        vmm: &'static str,
+        /// The request, such as `PUT /boot-source`.
+        request: String,
+        /// The VMM's own words.
+        message: String,
+    },
+    /// The VMM ended before the guest was done.
+    #[error("the virtual machine monitor ended unexpectedly ({status})")]
+    VmmDied {
+        /// How it ended, in words.
+        status: String,
+        /// The last of what it wrote to standard error, escaped.
+        stderr: String,
+        /// The last lines of the guest's console, escaped.
+        console: String,
+    },
+    /// The guest did not report in time.
+    #[error("the guest did not answer within {seconds} s")]
+    GuestSilent {
+        /// How long it was waited for.
+        seconds: u64,
+        /// The last lines of the guest's console, escaped.
+        console: String,
+    },
+    /// The guest broke the protocol or its stream failed.
+    #[error("the guest's stream failed: {source}")]
+    Protocol {
+        /// What went wrong.
+        source: fireclaw_protocol::Error,
+        /// The last lines of the guest's console, escaped.
+        console: String,
+    },
+    /// A file or directory of ours could not be used.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried, such as `create`.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another system call failed.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// The result of an operation on a machine.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+
+    pub(crate) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}

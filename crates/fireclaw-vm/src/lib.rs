@@ -1,0 +1,23 @@
+//! Boots microVMs and speaks with their guests.
+//!
+//! A [`MachineSpec`] says what to boot, a [`Backend`] boots it, the
+//! [`Machine`] owns the VMM process, and a [`Guest`] is the session with the
+//! program inside. Nothing here needs root.
+
+mod backend;
+mod console;
+mod error;
+pub mod firecracker;
+mod guest;
+mod process;
+pub mod probe;
+pub mod qemu;
+mod rundir;
+mod tsc;
+
+pub use backend::{Backend, Capabilities, Disk, Launch, Machine, MachineSpec, StreamIo, VmmKind};
+pub use console::ConsoleTail;
+pub use error::{Error, Result};
+pub use guest::{Exec, Guest};
+pub use process::VmmProcess;
+pub use rundir::{RunDir, Swept, sweep};
