@@ -1,1 +1,25 @@
-//! x
+//! Prepares what a microVM boots from.
+//!
+//! [`setup`] fills a [`Home`] once: a kernel with the few modules that are
+//! needed, a base image shared read-only by all machines, and the initramfs
+//! that holds the guest program. What is there, with digests, is said by its
+//! [`Manifest`].
+
+mod base;
+mod debian;
+mod error;
+mod ext4;
+mod files;
+mod home;
+mod initramfs;
+pub mod kernel;
+mod manifest;
+mod setup;
+
+pub use error::{Error, Result};
+pub use home::Home;
+pub use initramfs::{FLOOR_PROGRAM, GUEST_PROGRAM, build_floor_initramfs};
+pub use manifest::{Artifact, Image, Kernel, Manifest};
+pub use setup::{
+    Bootable, Options, Progress, Pruned, add_image, add_minimal_kernel, prune, remove_image, resolve, setup,
+};

@@ -120,6 +120,15 @@ pub struct Machine {
     pub stream: Box<dyn StreamIo>,
     /// The last of what the guest wrote to its serial console.
     pub console: ConsoleTail,
+    /// The VMM's control connection, where it has a lasting one.
+    pub control: Option<Box<dyn Control>>,
+}
+
+/// What can be asked of a running VMM.
+pub trait Control: Send {
+    /// The VMM's own word for the machine's state, such as `running` or
+    /// `internal-error`. Escaped for a terminal.
+    fn status(&mut self) -> BoxFuture<'_, Result<String>>;
 }
 
 impl fmt::Debug for Machine {

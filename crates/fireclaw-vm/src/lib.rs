@@ -15,8 +15,8 @@ pub mod qemu;
 mod rundir;
 mod tsc;
 
-pub use backend::{Backend, Capabilities, Disk, Launch, Machine, MachineSpec, StreamIo, VmmKind};
-pub use console::ConsoleTail;
+pub use backend::{Backend, Capabilities, Control, Disk, Launch, Machine, MachineSpec, StreamIo, VmmKind};
+pub use console::{ConsoleTail, escape};
 pub use error::{Error, Result};
 pub use guest::{Exec, Guest};
 pub use process::VmmProcess;

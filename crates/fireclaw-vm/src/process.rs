@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::console::ConsoleTail;
 use crate::{Error, Result};
@@ -29,7 +29,7 @@ impl VmmProcess {
         let program = Path::new(command.get_program())
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let parent = std::process::id();
         before_exec(&mut command, move || {
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
@@ -53,6 +53,11 @@ impl VmmProcess {
             .map_err(|source| Error::Spawn { program: program.clone(), source })?;
         let stderr = child.stderr.take().map(ConsoleTail::follow).unwrap_or_default();
         Ok(Self { child, stderr, program })
+    }
+
+    /// The VMM's standard output, which is Firecracker's serial console.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// The process id, while it runs.

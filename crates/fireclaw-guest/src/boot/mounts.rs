@@ -1,0 +1,118 @@
+//! File systems: the early ones, the root with its overlay, and the usual rest.
+
+use std::ffi::CStr;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::mount::{MountFlags, mount, mount_move};
+
+const BASE_DEVICE: &str = "/dev/vda";
+const BASE: &str = "/base";
+const WRITABLE: &str = "/writable";
+const ROOT: &str = "/root";
+
+/// How long the base image's device may take to appear.
+const DEVICE_WAIT: Duration = Duration::from_secs(10);
+
+fn on(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: MountFlags,
+    data: Option<&CStr>,
+) -> Result<(), String> {
+    match fs::create_dir(target) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(format!("cannot create {target}: {e}"));
+        }
+        _ => {}
+    }
+    mount(source, target, kind, flags, data).map_err(|e| format!("cannot mount {kind} on {target}: {e}"))
+}
+
+/// Mounts what loading modules and finding devices needs.
+pub fn early() -> Result<(), String> {
+    let safe = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    on("proc", "/proc", "proc", safe, None)?;
+    on("sysfs", "/sys", "sysfs", safe, None)?;
+    match on("dev", "/dev", "devtmpfs", MountFlags::NOSUID, Some(c"mode=0755")) {
+        // A kernel may have mounted it by itself (CONFIG_DEVTMPFS_MOUNT).
+        Err(_) if Path::new("/dev/null").exists() => Ok(()),
+        other => other,
+    }
+}
+
+/// Lays a writable overlay on the read-only base image and makes it the root.
+pub fn root() -> Result<(), String> {
+    let start = Instant::now();
+    while !Path::new(BASE_DEVICE).exists() {
+        if start.elapsed() > DEVICE_WAIT {
+            return Err(format!("the base image's device {BASE_DEVICE} did not appear"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    on(BASE_DEVICE, BASE, "ext4", MountFlags::RDONLY, None)
+        .or_else(|_| on(BASE_DEVICE, BASE, "erofs", MountFlags::RDONLY, None))
+        .or_else(|_| on(BASE_DEVICE, BASE, "squashfs", MountFlags::RDONLY, None))
+        .map_err(|_| format!("{BASE_DEVICE} holds no ext4, erofs or squashfs file system"))?;
+    // Three quarters: a full overlay must not take the memory that programs need.
+    on("writable", WRITABLE, "tmpfs", MountFlags::empty(), Some(c"mode=0755,size=75%"))?;
+    for directory in ["/writable/upper", "/writable/work"] {
+        fs::create_dir(directory).map_err(|e| format!("cannot create {directory}: {e}"))?;
+    }
+    on(
+        "overlay",
+        ROOT,
+        "overlay",
+        MountFlags::empty(),
+        Some(c"lowerdir=/base,upperdir=/writable/upper,workdir=/writable/work"),
+    )?;
+    for name in ["proc", "sys", "dev"] {
+        let target = format!("{ROOT}/{name}");
+        if !Path::new(&target).is_dir() {
+            fs::create_dir(&target).map_err(|e| format!("cannot create {target}: {e}"))?;
+        }
+        mount_move(format!("/{name}"), &target).map_err(|e| format!("cannot move /{name}: {e}"))?;
+    }
+    let _ = fs::remove_file("/init");
+    rustix::process::chdir(ROOT)
+        .and_then(|()| mount_move(".", "/"))
+        .and_then(|()| rustix::process::chroot("."))
+        .and_then(|()| rustix::process::chdir("/"))
+        .map_err(|e| format!("cannot change into the root: {e}"))
+}
+
+/// Mounts what every Linux program expects. An image that lacks a directory
+/// gets it; what a kernel cannot do is left out.
+pub fn system() {
+    let safe = MountFlags::NOSUID | MountFlags::NODEV;
+    let _ = on("devpts", "/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, Some(c"mode=0620,gid=5,ptmxmode=0666"));
+    let _ = on("shm", "/dev/shm", "tmpfs", safe, Some(c"mode=1777"));
+    let _ = on("tmp", "/tmp", "tmpfs", safe, Some(c"mode=1777"));
+    let _ = on("run", "/run", "tmpfs", safe, Some(c"mode=0755"));
+    for (name, target) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+    ] {
+        let _ = symlink(target, name);
+    }
+    let cgroup = mount(
+        "cgroup2",
+        "/sys/fs/cgroup",
+        "cgroup2",
+        safe | MountFlags::NOEXEC,
+        Some(c"nsdelegate"),
+    );
+    if cgroup.is_ok() {
+        // Processes may live only in leaves (cgroups(7), "no internal processes").
+        let _ = fs::create_dir("/sys/fs/cgroup/init");
+        let _ = fs::write("/sys/fs/cgroup/init/cgroup.procs", "1");
+        for controller in ["+cpu", "+memory", "+pids", "+io"] {
+            let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", controller);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Commands: started, fed, listened to, signalled, and ended with all they started.
+
+mod pump;
+mod reaper;
+mod spawn;
+mod tree;
+mod users;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::pending;
+use std::rc::Rc;
+use std::time::Duration;
+
+use fireclaw_protocol::frame;
+use fireclaw_protocol::message::{ExecControl, ExecEvent, ExecFailure, ExecRequest, ExitStatus};
+use fireclaw_protocol::session::Channel;
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::oneshot;
+
+pub use reaper::Reaper;
+use tree::Tree;
+
+/// Why a command could not be started, with words for a person.
+type Failure = (ExecFailure, String);
+
+/// The commands of one session.
+#[derive(Clone)]
+pub struct Execs {
+    reaper: Reaper,
+    waiting: Rc<RefCell<HashMap<u32, Attachments>>>,
+}
+
+/// The three byte channels of a command, which may arrive before or after it.
+struct Attachments {
+    stdin: Slot,
+    stdout: Slot,
+    stderr: Slot,
+}
+
+struct Slot {
+    put: Option<oneshot::Sender<Channel>>,
+    take: Option<oneshot::Receiver<Channel>>,
+}
+
+impl Slot {
+    fn new() -> Self {
+        let (put, take) = oneshot::channel();
+        Self { put: Some(put), take: Some(take) }
+    }
+
+    /// The first channel wins; a second one is dropped, which resets it.
+    fn attach(&mut self, channel: Channel) {
+        if let Some(put) = self.put.take() {
+            let _ = put.send(channel);
+        }
+    }
+}
+
+impl Execs {
+    /// A session without commands.
+    pub fn new(reaper: Reaper) -> Self {
+        Self { reaper, waiting: Rc::default() }
+    }
+
+    /// Gives command `exec` its standard input.
+    pub fn attach_stdin(&self, exec: u32, channel: Channel) {
+        self.with(exec, |slots| slots.stdin.attach(channel));
+    }
+
+    /// Gives command `exec` somewhere to write its standard output.
+    pub fn attach_stdout(&self, exec: u32, channel: Channel) {
+        self.with(exec, |slots| slots.stdout.attach(channel));
+    }
+
+    /// Gives command `exec` somewhere to write its standard error.
+    pub fn attach_stderr(&self, exec: u32, channel: Channel) {
+        self.with(exec, |slots| slots.stderr.attach(channel));
+    }
+
+    fn with<T>(&self, exec: u32, act: impl FnOnce(&mut Attachments) -> T) -> T {
+        let mut waiting = self.waiting.borrow_mut();
+        act(waiting.entry(exec).or_insert_with(|| Attachments {
+            stdin: Slot::new(),
+            stdout: Slot::new(),
+            stderr: Slot::new(),
+        }))
+    }
+
+    /// Runs one command from start to end, reporting on `control`.
+    pub async fn run(&self, request: ExecRequest, control: Channel) {
+        let (from_host, mut to_host) = tokio::io::split(control);
+        let id = request.id;
+        if let Err((cause, message)) = self.started(&request, from_host, &mut to_host).await {
+            let _ = frame::write(&mut to_host, &ExecEvent::Failed { cause, message }).await;
+        }
+        let _ = to_host.shutdown().await;
+        self.waiting.borrow_mut().remove(&id);
+    }
+
+    async fn started(
+        &self,
+        request: &ExecRequest,
+        mut from_host: ReadHalf<Channel>,
+        to_host: &mut WriteHalf<Channel>,
+    ) -> Result<(), Failure> {
+        let tree = Tree::new(request.id);
+        let mut child = spawn::spawn(request, &tree)?;
+        let pid = child.id();
+        // Nothing else runs between fork and this line: the reaper cannot have
+        // taken the child's status yet.
+        let ended = self.reaper.expect(pid);
+        let (stdin, stdout, stderr) = self.with(request.id, |slots| {
+            (slots.stdin.take.take(), slots.stdout.take.take(), slots.stderr.take.take())
+        });
+        let stdin = tokio::task::spawn_local(pump::feed(stdin, child.stdin.take()));
+        let stdout = tokio::task::spawn_local(pump::drain(child.stdout.take(), stdout));
+        let stderr = tokio::task::spawn_local(pump::drain(child.stderr.take(), stderr));
+        let _ = frame::write(to_host, &ExecEvent::Started).await;
+
+        let status = supervise(request, ended, &mut from_host, pid, &tree).await;
+        // Whatever the command left running goes with it, and closes its pipes.
+        tree.kill(pid).await;
+        stdin.abort();
+        let _ = frame::write(to_host, &ExecEvent::Exited(status)).await;
+        let _ = stdout.await;
+        let _ = stderr.await;
+        Ok(())
+    }
+}
+
+/// Waits for the command's end, obeying the host's signals and the time limit.
+async fn supervise(
+    request: &ExecRequest,
+    mut ended: oneshot::Receiver<ExitStatus>,
+    from_host: &mut ReadHalf<Channel>,
+    pid: u32,
+    tree: &Tree,
+) -> ExitStatus {
+    let limit = request.timeout_ms.map(Duration::from_millis);
+    let deadline = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => pending().await,
+        }
+    };
+    tokio::pin!(deadline);
+    // Reading a message is not cancel-safe, so it has a task of its own.
+    let (signals, mut signalled) = tokio::sync::mpsc::channel(8);
+    let reading = async {
+        while let Ok(Some(ExecControl::Signal(signal))) =
+            frame::read(from_host, frame::MAX_FROM_HOST).await
+        {
+            let _ = signals.send(signal).await;
+        }
+        // The host closed the channel: it no longer wants the command.
+        let _ = signals.send(libc::SIGKILL).await;
+        pending::<()>().await
+    };
+    tokio::pin!(reading);
+    loop {
+        tokio::select! {
+            status = &mut ended => return status.unwrap_or(ExitStatus::Signal(libc::SIGKILL as u8)),
+            () = &mut deadline => {
+                tree.kill(pid).await;
+                let _ = (&mut ended).await;
+                return ExitStatus::TimedOut;
+            }
+            Some(signal) = signalled.recv() => {
+                if signal == libc::SIGKILL {
+                    tree.kill(pid).await;
+                } else {
+                    tree::signal_group(pid, signal);
+                }
+            }
+            () = &mut reading => {}
+        }
+    }
+}

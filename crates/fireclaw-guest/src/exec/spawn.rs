@@ -1,0 +1,114 @@
+//! From a request to a running process.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use fireclaw_protocol::message::{ExecFailure, ExecRequest};
+use rustix::process::{Gid, Uid};
+
+use super::Failure;
+use super::tree::Tree;
+use super::users::{self, User};
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Starts the command in `tree`, as the asked user, with piped standard streams.
+pub fn spawn(request: &ExecRequest, tree: &Tree) -> Result<Child, Failure> {
+    let bad = |what: &str| (ExecFailure::BadRequest, what.to_owned());
+    let (program, arguments) =
+        request.argv.split_first().ok_or_else(|| bad("the command is empty"))?;
+    if program.is_empty() {
+        return Err(bad("the command is empty"));
+    }
+    let has_nul = |bytes: &[u8]| bytes.contains(&0);
+    if request.argv.iter().any(|a| has_nul(a)) {
+        return Err(bad("an argument contains a NUL byte"));
+    }
+    for variable in &request.env {
+        let name = &variable.name[..];
+        if name.is_empty() || name.contains(&b'=') || has_nul(name) || has_nul(&variable.value) {
+            return Err(bad("an environment variable is not valid"));
+        }
+    }
+    let user = user(request.user.as_deref().unwrap_or("root"))?;
+    let workdir = workdir(request, &user)?;
+
+    let mut command = Command::new(OsStr::from_bytes(program));
+    command
+        .args(arguments.iter().map(|a| OsStr::from_bytes(a)))
+        .current_dir(workdir)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("HOME", &user.home)
+        .env("USER", &user.name)
+        .env("LOGNAME", &user.name)
+        .env("SHELL", &user.shell)
+        .env("LANG", "C.UTF-8")
+        .envs(request.env.iter().map(|v| (OsStr::from_bytes(&v.name), OsStr::from_bytes(&v.value))))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    become_user(&mut command, user, tree);
+    command.spawn().map_err(|e| {
+        let name = String::from_utf8_lossy(program);
+        let cause = match e.kind() {
+            ErrorKind::NotFound => ExecFailure::NotFound,
+            ErrorKind::PermissionDenied | ErrorKind::IsADirectory => ExecFailure::NotExecutable,
+            _ if e.raw_os_error() == Some(libc::ENOEXEC) => ExecFailure::NotExecutable,
+            _ => ExecFailure::Other,
+        };
+        (cause, format!("{name}: {e}"))
+    })
+}
+
+fn user(asked: &str) -> Result<User, Failure> {
+    let passwd = fs::read("/etc/passwd").unwrap_or_default();
+    let group = fs::read("/etc/group").unwrap_or_default();
+    users::find(asked, &String::from_utf8_lossy(&passwd), &String::from_utf8_lossy(&group))
+        .ok_or_else(|| (ExecFailure::NoSuchUser, format!("the image has no user {asked:?}")))
+}
+
+fn workdir<'a>(request: &'a ExecRequest, user: &'a User) -> Result<&'a Path, Failure> {
+    match &request.workdir {
+        Some(asked) => {
+            let path = Path::new(OsStr::from_bytes(asked));
+            match fs::metadata(path) {
+                Ok(found) if found.is_dir() => Ok(path),
+                Ok(_) => Err((ExecFailure::BadWorkdir, format!("{}: not a directory", path.display()))),
+                Err(e) => Err((ExecFailure::BadWorkdir, format!("{}: {e}", path.display()))),
+            }
+        }
+        None if user.home.is_dir() => Ok(&user.home),
+        None => Ok(Path::new("/")),
+    }
+}
+
+/// Makes the child a session leader in its cgroup with the user's rights.
+#[allow(unsafe_code)]
+fn become_user(command: &mut Command, user: User, tree: &Tree) {
+    use std::os::unix::process::CommandExt;
+    let mut entrance = tree.entrance();
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    let hook = move || {
+        rustix::process::setsid()?;
+        if let Some(file) = &mut entrance {
+            file.write_all(b"0")?;
+        }
+        // Groups first: without root's rights they could no longer be set.
+        rustix::thread::set_thread_groups(&groups)?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed.
+    // The hook makes bare system calls on data made before; it neither
+    // allocates nor locks, and the child has a single thread.
+    unsafe {
+        command.pre_exec(hook);
+    }
+}

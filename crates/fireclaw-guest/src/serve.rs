@@ -1,0 +1,65 @@
+//! Serves one session after another, for as long as the machine lives.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use fireclaw_protocol::hello::{GuestHello, greet_host};
+use fireclaw_protocol::message::Open;
+use fireclaw_protocol::session::{self, Channel};
+use fireclaw_protocol::{Error, GENERATION, frame};
+
+use crate::boot::Booted;
+use crate::exec::{Execs, Reaper};
+use crate::identity;
+
+/// How long to wait before the stream is opened again after it broke.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Opens the stream and serves the host. Returns only when that cannot work.
+pub async fn serve(booted: &Booted) -> Result<Infallible, String> {
+    tokio::task::LocalSet::new().run_until(sessions(booted)).await
+}
+
+async fn sessions(booted: &Booted) -> Result<Infallible, String> {
+    let reaper = Reaper::start()?;
+    let hello = GuestHello {
+        generation: GENERATION,
+        version: env!("CARGO_PKG_VERSION").into(),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        kernel_us: microseconds(booted.kernel),
+        init_us: microseconds(booted.init),
+    };
+    loop {
+        let mut stream = booted.transport.open().await?;
+        match greet_host(&mut stream, &hello, identity::apply).await {
+            Ok(_) => {
+                let execs = Execs::new(reaper.clone());
+                let accept = |channel| {
+                    tokio::task::spawn_local(channel_opened(channel, execs.clone()));
+                };
+                if let Err(e) = session::serve(stream, accept).await {
+                    eprintln!("fireclaw-guest: the session ended: {e}");
+                }
+            }
+            // The host went away; it may come back.
+            Err(Error::Io(_) | Error::Closed) => {}
+            Err(e) => return Err(format!("the handshake with the host failed: {e}")),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+async fn channel_opened(mut channel: Channel, execs: Execs) {
+    match frame::read(&mut channel, frame::MAX_FROM_HOST).await {
+        Ok(Some(Open::Exec(request))) => execs.run(request, channel).await,
+        Ok(Some(Open::Stdin { exec })) => execs.attach_stdin(exec, channel),
+        Ok(Some(Open::Stdout { exec })) => execs.attach_stdout(exec, channel),
+        Ok(Some(Open::Stderr { exec })) => execs.attach_stderr(exec, channel),
+        Ok(None) => {}
+        Err(e) => eprintln!("fireclaw-guest: a channel was opened wrongly: {e}"),
+    }
+}

@@ -1,0 +1,80 @@
+//! The two things that come from Debian: the kernel and the base image.
+
+use std::path::Path;
+
+use crate::debian::{self, Request};
+use crate::kernel::DebianKernel;
+use crate::setup::Progress;
+use crate::{Error, Home, Image, Kernel, Result, ext4, files};
+
+/// The kernel package for virtual machines, without drivers for hardware.
+const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
+
+/// What a person expects to find in a machine, besides Debian's essential
+/// packages. `passwd` brings the tools that make user `agent`.
+const PACKAGES: &[&str] = &[
+    "bash",
+    "ca-certificates",
+    "coreutils",
+    "curl",
+    "git",
+    "iproute2",
+    "passwd",
+    "procps",
+    "python3",
+];
+
+const OPTIONS: &[&str] = &[
+    "--aptopt=APT::Install-Recommends \"false\"",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+    "--dpkgopt=path-exclude=/usr/share/info/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--customize-hook=chroot \"$1\" useradd --create-home --shell /bin/bash agent",
+    // mmdebstrap copies these from the host; they are nobody's business here.
+    "--customize-hook=rm -f \"$1\"/etc/hostname \"$1\"/etc/resolv.conf \"$1\"/etc/machine-id",
+];
+
+/// Fetches Debian's kernel; `extra` are modules besides the usual ones.
+pub fn kernel(
+    home: &Home,
+    mirror: Option<&str>,
+    extra: &[&str],
+    progress: &dyn Progress,
+) -> Result<Kernel> {
+    let scratch = debian::scratch(home);
+    let request = Request {
+        // Unpacks without installing: no scripts run, nothing is configured.
+        variant: "extract",
+        packages: &[KERNEL_PACKAGE],
+        options: &["--aptopt=APT::Install-Recommends \"false\""],
+        mirror,
+        scratch: &scratch,
+    };
+    let found = debian::fetch(&request, progress, |tar| {
+        DebianKernel::read(tar, extra).map_err(|problem| Error::BadArchive {
+            origin: format!("Debian's {KERNEL_PACKAGE}"),
+            problem,
+        })
+    })?;
+    let directory = Path::new("kernels").join(&found.release);
+    Ok(Kernel {
+        image: files::write(home, &directory.join("vmlinux"), &found.image)?,
+        modules: Some(files::write(home, &directory.join("modules.cpio"), &found.modules)?),
+        release: found.release,
+        origin: format!("Debian {} {KERNEL_PACKAGE}", debian::SUITE),
+    })
+}
+
+/// Fetches and installs Debian's packages into a fresh image.
+pub fn image(home: &Home, mirror: Option<&str>, progress: &dyn Progress) -> Result<Image> {
+    let scratch = debian::scratch(home);
+    let request =
+        Request { variant: "essential", packages: PACKAGES, options: OPTIONS, mirror, scratch: &scratch };
+    let origin = format!("Debian {}", debian::SUITE);
+    let rootfs = files::create(home, Path::new("images/base.ext4"), |path| {
+        debian::fetch(&request, progress, |tar| ext4::from_tar(tar, &origin, path))
+    })?;
+    Ok(Image { rootfs, origin })
+}

@@ -1,0 +1,173 @@
+//! Debian packages, fetched and unpacked by mmdebstrap.
+//!
+//! mmdebstrap lets apt verify every signature, needs no root where user
+//! namespaces are allowed, and writes the result as a tar stream, which is
+//! read here as it comes: nothing is unpacked on the host's disk by us.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdout, Command, Stdio};
+
+use crate::setup::Progress;
+use crate::{Error, Result};
+
+const MMDEBSTRAP: &str = "mmdebstrap";
+
+/// The release that kernel and base image are taken from.
+pub const SUITE: &str = "bookworm";
+
+/// What mmdebstrap is asked for.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// mmdebstrap's `--variant`.
+    pub variant: &'a str,
+    /// Packages besides those of the variant.
+    pub packages: &'a [&'a str],
+    /// Further options.
+    pub options: &'a [&'a str],
+    /// A mirror instead of the host's own.
+    pub mirror: Option<&'a str>,
+    /// Where mmdebstrap may put its temporary root.
+    pub scratch: &'a Path,
+}
+
+/// Runs mmdebstrap and hands the tar stream to `consume`.
+///
+/// An error of mmdebstrap comes before one of `consume`, which most often only
+/// follows from it. Nothing is left running or on disk afterwards.
+pub fn fetch<T>(
+    request: &Request,
+    progress: &dyn Progress,
+    consume: impl FnOnce(ChildStdout) -> Result<T>,
+) -> Result<T> {
+    std::fs::create_dir_all(request.scratch).map_err(Error::file("create", request.scratch))?;
+    // In unshare mode other user ids work in it.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(request.scratch, open)
+        .map_err(Error::file("write", request.scratch))?;
+    let mut command = Command::new(MMDEBSTRAP);
+    command
+        .arg(format!("--variant={}", request.variant))
+        .arg(format!("--include={}", request.packages.join(",")))
+        .arg("--architectures=amd64")
+        .args(request.options)
+        .args([SUITE, "-"])
+        .env("TMPDIR", request.scratch)
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    match request.mirror {
+        Some(mirror) => drop(command.arg(mirror)),
+        None => drop(command.args(host_sources())),
+    }
+    end_with_us(&mut command);
+    let mut child = command.spawn().map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::ToolMissing { program: MMDEBSTRAP },
+        _ => Error::ToolFailed { program: MMDEBSTRAP, problem: e.to_string() },
+    })?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (consumed, last_words) = std::thread::scope(|scope| {
+        let listener = scope.spawn(|| stderr.map(|e| listen(e, progress)).unwrap_or_default());
+        let consumed = stdout.map(consume);
+        (consumed, listener.join().unwrap_or_default())
+    });
+    let status = child.wait().map_err(|e| Error::ToolFailed {
+        program: MMDEBSTRAP,
+        problem: e.to_string(),
+    })?;
+    match consumed {
+        Some(Ok(result)) if status.success() => Ok(result),
+        // Full disk and the like: mmdebstrap only saw its pipe close.
+        Some(Err(e @ (Error::NoSpace { .. } | Error::File { .. }))) => Err(e),
+        Some(Err(e)) if status.success() => Err(e),
+        _ => Err(Error::ToolFailed { program: MMDEBSTRAP, problem: last_words }),
+    }
+}
+
+/// Follows mmdebstrap's messages; returns the last few lines.
+fn listen(stderr: impl Read, progress: &dyn Progress) -> String {
+    const KEEP: usize = 12;
+    let mut last = VecDeque::new();
+    for line in BufReader::new(stderr).split(b'\n').map_while(|line| line.ok()) {
+        let line = String::from_utf8_lossy(&line);
+        let line: String = line.trim_end().chars().filter(|c| !c.is_control()).take(300).collect();
+        if let Some(message) = line.strip_prefix("I: ") {
+            progress.detail(message.trim_end_matches("..."));
+        }
+        if !line.is_empty() {
+            last.push_back(line);
+            if last.len() > KEEP {
+                last.pop_front();
+            }
+        }
+    }
+    Vec::from(last).join("\n")
+}
+
+/// Asks the kernel to end mmdebstrap when this process does. SIGTERM lets it
+/// remove its temporary root.
+#[allow(unsafe_code)]
+fn end_with_us(command: &mut Command) {
+    // SAFETY: the hook runs between fork and exec and makes one system call.
+    unsafe {
+        command.pre_exec(|| {
+            let signal = rustix::process::Signal::TERM;
+            Ok(rustix::process::set_parent_process_death_signal(Some(signal))?)
+        });
+    }
+}
+
+/// The Debian sources that the host itself uses for [`SUITE`], as arguments
+/// for mmdebstrap; none if it has none, and mmdebstrap then uses its default.
+fn host_sources() -> Vec<String> {
+    let format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
+    let output = Command::new("apt-get")
+        .args(["indextargets", "--format", format, "Identifier: Packages"])
+        .stdin(Stdio::null())
+        .output();
+    let Ok(output) = output else { return Vec::new() };
+    sources(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn sources(targets: &str) -> Vec<String> {
+    let mut lines: Vec<String> = targets
+        .lines()
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let [uri, release, component] = fields[..] else { return None };
+            let ours = release == SUITE || release.strip_prefix(SUITE)?.starts_with('-');
+            (ours && component == "main").then(|| format!("deb {uri} {release} {component}"))
+        })
+        .collect();
+    lines.sort();
+    lines.dedup();
+    // Updates alone are no distribution.
+    let release = format!(" {SUITE} main");
+    if lines.iter().any(|line| line.ends_with(&release)) { lines } else { Vec::new() }
+}
+
+/// Where mmdebstrap works below a home.
+pub fn scratch(home: &crate::Home) -> PathBuf {
+    home.root().join("cache/scratch")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_sources_of_our_suite_are_taken() {
+        let targets = "http://m/debian/ bookworm main\nhttp://m/debian/ bookworm-updates main\n\
+                       http://m/debian/ bookworm non-free\nhttp://other/ nodistro main\n\
+                       http://m/debian/ bookworm main\n";
+        assert_eq!(
+            sources(targets),
+            ["deb http://m/debian/ bookworm main", "deb http://m/debian/ bookworm-updates main"]
+        );
+        assert!(sources("http://m/debian/ trixie main\n").is_empty());
+        assert!(sources("http://m/debian/ bookworm-updates main\n").is_empty());
+    }
+}

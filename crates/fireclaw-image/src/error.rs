@@ -1,0 +1,100 @@
+//! Why something could not be prepared.
+
+use std::io;
+use std::path::PathBuf;
+
+/// An error of this crate. The command line adds the hint for each kind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Set-up has not been done in this home.
+    #[error("set-up has not been done: there is no {what} in {}", home.display())]
+    NotSetUp {
+        /// What is missing.
+        what: &'static str,
+        /// Where it was looked for.
+        home: PathBuf,
+    },
+    /// No image of that name.
+    #[error("there is no image named {name:?}")]
+    UnknownImage {
+        /// The name asked for.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// A name that cannot be an image's.
+    #[error("{name:?} cannot be a name: 1 to 64 letters, digits, '-', '_' or '.', starting with a letter or digit")]
+    BadName {
+        /// The name asked for.
+        name: String,
+    },
+    /// A file is not what the manifest says.
+    #[error("{} is damaged: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        problem: String,
+    },
+    /// A kernel file that cannot be booted.
+    #[error("{} is not a kernel that can be booted: {problem}", path.display())]
+    BadKernel {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A root file system archive that cannot be read.
+    #[error("cannot make an image of {origin}: {problem}")]
+    BadArchive {
+        /// Where it came from.
+        origin: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A program that set-up needs is not installed.
+    #[error("{program} is not installed")]
+    ToolMissing {
+        /// The program.
+        program: &'static str,
+    },
+    /// A program that set-up runs failed.
+    #[error("{program} failed: {problem}")]
+    ToolFailed {
+        /// The program.
+        program: &'static str,
+        /// Its last words, escaped.
+        problem: String,
+    },
+    /// Too little space, before or while something was written.
+    #[error("no space left for {}: {needed_mib} MiB are needed, {free_mib} MiB are free", path.display())]
+    NoSpace {
+        /// The directory.
+        path: PathBuf,
+        /// MiB that are needed at most.
+        needed_mib: u64,
+        /// MiB that are free.
+        free_mib: u64,
+    },
+    /// A file or directory could not be used.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried, such as `create`.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The result of preparing something.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+}

@@ -1,0 +1,124 @@
+//! Files that are either whole or absent.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::{Artifact, Error, Home, Result};
+
+/// What a file that is being written is called; the rest is its writer's pid.
+const PARTIAL: &str = ".partial-";
+
+/// Writes a file at `relative` below the home: filled under another name,
+/// synced, then renamed, and removed if anything fails.
+pub fn create(
+    home: &Home,
+    relative: &Path,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Artifact> {
+    let path = home.join(relative);
+    let directory = path.parent().unwrap_or(home.root());
+    fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!("{PARTIAL}{}", std::process::id()));
+    let partial = Partial(directory.join(name));
+    fill(&partial.0)?;
+    let file = File::open(&partial.0).map_err(Error::file("open", &partial.0))?;
+    file.sync_all().map_err(Error::file("write", &partial.0))?;
+    let bytes = file.metadata().map_err(Error::file("read", &partial.0))?.len();
+    let sha256 = digest(file).map_err(Error::file("read", &partial.0))?;
+    fs::rename(&partial.0, &path).map_err(Error::file("create", &path))?;
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(Error::file("write", directory))?;
+    Ok(Artifact { file: relative.to_owned(), sha256, bytes })
+}
+
+/// Writes `bytes` as a whole file.
+pub fn write(home: &Home, relative: &Path, bytes: &[u8]) -> Result<Artifact> {
+    create(home, relative, |path| {
+        File::create(path)
+            .and_then(|mut file| file.write_all(bytes))
+            .map_err(Error::file("write", path))
+    })
+}
+
+/// Removed when dropped; after the rename there is nothing left to remove.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Removes what a killed writer left in `directory`. Only the holder of the
+/// set-up lock may do that.
+pub fn remove_partials(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().contains(PARTIAL) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The SHA-256 of everything in `from`, in hexadecimal.
+pub fn digest(from: impl Read) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    io::copy(&mut BufReader::with_capacity(1 << 20, from), &mut HashWriter(&mut hasher))?;
+    Ok(hex(&hasher.finalize()))
+}
+
+/// The SHA-256 of `bytes`, in hexadecimal.
+pub fn digest_of(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::new(directory.path());
+        let failed = create(&home, Path::new("images/a"), |path| {
+            fs::write(path, "half").unwrap();
+            Err(Error::BadName { name: String::new() })
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read_dir(directory.path().join("images")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_written_file_is_described_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::new(directory.path());
+        let artifact = write(&home, Path::new("kernels/k"), b"abc").unwrap();
+        // FIPS 180-2, appendix B.1.
+        assert_eq!(
+            artifact.sha256,
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(artifact.bytes, 3);
+    }
+}

@@ -1,0 +1,150 @@
+//! What a home holds: `manifest.json`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Home, Result, files};
+
+/// The format of the file; raised when an older program could misread it.
+const FORMAT: u32 = 1;
+
+/// A file of ours with what it must contain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Its path below the home.
+    pub file: PathBuf,
+    /// Its SHA-256 in hexadecimal.
+    pub sha256: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl Artifact {
+    /// Whether a file of the right length is there: cheap enough for each run.
+    pub fn is_present(&self, home: &Home) -> bool {
+        fs::metadata(self.path(home)).is_ok_and(|m| m.is_file() && m.len() == self.bytes)
+    }
+
+    /// Reads all of it and compares the digest.
+    pub fn verify(&self, home: &Home) -> Result<()> {
+        let path = self.path(home);
+        let file = File::open(&path).map_err(Error::file("open", &path))?;
+        let found = files::digest(file).map_err(Error::file("read", &path))?;
+        if found == self.sha256 {
+            return Ok(());
+        }
+        let problem = format!("its SHA-256 is {found}, not {}", self.sha256);
+        Err(Error::Damaged { path, problem })
+    }
+
+    /// Where it is.
+    pub fn path(&self, home: &Home) -> PathBuf {
+        home.join(&self.file)
+    }
+}
+
+/// A kernel that can be booted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// Its release, as `uname -r` gives it in the guest, where known.
+    pub release: String,
+    /// The uncompressed kernel, or a bzImage that cannot be taken apart.
+    pub image: Artifact,
+    /// A cpio archive of modules; none if everything is built in.
+    pub modules: Option<Artifact>,
+    /// Where it came from, in words.
+    pub origin: String,
+}
+
+/// A root file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The file system.
+    pub rootfs: Artifact,
+    /// Where it came from, in words.
+    pub origin: String,
+}
+
+/// All that a home holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    format: u32,
+    /// Kernels by name; [`Manifest::kernel`] says which is used.
+    pub kernels: BTreeMap<String, Kernel>,
+    /// Images by name.
+    pub images: BTreeMap<String, Image>,
+}
+
+impl Manifest {
+    /// The kernel that comes from Debian.
+    pub const DEBIAN_KERNEL: &str = "debian";
+    /// The kernel that `cargo xtask kernel` builds; preferred when present.
+    pub const MINIMAL_KERNEL: &str = "minimal";
+    /// The kernel that the user named at set-up; preferred over all.
+    pub const OWN_KERNEL: &str = "own";
+    /// The image that `run` uses by default.
+    pub const BASE_IMAGE: &str = "base";
+
+    /// Reads a home's manifest; an absent one is empty.
+    pub fn read(home: &Home) -> Result<Self> {
+        let path = home.manifest();
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => return Err(Error::file("read", &path)(e)),
+        };
+        let manifest: Self = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::Damaged { path: path.clone(), problem: e.to_string() })?;
+        if manifest.format > FORMAT {
+            let problem = format!("format {} is from a newer Fireclaw", manifest.format);
+            return Err(Error::Damaged { path, problem });
+        }
+        Ok(manifest)
+    }
+
+    /// Replaces a home's manifest.
+    pub(crate) fn write(&self, home: &Home) -> Result<()> {
+        let current = Self { format: FORMAT, ..self.clone() };
+        let path = home.manifest();
+        let bytes = serde_json::to_vec_pretty(&current)
+            .map_err(|e| Error::file("write", &path)(e.into()))?;
+        files::write(home, Path::new("manifest.json"), &bytes).map(drop)
+    }
+
+    /// The kernel that is booted when none is named: the user's own, else the
+    /// minimal one, else Debian's.
+    pub fn kernel(&self) -> Option<(&str, &Kernel)> {
+        [Self::OWN_KERNEL, Self::MINIMAL_KERNEL, Self::DEBIAN_KERNEL]
+            .into_iter()
+            .find_map(|name| self.kernels.get(name).map(|kernel| (name, kernel)))
+    }
+
+    /// Every file that the manifest speaks of.
+    pub fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
+        let kernels = self.kernels.values().flat_map(|k| [Some(&k.image), k.modules.as_ref()]);
+        kernels.flatten().chain(self.images.values().map(|image| &image.rootfs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_survives_the_disk_and_a_newer_one_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::new(directory.path());
+        assert!(Manifest::read(&home).unwrap().kernel().is_none());
+        Manifest::default().write(&home).unwrap();
+        Manifest::read(&home).unwrap();
+        let newer = r#"{"format": 99, "kernels": {}, "images": {}}"#;
+        fs::write(home.manifest(), newer).unwrap();
+        assert!(matches!(Manifest::read(&home), Err(Error::Damaged { .. })));
+        fs::write(home.manifest(), "{").unwrap();
+        assert!(matches!(Manifest::read(&home), Err(Error::Damaged { .. })));
+    }
+}

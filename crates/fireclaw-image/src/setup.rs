@@ -1,0 +1,416 @@
+//! One-time preparation of a home, and what a run takes from it.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use crate::manifest::{Artifact, Image, Kernel, Manifest};
+use crate::{Error, GUEST_PROGRAM, Home, Result, base, ext4, files, initramfs, kernel};
+
+/// The free space that set-up asks for before it starts, in MiB: the packages,
+/// their unpacked tree, and the finished image.
+const NEEDED_MIB: u64 = 1500;
+
+/// Hears how a long operation goes.
+pub trait Progress: Sync {
+    /// A step begins: number, count, and what it does.
+    fn step(&self, number: usize, of: usize, what: &str);
+    /// What the current step is at.
+    fn detail(&self, what: &str);
+    /// The current step ended well, or had been done before.
+    fn done(&self, result: &str);
+}
+
+/// What set-up is asked for besides the usual.
+#[derive(Debug, Default)]
+pub struct Options<'a> {
+    /// An apt mirror instead of the host's own.
+    pub mirror: Option<&'a str>,
+    /// A kernel file to use instead of Debian's.
+    pub kernel: Option<&'a Path>,
+    /// Modules besides the usual ones.
+    pub modules: &'a [&'a str],
+    /// Make everything anew even if it is there and whole.
+    pub force: bool,
+}
+
+/// Paths for booting one machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bootable {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initramfs with this program's guest.
+    pub initramfs: PathBuf,
+    /// The root file system.
+    pub rootfs: PathBuf,
+}
+
+/// Makes a home ready: fetches what is missing or damaged, keeps what is whole.
+///
+/// Each finished step is recorded at once, so an interrupted set-up goes on
+/// where it was. A second set-up at the same time waits for the first.
+pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<Manifest> {
+    let _lock = Lock::wait(home, progress)?;
+    let mut manifest = Manifest::read(home)?;
+
+    progress.step(1, 3, "kernel");
+    if let Some(file) = options.kernel {
+        let own = own_kernel(home, file, "kernels/own/vmlinux")?;
+        progress.done(&own.release);
+        manifest.kernels.insert(Manifest::OWN_KERNEL.into(), own);
+        manifest.write(home)?;
+    } else {
+        // Asking for no kernel of one's own goes back to Debian's.
+        if options.force {
+            manifest.kernels.remove(Manifest::OWN_KERNEL);
+        }
+        let known = manifest.kernels.get(Manifest::DEBIAN_KERNEL);
+        let whole = known.is_some_and(|k| {
+            intact(home, &k.image) && k.modules.as_ref().is_none_or(|m| intact(home, m))
+        });
+        let has_own = manifest.kernels.get(Manifest::OWN_KERNEL).is_some_and(|k| intact(home, &k.image));
+        if options.force || !(whole || has_own) {
+            require_space(home)?;
+            let fresh = base::kernel(home, options.mirror, options.modules, progress)?;
+            manifest.kernels.insert(Manifest::DEBIAN_KERNEL.into(), fresh);
+            manifest.write(home)?;
+        }
+        progress.done(manifest.kernel().map_or("", |(_, kernel)| &kernel.release));
+    }
+
+    progress.step(2, 3, "base image");
+    let whole =
+        manifest.images.get(Manifest::BASE_IMAGE).is_some_and(|i| intact(home, &i.rootfs));
+    if options.force || !whole {
+        require_space(home)?;
+        let image = base::image(home, options.mirror, progress)?;
+        manifest.images.insert(Manifest::BASE_IMAGE.into(), image);
+        manifest.write(home)?;
+    }
+    let origin = manifest.images.get(Manifest::BASE_IMAGE).map_or("", |image| &image.origin);
+    progress.done(origin);
+
+    progress.step(3, 3, "initramfs");
+    let bootable = resolve(home, Manifest::BASE_IMAGE, None)?;
+    progress.done(&format!("{} KiB", file_kib(&bootable.initramfs)));
+    Ok(manifest)
+}
+
+/// What a run boots: a named image, and the home's kernel or one given.
+///
+/// An initramfs that is missing, because this program is newer than the last
+/// set-up, is joined here; that takes milliseconds.
+pub fn resolve(home: &Home, image: &str, own: Option<&Path>) -> Result<Bootable> {
+    let manifest = Manifest::read(home)?;
+    let missing = |what| Error::NotSetUp { what, home: home.root().to_owned() };
+    let kernel = match own {
+        Some(file) => own_kernel(home, file, "kernels/once")?,
+        None => manifest.kernel().ok_or_else(|| missing("kernel"))?.1.clone(),
+    };
+    let rootfs = match manifest.images.get(image) {
+        Some(image) => &image.rootfs,
+        None if image == Manifest::BASE_IMAGE => return Err(missing("base image")),
+        None => {
+            let known = manifest.images.keys().cloned().collect();
+            return Err(Error::UnknownImage { name: image.to_owned(), known });
+        }
+    };
+    for artifact in [&kernel.image, rootfs].into_iter().chain(&kernel.modules) {
+        if !artifact.is_present(home) {
+            let path = artifact.path(home);
+            let problem = "it is missing or has the wrong length".to_owned();
+            return Err(Error::Damaged { path, problem });
+        }
+    }
+    Ok(Bootable {
+        kernel: kernel.image.path(home),
+        initramfs: joined_initramfs(home, kernel.modules.as_ref())?,
+        rootfs: rootfs.path(home),
+    })
+}
+
+fn joined_initramfs(home: &Home, modules: Option<&Artifact>) -> Result<PathBuf> {
+    let key = initramfs::key(modules.map(|m| m.sha256.as_str()), GUEST_PROGRAM);
+    let relative = PathBuf::from(format!("initramfs/{key}.cpio"));
+    let path = home.join(&relative);
+    if !path.is_file() {
+        let modules = match modules {
+            Some(artifact) => {
+                artifact.verify(home)?;
+                let path = artifact.path(home);
+                fs::read(&path).map_err(Error::file("read", path))?
+            }
+            None => Vec::new(),
+        };
+        let joined = initramfs::join(&modules, GUEST_PROGRAM).map_err(Error::file("write", &path))?;
+        files::write(home, &relative, &joined)?;
+    }
+    Ok(path)
+}
+
+/// Takes over a kernel file that the user named. It must have the drivers for
+/// virtio-mmio, ext4 and overlay built in.
+fn own_kernel(home: &Home, file: &Path, relative: &str) -> Result<Kernel> {
+    let bytes = fs::read(file).map_err(Error::file("read", file))?;
+    let digest = files::digest_of(&bytes);
+    let relative = PathBuf::from(format!("{relative}-{}", &digest[..16]));
+    let bad = |problem: kernel::Problem| Error::BadKernel {
+        path: file.to_owned(),
+        problem: problem.to_string(),
+    };
+    let path = home.join(&relative);
+    let image = match fs::read(&path) {
+        Ok(known) => Artifact {
+            file: relative,
+            sha256: files::digest_of(&known),
+            bytes: known.len() as u64,
+        },
+        Err(_) => files::write(home, &relative, &kernel::bootable(bytes).map_err(bad)?)?,
+    };
+    Ok(Kernel {
+        release: format!("own ({})", file.display()),
+        image,
+        modules: None,
+        origin: file.display().to_string(),
+    })
+}
+
+/// Adds the kernel that `cargo xtask kernel` built.
+pub fn add_minimal_kernel(home: &Home, file: &Path, release: &str, config: &str) -> Result<()> {
+    let _lock = Lock::wait(home, &Silent)?;
+    let mut manifest = Manifest::read(home)?;
+    let bytes = fs::read(file).map_err(Error::file("read", file))?;
+    let image = kernel::bootable(bytes).map_err(|problem| Error::BadKernel {
+        path: file.to_owned(),
+        problem: problem.to_string(),
+    })?;
+    let relative = PathBuf::from(format!("kernels/minimal-{release}/vmlinux"));
+    let image = files::write(home, &relative, &image)?;
+    let kernel = Kernel {
+        release: release.to_owned(),
+        image,
+        modules: None,
+        origin: format!("built from Debian's source with {config}"),
+    };
+    manifest.kernels.insert(Manifest::MINIMAL_KERNEL.into(), kernel);
+    manifest.write(home)
+}
+
+/// Adds an image made of a root file system archive.
+pub fn add_image(
+    home: &Home,
+    name: &str,
+    tar: impl std::io::Read,
+    origin: &str,
+) -> Result<Image> {
+    check_name(name)?;
+    let _lock = Lock::wait(home, &Silent)?;
+    // Machines may be running from the image that had this name: theirs stays
+    // until they end, under a name that `prune` knows.
+    let mut manifest = Manifest::read(home)?;
+    let unique = format!("images/{name}-{}.ext4", manifest.images.len() + 1);
+    let relative = PathBuf::from(unique_name(home, &unique));
+    let rootfs = files::create(home, &relative, |path| ext4::from_tar(tar, origin, path))?;
+    let image = Image { rootfs, origin: origin.to_owned() };
+    manifest.images.insert(name.to_owned(), image.clone());
+    manifest.write(home)?;
+    Ok(image)
+}
+
+fn unique_name(home: &Home, wanted: &str) -> String {
+    let mut name = wanted.to_owned();
+    let mut n = 1;
+    while home.join(Path::new(&name)).exists() {
+        n += 1;
+        name = wanted.replace(".ext4", &format!("-{n}.ext4"));
+    }
+    name
+}
+
+/// Removes an image; its file goes with the next [`prune`].
+pub fn remove_image(home: &Home, name: &str) -> Result<()> {
+    let _lock = Lock::wait(home, &Silent)?;
+    let mut manifest = Manifest::read(home)?;
+    if manifest.images.remove(name).is_none() {
+        let known = manifest.images.keys().cloned().collect();
+        return Err(Error::UnknownImage { name: name.to_owned(), known });
+    }
+    manifest.write(home)
+}
+
+/// What [`prune`] removed.
+#[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Pruned {
+    /// Files, below the home.
+    pub files: Vec<PathBuf>,
+    /// The sum of their lengths.
+    pub bytes: u64,
+}
+
+/// Removes files that the manifest does not speak of: images and kernels that
+/// were replaced, initramfs files of older programs, halves of broken writes.
+///
+/// A machine that runs from such a file keeps it until it ends.
+pub fn prune(home: &Home) -> Result<Pruned> {
+    let _lock = Lock::wait(home, &Silent)?;
+    let manifest = Manifest::read(home)?;
+    let mut keep: Vec<PathBuf> = manifest.artifacts().map(|a| a.path(home)).collect();
+    if let Ok(bootable) = resolve(home, Manifest::BASE_IMAGE, None) {
+        keep.push(bootable.initramfs);
+    }
+    let mut pruned = Pruned::default();
+    for directory in ["kernels", "images", "initramfs", "cache/scratch"] {
+        prune_below(home, &home.join(Path::new(directory)), &keep, &mut pruned)?;
+    }
+    Ok(pruned)
+}
+
+fn prune_below(home: &Home, directory: &Path, keep: &[PathBuf], pruned: &mut Pruned) -> Result<()> {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() {
+            prune_below(home, &path, keep, pruned)?;
+            // Only an empty one goes.
+            let _ = fs::remove_dir(&path);
+        } else if !keep.contains(&path) {
+            fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+            pruned.bytes += metadata.len();
+            pruned.files.push(path.strip_prefix(home.root()).unwrap_or(&path).to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let good = name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if good { Ok(()) } else { Err(Error::BadName { name: name.to_owned() }) }
+}
+
+/// Only one process at a time changes a home.
+struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    fn wait(home: &Home, progress: &dyn Progress) -> Result<Self> {
+        fs::create_dir_all(home.root()).map_err(Error::file("create", home.root()))?;
+        let path = home.setup_lock();
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(Error::file("create", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                progress.detail("another set-up is at work here; waiting for it");
+                file.lock().map_err(Error::file("lock", &path))?;
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::file("lock", &path)(e)),
+        }
+        for directory in ["kernels", "images", "initramfs"] {
+            remove_partials_below(&home.join(Path::new(directory)));
+        }
+        let _ = fs::remove_dir_all(crate::debian::scratch(home));
+        Ok(Self { _file: file })
+    }
+}
+
+fn remove_partials_below(directory: &Path) {
+    files::remove_partials(directory);
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            files::remove_partials(&entry.path());
+        }
+    }
+}
+
+struct Silent;
+
+impl Progress for Silent {
+    fn step(&self, _: usize, _: usize, _: &str) {}
+    fn detail(&self, _: &str) {}
+    fn done(&self, _: &str) {}
+}
+
+fn intact(home: &Home, artifact: &Artifact) -> bool {
+    artifact.is_present(home) && artifact.verify(home).is_ok()
+}
+
+fn file_kib(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |m| m.len() / 1024)
+}
+
+fn require_space(home: &Home) -> Result<()> {
+    match free_mib(home.root()) {
+        Some(free_mib) if free_mib < NEEDED_MIB => Err(Error::NoSpace {
+            path: home.root().to_owned(),
+            needed_mib: NEEDED_MIB,
+            free_mib,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The error for a file that could not grow.
+pub(crate) fn space_error(path: &Path) -> Option<Error> {
+    let directory = path.parent()?;
+    let free_mib = free_mib(directory)?;
+    Some(Error::NoSpace { path: directory.to_owned(), needed_mib: NEEDED_MIB, free_mib })
+}
+
+fn free_mib(directory: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(directory).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize) >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        for good in ["base", "a.b-c_1", "7"] {
+            check_name(good).unwrap();
+        }
+        for bad in ["", ".", "../x", "a/b", "-a", "a b", &"x".repeat(65), "ä"] {
+            assert!(matches!(check_name(bad), Err(Error::BadName { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prune_keeps_what_the_manifest_speaks_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::new(directory.path());
+        let mut manifest = Manifest::default();
+        let rootfs = files::write(&home, Path::new("images/base.ext4"), b"kept").unwrap();
+        files::write(&home, Path::new("images/old.ext4"), b"replaced").unwrap();
+        files::write(&home, Path::new("kernels/6.0/vmlinux"), b"old").unwrap();
+        manifest.images.insert("base".into(), Image { rootfs, origin: String::new() });
+        manifest.write(&home).unwrap();
+        let pruned = prune(&home).unwrap();
+        assert_eq!(pruned.bytes, 11);
+        assert!(home.join(Path::new("images/base.ext4")).exists());
+        assert!(!home.join(Path::new("kernels/6.0")).exists());
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::new(directory.path());
+        let artifact = files::write(&home, Path::new("images/a"), b"whole").unwrap();
+        fs::write(artifact.path(&home), b"wrong").unwrap();
+        assert!(artifact.is_present(&home) && !intact(&home, &artifact));
+        assert!(matches!(artifact.verify(&home), Err(Error::Damaged { .. })));
+    }
+
+    #[test]
+    fn an_empty_home_says_what_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::new(directory.path());
+        assert!(matches!(resolve(&home, "base", None), Err(Error::NotSetUp { .. })));
+    }
+}

@@ -1,0 +1,79 @@
+//! From what to boot to the requests that boot it.
+
+use std::path::{Path, PathBuf};
+
+use super::types::{
+    Action, BootSource, Drive, EntropyDevice, InstanceActionInfo, LogLevel, Logger,
+    MachineConfiguration, Request, Vsock,
+};
+use crate::{Error, MachineSpec, Result};
+
+/// The guest's vsock address; each VMM has its own, so all can be the same.
+pub const GUEST_CID: u32 = 3;
+
+/// The name of the vsock device's socket in the VMM's directory.
+pub const VSOCK: &str = "v.sock";
+
+/// What Firecracker needs on the kernel's command line, and what saves time.
+///
+/// - `console=ttyS0 quiet`: the serial port is for what went wrong.
+/// - `reboot=k panic=-1`: a reboot through the keyboard controller is how a
+///   guest ends Firecracker; a panic reboots at once.
+/// - `i8042.…`: that controller is there for nothing else, so not probed.
+/// - `swiotlb=noforce`: no bounce buffers for devices that need none.
+/// - `random.trust_cpu=on`: random numbers from the first moment.
+/// - `fireclaw.stream=vsock`: for the Fireclaw guest.
+///
+/// Firecracker adds `pci=off`, without which a kernel looks for PCI devices in
+/// vain, and `virtio_mmio.device=…` for kernels that do not find the devices
+/// through ACPI (its `docs/kernel-policy.md`).
+const KERNEL_ARGS: &str = "console=ttyS0 quiet reboot=k panic=-1 \
+     i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce \
+     random.trust_cpu=on fireclaw.stream=vsock";
+
+/// The requests that configure a fresh VMM and start its guest, in order.
+///
+/// The paths in `spec` are as the VMM sees them. Its log goes to `log`, or
+/// without one to standard output, which is also the guest's console.
+pub fn boot_requests(spec: &MachineSpec, log: Option<&Path>) -> Vec<Request> {
+    let mut boot_args = KERNEL_ARGS.to_owned();
+    for arg in &spec.kernel_args {
+        boot_args.push(' ');
+        boot_args.push_str(arg);
+    }
+    // The log first, so that it tells what is wrong with the rest.
+    let mut requests = vec![
+        Request::Logger(Logger { log_path: log.map(Path::to_owned), level: LogLevel::Warning }),
+        Request::MachineConfiguration(MachineConfiguration {
+            vcpu_count: spec.cpus,
+            mem_size_mib: spec.memory_mib,
+        }),
+        Request::BootSource(BootSource {
+            kernel_image_path: spec.kernel.clone(),
+            initrd_path: Some(spec.initramfs.clone()),
+            boot_args,
+        }),
+    ];
+    requests.extend(spec.disks.iter().enumerate().map(|(n, disk)| {
+        Request::Drive(Drive {
+            drive_id: format!("disk{n}"),
+            path_on_host: disk.path.clone(),
+            is_root_device: false,
+            is_read_only: disk.read_only,
+        })
+    }));
+    requests.push(Request::Entropy(EntropyDevice {}));
+    requests.push(Request::Vsock(Vsock { guest_cid: GUEST_CID, uds_path: PathBuf::from(VSOCK) }));
+    requests.push(Request::Action(InstanceActionInfo { action_type: Action::InstanceStart }));
+    requests
+}
+
+/// The same with absolute paths: the VMM runs in another directory than ours.
+pub(super) fn absolute(spec: &MachineSpec) -> Result<MachineSpec> {
+    let mut spec = spec.clone();
+    let disks = spec.disks.iter_mut().map(|disk| &mut disk.path);
+    for path in disks.chain([&mut spec.kernel, &mut spec.initramfs]) {
+        *path = std::path::absolute(&*path).map_err(Error::file("find", &*path))?;
+    }
+    Ok(spec)
+}

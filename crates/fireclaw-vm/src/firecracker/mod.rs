@@ -1,0 +1,197 @@
+//! Firecracker, the VMM for hosts with KVM.
+//!
+//! Each machine is one Firecracker process, configured over its API socket
+//! before the guest boots. The process runs in the machine's run directory and
+//! is told only relative socket names, so that none of them outgrows the 108
+//! bytes of a socket address (`unix(7)`).
+//!
+//! A guest can make Firecracker write in two places: the serial console and
+//! the log. Both are pipes of which only the end is kept in memory, so a guest
+//! cannot fill the host's disk. Metrics, which Firecracker would append to a
+//! file every minute (its `docs/metrics.md`), are not asked for.
+
+pub mod api;
+mod config;
+mod dir;
+mod jail;
+mod program;
+mod stream;
+pub mod types;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    Backend, Capabilities, ConsoleTail, Error, Launch, Machine, Result, RunDir, VmmKind, VmmProcess,
+};
+use api::{Api, SOCKET};
+pub use config::{GUEST_CID, VSOCK, boot_requests};
+pub use dir::SocketDir;
+pub use jail::Jail;
+pub use stream::GuestStream;
+use types::Request;
+
+/// The vsock port of the host (CID 2) to which the guest connects.
+pub const STREAM_PORT: u32 = 5005;
+
+/// How long Firecracker may take from its start until its API answers.
+const START: Duration = Duration::from_secs(5);
+
+/// How long a VMM that hung up is given to end, so that its status is known.
+const END: Duration = Duration::from_millis(500);
+
+/// An installed Firecracker.
+#[derive(Debug, Clone)]
+pub struct Firecracker {
+    program: PathBuf,
+    version: String,
+    jail: Option<Jail>,
+}
+
+impl Firecracker {
+    /// Finds Firecracker: at `explicit`, else where the environment variable
+    /// `FIRECLAW_FIRECRACKER` says, else on `PATH`.
+    ///
+    /// Runs it once for its version; see [`Firecracker::with_version`].
+    pub fn find(explicit: Option<&Path>) -> Result<Self> {
+        let program = program::find(explicit)?;
+        let version = program::ask_version(&program)?;
+        Self::with_version(program, version)
+    }
+
+    /// Takes `program` as it is, its version known from an earlier [`Firecracker::find`].
+    pub fn with_version(program: impl Into<PathBuf>, version: impl Into<String>) -> Result<Self> {
+        let (program, version) = (program.into(), version.into());
+        program::check_version(&version)?;
+        Ok(Self { program, version, jail: None })
+    }
+
+    /// Confines every VMM with Firecracker's jailer, which only root can do.
+    pub fn jailed(mut self, jail: Jail) -> Result<Self> {
+        jail.check()?;
+        self.jail = Some(jail);
+        Ok(self)
+    }
+
+    /// The program's path.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Where the running VMM of `run_dir` keeps its sockets and finds its files.
+    pub fn home(&self, run_dir: &RunDir) -> PathBuf {
+        match &self.jail {
+            Some(_) => jail::root(&self.program, run_dir),
+            None => run_dir.path().to_owned(),
+        }
+    }
+
+    async fn start(&self, Launch { spec, run_dir }: Launch<'_>) -> Result<Machine> {
+        let (mut command, spec, log) = match &self.jail {
+            Some(jail) => (
+                jail.command(&self.program, run_dir),
+                jail.furnish(&self.program, spec, run_dir)?,
+                None,
+            ),
+            None => {
+                let mut command = std::process::Command::new(&self.program);
+                command.arg("--id").arg(run_dir.id());
+                // Standard error, by a name that Firecracker can open.
+                (command, config::absolute(spec)?, Some(Path::new("/proc/self/fd/2")))
+            }
+        };
+        // The environment may hold keys, and the VMM needs none of it.
+        command.args(["--api-sock", SOCKET]).current_dir(run_dir.path()).env_clear();
+        let requests = boot_requests(&spec, log);
+
+        // The guest connects as soon as it has booted: listen before it starts.
+        let home = SocketDir::open(self.home(run_dir))?;
+        let stream = GuestStream::listen(&home, &format!("{VSOCK}_{STREAM_PORT}"))?;
+        if let Some(jail) = &self.jail {
+            jail.give(&home.path().join(format!("{VSOCK}_{STREAM_PORT}")))?;
+        }
+
+        let mut process = VmmProcess::spawn(command, Vec::new())?;
+        let console = process.take_stdout().map(ConsoleTail::follow).unwrap_or_default();
+        match boot(&home, &mut process, &console, &requests).await {
+            Ok(()) => Ok(Machine { process, stream: Box::new(stream), console, control: None }),
+            Err(error) => {
+                let error = explain(error, &mut process, &console).await;
+                // Reaped here, not by the runtime some time later.
+                let _ = process.kill().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Backend for Firecracker {
+    fn kind(&self) -> VmmKind {
+        VmmKind::Firecracker
+    }
+
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { snapshot: true, pause: true, jailer: true }
+    }
+
+    fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>> {
+        self.start(launch).boxed()
+    }
+}
+
+/// Sends everything up to the guest's first instruction.
+async fn boot(
+    home: &SocketDir,
+    process: &mut VmmProcess,
+    console: &ConsoleTail,
+    requests: &[Request],
+) -> Result<()> {
+    let mut api = first_contact(home, process, console).await?;
+    for request in requests {
+        api.send(request).await?;
+    }
+    Ok(())
+}
+
+/// Connects to the API of a VMM that has just been started.
+async fn first_contact(
+    home: &SocketDir,
+    process: &mut VmmProcess,
+    console: &ConsoleTail,
+) -> Result<Api> {
+    let connect = async {
+        loop {
+            match Api::connect(home).await {
+                Ok(api) => break api,
+                // The socket is not there yet, or not listened on yet.
+                Err(_) => sleep(Duration::from_millis(1)).await,
+            }
+        }
+    };
+    tokio::select! {
+        connected = timeout(START, connect) => connected.map_err(|_| Error::System {
+            what: "waiting for Firecracker's API socket",
+            source: std::io::Error::other(format!("not there after {} s", START.as_secs())),
+        }),
+        status = process.wait() => Err(process.died(status?, console)),
+    }
+}
+
+/// Prefers "the VMM died, and this is what it said" to "the connection broke".
+async fn explain(error: Error, process: &mut VmmProcess, console: &ConsoleTail) -> Error {
+    if matches!(error, Error::Refused { .. } | Error::VmmDied { .. }) {
+        return error;
+    }
+    match timeout(END, process.wait()).await {
+        Ok(Ok(status)) => process.died(status, console),
+        _ => error,
+    }
+}

@@ -1,0 +1,190 @@
+//! The session with the program inside a machine.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fireclaw_protocol::frame;
+use fireclaw_protocol::hello::{GuestHello, Identity, greet_guest};
+use fireclaw_protocol::message::{ExecControl, ExecEvent, ExecRequest, Open};
+use fireclaw_protocol::session::{Channel, Session};
+use tokio::io::{ReadHalf, WriteHalf};
+use tokio::task::JoinHandle;
+
+use crate::{Error, Machine, Result};
+
+/// How many lines of the console an error shows.
+const CONSOLE_LINES: usize = 20;
+
+/// How long a VMM may take to end after its guest's stream broke.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A machine whose guest has taken on its identity and runs commands.
+#[derive(Debug)]
+pub struct Guest {
+    machine: Machine,
+    session: Session,
+    driver: JoinHandle<fireclaw_protocol::Result<()>>,
+    hello: GuestHello,
+    execs: u32,
+}
+
+/// A command in the guest.
+#[derive(Debug)]
+pub struct Exec {
+    /// Bytes for its standard input; shut it down for end of file.
+    pub stdin: Channel,
+    /// Bytes from its standard output.
+    pub stdout: Channel,
+    /// Bytes from its standard error.
+    pub stderr: Channel,
+    /// Signals to it.
+    pub control: ExecSignals,
+    /// What becomes of it.
+    pub events: ExecEvents,
+}
+
+/// Sends signals to a command.
+#[derive(Debug)]
+pub struct ExecSignals(WriteHalf<Channel>);
+
+/// Tells what becomes of a command.
+#[derive(Debug)]
+pub struct ExecEvents(ReadHalf<Channel>);
+
+impl ExecSignals {
+    /// Sends the signal with Linux's number to the command's process group.
+    pub async fn signal(&mut self, signal: i32) -> fireclaw_protocol::Result<()> {
+        frame::write(&mut self.0, &ExecControl::Signal(signal)).await
+    }
+}
+
+impl ExecEvents {
+    /// The next event; [`fireclaw_protocol::Error::Closed`] when the guest has
+    /// no more to say. Not cancel-safe.
+    pub async fn next(&mut self) -> fireclaw_protocol::Result<ExecEvent> {
+        frame::read(&mut self.0, frame::MAX_FROM_GUEST)
+            .await?
+            .ok_or(fireclaw_protocol::Error::Closed)
+    }
+}
+
+impl Guest {
+    /// Waits until the guest is up and has taken on a fresh identity under
+    /// `hostname`.
+    ///
+    /// # Errors
+    /// [`Error::GuestSilent`] after `patience`, [`Error::VmmDied`] if the VMM
+    /// ends first, [`Error::Protocol`] for a guest that does not keep to the
+    /// protocol. The machine is dropped, which kills it.
+    pub async fn greet(mut machine: Machine, hostname: &str, patience: Duration) -> Result<Self> {
+        let identity = fresh_identity(hostname)?;
+        let greeting = greet_guest(&mut machine.stream, || Identity {
+            wall_clock_ns: wall_clock_ns(),
+            ..identity
+        });
+        let outcome = tokio::select! {
+            outcome = tokio::time::timeout(patience, greeting) => outcome,
+            status = machine.process.wait() => {
+                return Err(machine.process.died(status?, &machine.console));
+            }
+        };
+        let hello = match outcome {
+            Ok(Ok(hello)) => hello,
+            Ok(Err(e)) => return Err(explain(&mut machine, e).await),
+            Err(_) => {
+                return Err(Error::GuestSilent {
+                    seconds: patience.as_secs(),
+                    console: machine.console.last_lines(CONSOLE_LINES),
+                });
+            }
+        };
+        let stream = std::mem::replace(&mut machine.stream, Box::new(tokio::io::empty()));
+        let (session, driver) = Session::host(stream);
+        Ok(Self { machine, session, driver: tokio::spawn(driver), hello, execs: 0 })
+    }
+
+    /// What the guest said of itself. Untrusted.
+    pub fn hello(&self) -> &GuestHello {
+        &self.hello
+    }
+
+    /// The process id of the VMM.
+    pub fn vmm_pid(&self) -> Option<u32> {
+        self.machine.process.pid()
+    }
+
+    /// Starts a command; `request.id` is chosen here.
+    pub async fn exec(&mut self, mut request: ExecRequest) -> Result<Exec> {
+        self.execs += 1;
+        request.id = self.execs;
+        match self.open_exec(&request).await {
+            Ok(exec) => Ok(exec),
+            Err(e) => Err(self.explain(e).await),
+        }
+    }
+
+    async fn open_exec(&self, request: &ExecRequest) -> fireclaw_protocol::Result<Exec> {
+        let exec = request.id;
+        let control = self.session.open(&Open::Exec(request.clone())).await?;
+        let stdin = self.session.open(&Open::Stdin { exec }).await?;
+        let stdout = self.session.open(&Open::Stdout { exec }).await?;
+        let stderr = self.session.open(&Open::Stderr { exec }).await?;
+        let (events, control) = tokio::io::split(control);
+        Ok(Exec {
+            stdin,
+            stdout,
+            stderr,
+            control: ExecSignals(control),
+            events: ExecEvents(events),
+        })
+    }
+
+    /// Resolves when the VMM ends by itself, with the reason. Cancel-safe.
+    pub async fn died(&mut self) -> Error {
+        match self.machine.process.wait().await {
+            Ok(status) => self.machine.process.died(status, &self.machine.console),
+            Err(e) => e,
+        }
+    }
+
+    /// Turns a broken stream into what broke it: most often the VMM's end.
+    pub async fn explain(&mut self, error: fireclaw_protocol::Error) -> Error {
+        explain(&mut self.machine, error).await
+    }
+
+    /// Ends the machine at once and waits until it is gone.
+    pub async fn kill(mut self) -> Result<()> {
+        let killed = self.machine.process.kill().await;
+        self.driver.abort();
+        killed
+    }
+}
+
+async fn explain(machine: &mut Machine, error: fireclaw_protocol::Error) -> Error {
+    // A stream in good order says nothing of the VMM.
+    if matches!(error, fireclaw_protocol::Error::Io(_) | fireclaw_protocol::Error::Closed)
+        && let Ok(Ok(status)) = tokio::time::timeout(LAST_WORDS, machine.process.wait()).await
+    {
+        return machine.process.died(status, &machine.console);
+    }
+    Error::Protocol { source: error, console: machine.console.last_lines(CONSOLE_LINES) }
+}
+
+fn fresh_identity(hostname: &str) -> Result<Identity> {
+    let mut random = [0; 64 + 16];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| Error::system("getrandom")(e.into()))?;
+    let (entropy, machine_id) = random.split_at(64);
+    let mut id = [0; 16];
+    id.copy_from_slice(machine_id);
+    Ok(Identity {
+        wall_clock_ns: wall_clock_ns(),
+        entropy: entropy.to_vec().into(),
+        hostname: hostname.to_owned(),
+        machine_id: id.into(),
+    })
+}
+
+fn wall_clock_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}

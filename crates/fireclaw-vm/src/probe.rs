@@ -1,0 +1,169 @@
+//! Which VMM this host can use, found by doing.
+//!
+//! That `/dev/kvm` opens proves nothing: under some clouds' nesting it is
+//! there and ordinary kernels hang on it. So KVM counts only if a guest booted
+//! on it within [`BOOT_LIMIT`], and the answer is kept for as long as the
+//! host's kernel, the VMM and the guest's kernel stay the same.
+
+mod cache;
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::firecracker::Firecracker;
+use crate::qemu::{self, Accelerator, Qemu};
+use crate::{Backend, Error, Guest, Launch, MachineSpec, Result, RunDir, VmmKind};
+
+pub use cache::{Cache, Verdict};
+
+/// How long a guest may take to boot on KVM before it counts as dead. A real
+/// one takes half a second.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(4);
+
+/// Which VMM was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// Firecracker if it is there and KVM boots, else QEMU on KVM, else QEMU
+    /// with software emulation.
+    #[default]
+    Auto,
+    /// Firecracker or nothing.
+    Firecracker,
+    /// QEMU, on KVM if it boots.
+    Qemu,
+}
+
+/// What was chosen.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The VMM to use.
+    pub backend: Box<dyn Backend>,
+    /// Why it is not the fastest one, in one line; said to the user.
+    pub note: Option<String>,
+}
+
+/// Finds VMMs and proves KVM.
+#[derive(Debug)]
+pub struct Prober<'a> {
+    /// What is booted to prove KVM.
+    pub spec: &'a MachineSpec,
+    /// Where run directories are made.
+    pub run: &'a Path,
+    /// Where answers are kept.
+    pub cache: Cache,
+}
+
+impl Prober<'_> {
+    /// Chooses a VMM, booting a guest if KVM has not been proved yet.
+    pub async fn choose(&mut self, choice: Choice) -> Result<Chosen> {
+        let reason = match choice {
+            Choice::Firecracker => {
+                open_kvm().map_err(|reason| Error::KvmUnusable { reason })?;
+                return Ok(Chosen { backend: Box::new(self.firecracker()?), note: None });
+            }
+            Choice::Auto | Choice::Qemu => match self.on_kvm(choice).await {
+                Ok(backend) => return Ok(Chosen { backend, note: None }),
+                Err(reason) => reason,
+            },
+        };
+        let tsc_khz = self.cache.tsc_khz();
+        let backend = self.qemu(Accelerator::Tcg { tsc_khz })?;
+        let note = format!("no usable KVM ({reason}); using QEMU with software emulation, which is slow");
+        Ok(Chosen { backend: Box::new(backend), note: Some(note) })
+    }
+
+    /// The best VMM on KVM, or why there is none.
+    async fn on_kvm(&mut self, choice: Choice) -> std::result::Result<Box<dyn Backend>, String> {
+        open_kvm()?;
+        let mut candidates: Vec<Box<dyn Backend>> = Vec::new();
+        if choice == Choice::Auto
+            && let Ok(firecracker) = self.firecracker()
+        {
+            candidates.push(Box::new(firecracker));
+        }
+        if let Ok(qemu) = self.qemu(Accelerator::Kvm) {
+            candidates.push(Box::new(qemu));
+        }
+        let mut reason = "no VMM is installed".to_owned();
+        for backend in candidates {
+            match self.prove(backend.as_ref()).await {
+                Verdict::Boots { .. } => return Ok(backend),
+                // KVM itself is at fault: another VMM would only wait as long.
+                Verdict::Hangs => return Err("a guest did not boot on it".into()),
+                Verdict::Fails { reason: why } => {
+                    reason = format!("{} does not start: {why}", backend.kind());
+                }
+            }
+        }
+        Err(reason)
+    }
+
+    /// Whether a guest boots on this backend: from the cache, or by booting one.
+    pub async fn prove(&mut self, backend: &dyn Backend) -> Verdict {
+        if let Some(known) = self.cache.verdict(backend, &self.spec.kernel) {
+            return known;
+        }
+        let verdict = self.boot_once(backend).await;
+        self.cache.keep_verdict(backend, &self.spec.kernel, verdict.clone());
+        verdict
+    }
+
+    async fn boot_once(&self, backend: &dyn Backend) -> Verdict {
+        let start = Instant::now();
+        let attempt = async {
+            let run_dir = RunDir::create(self.run)?;
+            let machine = backend.launch(Launch { spec: self.spec, run_dir: &run_dir }).await?;
+            Guest::greet(machine, "probe", BOOT_LIMIT).await?.kill().await
+        };
+        match tokio::time::timeout(BOOT_LIMIT, attempt).await {
+            Ok(Ok(())) => Verdict::Boots {
+                milliseconds: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+            },
+            Err(_) | Ok(Err(Error::GuestSilent { .. })) => Verdict::Hangs,
+            Ok(Err(e)) => Verdict::Fails { reason: e.to_string() },
+        }
+    }
+
+    /// The installed Firecracker.
+    pub fn firecracker(&mut self) -> Result<Firecracker> {
+        Firecracker::find(None)
+    }
+
+    /// The installed QEMU.
+    pub fn qemu(&mut self, accelerator: Accelerator) -> Result<Qemu> {
+        let program = find_program("FIRECLAW_QEMU", qemu::PROGRAM)?;
+        let version = self.cache.version(&program, Qemu::ask_version)?;
+        Qemu::new(program, version, accelerator)
+    }
+}
+
+/// Opens `/dev/kvm` as a VMM would, or says why that fails.
+pub fn open_kvm() -> std::result::Result<(), String> {
+    match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => Ok(()),
+        Err(e) => Err(format!("/dev/kvm: {e}")),
+    }
+}
+
+/// A program named by an environment variable, or found on `PATH`.
+pub fn find_program(variable: &str, name: &str) -> Result<PathBuf> {
+    let missing = |program: String| Error::VmmMissing { program };
+    if let Some(path) = std::env::var_os(variable).filter(|v| !v.is_empty()) {
+        let path = PathBuf::from(path);
+        return if path.is_file() { Ok(path) } else { Err(missing(path.display().to_string())) };
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_file())
+        .ok_or_else(|| missing(name.to_owned()))
+}
+
+impl VmmKind {
+    /// How long a guest may take to report before a run gives up: generous,
+    /// because a loaded machine is slow and only a dead guest takes this long.
+    pub fn boot_patience(self) -> Duration {
+        Duration::from_secs(if self.hardware() { 30 } else { 120 })
+    }
+}

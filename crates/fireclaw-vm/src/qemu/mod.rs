@@ -1,0 +1,157 @@
+//! QEMU's `microvm` machine: on KVM where it boots, else in software.
+
+mod args;
+mod qmp;
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::net::UnixStream;
+
+use crate::backend::{Backend, Capabilities, Launch, Machine, VmmKind};
+use crate::{ConsoleTail, Error, Result, VmmProcess, tsc};
+
+pub use qmp::Qmp;
+
+/// The program's name on `PATH`.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The oldest QEMU that is known to work: Debian 12's.
+const OLDEST: (u32, u32) = (7, 2);
+
+/// How QEMU runs the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor's own virtualization.
+    Kvm,
+    /// Software emulation; the value is the rate of the host's time-stamp
+    /// counter in kHz, which the guest's clock needs (see [`crate::qemu`]'s
+    /// `args`).
+    Tcg {
+        /// Ticks per millisecond.
+        tsc_khz: u64,
+    },
+}
+
+/// A QEMU installation, used with one accelerator.
+#[derive(Debug, Clone)]
+pub struct Qemu {
+    program: PathBuf,
+    version: String,
+    accelerator: Accelerator,
+}
+
+impl Qemu {
+    /// A QEMU whose version is known, see [`crate::probe`].
+    ///
+    /// # Errors
+    /// [`Error::VmmTooOld`] below QEMU 7.2.
+    pub fn new(program: PathBuf, version: String, accelerator: Accelerator) -> Result<Self> {
+        let mut numbers = version.split('.').map_while(|n| n.parse::<u32>().ok());
+        let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        if found < OLDEST {
+            return Err(Error::VmmTooOld {
+                program: PROGRAM.into(),
+                found: version,
+                needed: format!("{}.{}", OLDEST.0, OLDEST.1),
+            });
+        }
+        Ok(Self { program, version, accelerator })
+    }
+
+    /// Asks `program` for its version.
+    pub fn ask_version(program: &Path) -> Result<String> {
+        let output = std::process::Command::new(program)
+            .arg("--version")
+            .output()
+            .map_err(|source| Error::Spawn { program: program.display().to_string(), source })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let version = text.split_whitespace().skip_while(|word| *word != "version").nth(1);
+        version.map(str::to_owned).ok_or_else(|| Error::Refused {
+            vmm: "QEMU",
+            request: "--version".into(),
+            message: crate::console::escape(text.lines().next().unwrap_or_default()),
+        })
+    }
+
+    /// The accelerator with the host's own rate for TCG.
+    pub fn tcg() -> Accelerator {
+        Accelerator::Tcg { tsc_khz: tsc::khz() }
+    }
+
+    async fn start(&self, launch: Launch<'_>) -> Result<Machine> {
+        let (console, console_vmm) = pair()?;
+        let (stream, stream_vmm) = pair()?;
+        let (qmp, qmp_vmm) = pair()?;
+        let fds = args::Fds {
+            console: console_vmm.as_raw_fd(),
+            stream: stream_vmm.as_raw_fd(),
+            qmp: qmp_vmm.as_raw_fd(),
+        };
+        let mut command = std::process::Command::new(&self.program);
+        command
+            .args(args::arguments(launch.spec, launch.run_dir.id(), self.accelerator, fds))
+            .current_dir(launch.run_dir.path())
+            .env_clear();
+        let process = VmmProcess::spawn(command, vec![console_vmm, stream_vmm, qmp_vmm])?;
+        let mut machine = Machine {
+            process,
+            stream: Box::new(stream),
+            console: ConsoleTail::follow(console),
+            control: None,
+        };
+        // The guest boots meanwhile. A VMM that refuses its arguments ends here.
+        let ready = Qmp::connect(qmp).await;
+        match ready {
+            Ok(qmp) => machine.control = Some(Box::new(qmp)),
+            Err(e) => {
+                // It closed its end: it has ended, or will never be of use.
+                let ended = tokio::time::timeout(GRACE, machine.process.wait()).await;
+                return match ended {
+                    Ok(status) => Err(machine.process.died(status?, &machine.console)),
+                    Err(_) => Err(e),
+                };
+            }
+        }
+        Ok(machine)
+    }
+}
+
+/// How long a VMM that closed its control socket may take to end.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+
+impl Backend for Qemu {
+    fn kind(&self) -> VmmKind {
+        match self.accelerator {
+            Accelerator::Kvm => VmmKind::QemuKvm,
+            Accelerator::Tcg { .. } => VmmKind::QemuTcg,
+        }
+    }
+
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { snapshot: true, pause: true, jailer: false }
+    }
+
+    fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>> {
+        self.start(launch).boxed()
+    }
+}
+
+/// A socket pair: our end, and the end that the VMM inherits.
+///
+/// No name in any file system, so nothing to connect to for others and nothing
+/// to leave behind.
+fn pair() -> Result<(UnixStream, OwnedFd)> {
+    let system = Error::system;
+    let (ours, theirs) = StdUnixStream::pair().map_err(system("making a socket pair"))?;
+    ours.set_nonblocking(true).map_err(system("making a socket pair"))?;
+    let ours = UnixStream::from_std(ours).map_err(system("making a socket pair"))?;
+    Ok((ours, theirs.into()))
+}

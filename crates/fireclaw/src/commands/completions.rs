@@ -1,0 +1,25 @@
+//! `fireclaw completions`: what a shell needs to complete our command line.
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::args::Cli;
+use crate::error::Result;
+
+/// Print a completion script for a shell
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fireclaw completions bash > ~/.local/share/bash-completion/completions/fireclaw
+  fireclaw completions zsh > ~/.zfunc/_fireclaw
+  fireclaw completions fish > ~/.config/fish/completions/fireclaw.fish")]
+pub struct Args {
+    /// The shell
+    shell: Shell,
+}
+
+/// Prints the script.
+pub fn execute(args: &Args) -> Result<u8> {
+    clap_complete::generate(args.shell, &mut Cli::command(), "fireclaw", &mut std::io::stdout());
+    Ok(0)
+}

@@ -1,0 +1,283 @@
+//! `fireclaw doctor`: what works on this machine, and what to do if not.
+
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+use fireclaw_image::{Home, Manifest};
+use fireclaw_vm::probe::{self, Cache, Prober, Verdict};
+use fireclaw_vm::{Backend, Disk, Error as VmError, MachineSpec};
+use serde::Serialize;
+
+use super::print_json;
+use crate::error::{CliError, Kind, Result};
+
+/// Check this machine: every requirement with a verdict and a hint
+///
+/// Exit status 0 if `fireclaw run` can work here, 1 if not.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fireclaw doctor
+  fireclaw doctor --json | jq '.checks[] | select(.verdict != \"ok\")'
+  fireclaw doctor --reprobe              boot a guest on KVM again")]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Forget what was found out about KVM and try again
+    #[arg(long)]
+    reprobe: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Grade {
+    Ok,
+    /// Works, but something better is possible.
+    Warn,
+    Fail,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Grade,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Whether `fireclaw run` can work here.
+    ready: bool,
+    checks: Vec<Check>,
+}
+
+fn ok(name: &'static str, found: impl Into<String>) -> Check {
+    Check { name, verdict: Grade::Ok, found: found.into(), hint: None }
+}
+
+fn warn(name: &'static str, found: impl Into<String>, hint: &str) -> Check {
+    Check { name, verdict: Grade::Warn, found: found.into(), hint: Some(hint.into()) }
+}
+
+fn fail(name: &'static str, found: impl Into<String>, hint: &str) -> Check {
+    Check { name, verdict: Grade::Fail, found: found.into(), hint: Some(hint.into()) }
+}
+
+/// Runs every check.
+pub fn execute(args: &Args) -> Result<u8> {
+    let home = Home::from_environment();
+    let mut checks = vec![processor(), memory(), home_check(&home), space(&home), left_over(&home)];
+    checks.extend(prepared(&home));
+    checks.push(namespaces());
+    checks.extend(tools());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CliError::new(Kind::System, format!("cannot start: {e}")))?;
+    checks.extend(runtime.block_on(monitors(&home, args.reprobe)));
+    let report = Report { ready: checks.iter().all(|c| c.verdict != Grade::Fail), checks };
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print(&report);
+    }
+    Ok(u8::from(!report.ready))
+}
+
+fn print(report: &Report) {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    for check in &report.checks {
+        let grade = match check.verdict {
+            Grade::Ok => "ok",
+            Grade::Warn => "warn",
+            Grade::Fail => "FAIL",
+        };
+        table.add_row([grade, check.name, &check.found]);
+        if let Some(hint) = &check.hint {
+            table.add_row(["", "", &format!("hint: {hint}")]);
+        }
+    }
+    println!("{table}");
+    println!("{}", if report.ready { "ready: fireclaw run works here" } else { "not ready" });
+}
+
+fn processor() -> Check {
+    match std::env::consts::ARCH {
+        "x86_64" => ok("processor", "x86-64"),
+        other => fail("processor", other, "Fireclaw runs on x86-64 only, so far"),
+    }
+}
+
+fn memory() -> Check {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .unwrap_or(0)
+        / 1024;
+    let found = format!("{available} MiB free");
+    if available >= 512 { ok("memory", found) } else { warn("memory", found, "a run takes 256 MiB by default; see --memory") }
+}
+
+fn home_check(home: &Home) -> Check {
+    let root = home.root();
+    let probe = root.join(format!(".doctor-{}", std::process::id()));
+    let written = std::fs::create_dir_all(root).and_then(|()| std::fs::write(&probe, b"x"));
+    let _ = std::fs::remove_file(&probe);
+    match written {
+        Ok(()) => ok("home", root.display().to_string()),
+        Err(e) => fail("home", format!("{}: {e}", root.display()), "set FIRECLAW_HOME to a directory that you may write to"),
+    }
+}
+
+fn space(home: &Home) -> Check {
+    match rustix::fs::statvfs(home.root()) {
+        Ok(stat) => {
+            let mib = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
+            let found = format!("{mib} MiB free");
+            if mib >= 1500 { ok("disk", found) } else { warn("disk", found, "set-up needs 1500 MiB; `fireclaw images prune` frees some") }
+        }
+        Err(e) => fail("disk", e.to_string(), "set FIRECLAW_HOME to a directory that you may write to"),
+    }
+}
+
+fn left_over(home: &Home) -> Check {
+    match fireclaw_vm::sweep(&home.run()) {
+        Ok(swept) if swept.directories.is_empty() => ok("left over", "nothing"),
+        Ok(swept) => ok(
+            "left over",
+            format!("cleared away {} machines without an owner", swept.directories.len()),
+        ),
+        Err(e) => warn("left over", e.to_string(), "remove it by hand"),
+    }
+}
+
+/// Kernel and image, read in full and compared with their digests.
+fn prepared(home: &Home) -> Vec<Check> {
+    const HINT: &str = "run `fireclaw setup`";
+    let manifest = match Manifest::read(home) {
+        Ok(manifest) => manifest,
+        Err(e) => return vec![fail("set-up", e.to_string(), HINT)],
+    };
+    let kernel = match manifest.kernel() {
+        None => fail("kernel", "none", HINT),
+        Some((name, kernel)) => match kernel.image.verify(home) {
+            Ok(()) => ok("kernel", format!("{} ({name})", kernel.release)),
+            Err(e) => fail("kernel", e.to_string(), HINT),
+        },
+    };
+    let image = match manifest.images.get(Manifest::BASE_IMAGE) {
+        None => fail("base image", "none", HINT),
+        Some(image) => match image.rootfs.verify(home) {
+            Ok(()) => ok("base image", format!("{}, {} MiB", image.origin, image.rootfs.bytes >> 20)),
+            Err(e) => fail("base image", e.to_string(), HINT),
+        },
+    };
+    vec![kernel, image]
+}
+
+fn namespaces() -> Check {
+    if rustix::process::geteuid().is_root() {
+        return ok("set-up rights", "root");
+    }
+    let allowed = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "true"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if allowed {
+        ok("set-up rights", "user namespaces")
+    } else {
+        warn(
+            "set-up rights",
+            "user namespaces are not allowed",
+            "run `fireclaw setup` as root once, or allow them: sysctl kernel.unprivileged_userns_clone=1",
+        )
+    }
+}
+
+fn tools() -> Vec<Check> {
+    [("mmdebstrap", "set-up builds the base image with it: apt-get install mmdebstrap")]
+        .into_iter()
+        .map(|(name, hint)| match probe::find_program("", name) {
+            Ok(path) => ok(name, path.display().to_string()),
+            Err(_) => warn(name, "not installed", hint),
+        })
+        .collect()
+}
+
+/// The monitors, and whether a guest boots on KVM.
+async fn monitors(home: &Home, reprobe: bool) -> Vec<Check> {
+    let mut cache = Cache::open(&home.host_cache());
+    if reprobe {
+        cache.forget_verdicts();
+    }
+    let bootable = fireclaw_image::resolve(home, Manifest::BASE_IMAGE, None).ok();
+    let spec = bootable.map(|b| MachineSpec {
+        kernel: b.kernel,
+        initramfs: b.initramfs,
+        cpus: 1,
+        memory_mib: 256,
+        disks: vec![Disk { path: b.rootfs, read_only: true }],
+        kernel_args: Vec::new(),
+    });
+    let empty = MachineSpec {
+        kernel: "".into(),
+        initramfs: "".into(),
+        cpus: 1,
+        memory_mib: 256,
+        disks: Vec::new(),
+        kernel_args: Vec::new(),
+    };
+    let run = home.run();
+    let mut prober = Prober { spec: spec.as_ref().unwrap_or(&empty), run: &run, cache };
+    let firecracker = prober.firecracker();
+    let qemu = prober.qemu(fireclaw_vm::qemu::Accelerator::Kvm);
+    let mut checks = Vec::new();
+    checks.push(match &qemu {
+        Ok(qemu) => ok("QEMU", qemu.version()),
+        Err(e) if firecracker.is_ok() => warn("QEMU", e.to_string(), "needed where KVM does not work: apt-get install qemu-system-x86"),
+        Err(e) => fail("QEMU", e.to_string(), "apt-get install qemu-system-x86"),
+    });
+    checks.push(match &firecracker {
+        Ok(firecracker) => ok("Firecracker", firecracker.version()),
+        Err(e @ VmError::VmmTooOld { .. }) => warn("Firecracker", e.to_string(), "install a newer one"),
+        Err(e) => warn("Firecracker", e.to_string(), "optional: the fastest monitor where KVM works"),
+    });
+    let backend: Option<Box<dyn Backend>> = match (firecracker, qemu) {
+        (Ok(firecracker), _) => Some(Box::new(firecracker)),
+        (_, Ok(qemu)) => Some(Box::new(qemu)),
+        _ => None,
+    };
+    checks.push(kvm(&mut prober, backend.filter(|_| spec.is_some()).as_deref()).await);
+    checks
+}
+
+async fn kvm(prober: &mut Prober<'_>, backend: Option<&dyn Backend>) -> Check {
+    const EMULATED: &str = "runs are emulated, many times slower; use a machine with (nested) virtualization";
+    if let Err(reason) = probe::open_kvm() {
+        let hint = if reason.contains("ermission") {
+            "add yourself to group kvm: usermod -aG kvm $USER, then log in again"
+        } else {
+            EMULATED
+        };
+        return warn("KVM", reason, hint);
+    }
+    let Some(backend) = backend else {
+        return warn("KVM", "/dev/kvm opens, but nothing is there to boot on it yet", "run `fireclaw setup`");
+    };
+    match prober.prove(backend).await {
+        Verdict::Boots { milliseconds } => ok("KVM", format!("a guest booted in {milliseconds} ms")),
+        Verdict::Hangs => warn(
+            "KVM",
+            format!("/dev/kvm opens, but no guest booted on it within {} s", Duration::as_secs(&probe::BOOT_LIMIT)),
+            EMULATED,
+        ),
+        Verdict::Fails { reason } => warn("KVM", reason, EMULATED),
+    }
+}

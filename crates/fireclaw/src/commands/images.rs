@@ -1,0 +1,118 @@
+//! `fireclaw images`: what machines can boot from.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use comfy_table::{Table, presets};
+use fireclaw_image::{Home, Manifest};
+
+use super::print_json;
+use crate::error::{CliError, Result};
+
+/// List, add and remove images
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fireclaw images ls
+  docker export $(docker create alpine) | fireclaw images add alpine -
+  fireclaw run --image alpine \"cat /etc/alpine-release\"
+  fireclaw images prune")]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List images and kernels
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make an image of a root file system archive (tar, also gzip, xz or zstd)
+    Add {
+        /// The image's name
+        name: String,
+        /// The archive; - is standard input
+        archive: PathBuf,
+    },
+    /// Remove an image
+    Rm {
+        /// The image's name
+        name: String,
+    },
+    /// Remove files that nothing uses any more
+    Prune {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Does what was asked.
+pub fn execute(args: Args) -> Result<u8> {
+    let home = Home::from_environment();
+    match args.action {
+        Action::Ls { json } => list(&Manifest::read(&home)?, json)?,
+        Action::Add { name, archive } => {
+            let origin = archive.display().to_string();
+            let image = fireclaw_image::add_image(&home, &name, open(&archive)?, &origin)?;
+            eprintln!("image {name}: {} MiB", image.rootfs.bytes >> 20);
+        }
+        Action::Rm { name } => {
+            fireclaw_image::remove_image(&home, &name)?;
+            let pruned = fireclaw_image::prune(&home)?;
+            eprintln!("image {name} is gone, {} MiB are free again", pruned.bytes >> 20);
+        }
+        Action::Prune { json } => {
+            let pruned = fireclaw_image::prune(&home)?;
+            if json {
+                print_json(&pruned)?;
+            } else {
+                for file in &pruned.files {
+                    println!("{}", file.display());
+                }
+                eprintln!("{} files removed, {} MiB", pruned.files.len(), pruned.bytes >> 20);
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn open(archive: &Path) -> Result<Box<dyn Read>> {
+    if archive == Path::new("-") {
+        return Ok(Box::new(std::io::stdin().lock()));
+    }
+    match File::open(archive) {
+        Ok(file) => Ok(Box::new(file)),
+        Err(e) => Err(CliError::file("open", archive, &e)),
+    }
+}
+
+fn list(manifest: &Manifest, json: bool) -> Result<()> {
+    if json {
+        return print_json(manifest);
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["KIND", "NAME", "MIB", "SHA-256", "ORIGIN"]);
+    let used = manifest.kernel().map(|(name, _)| name);
+    for (name, kernel) in &manifest.kernels {
+        let kind = if used == Some(name) { "kernel (used)" } else { "kernel" };
+        let mib = (kernel.image.bytes >> 20).to_string();
+        let origin = format!("{}, {}", kernel.release, kernel.origin);
+        table.add_row([kind, name, &mib, short(&kernel.image.sha256), &origin]);
+    }
+    for (name, image) in &manifest.images {
+        let mib = (image.rootfs.bytes >> 20).to_string();
+        table.add_row(["image", name, &mib, short(&image.rootfs.sha256), &image.origin]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}

@@ -1,0 +1,39 @@
+//! `fireclaw man`: manual pages from the same source as `--help`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+
+use crate::args::Cli;
+use crate::error::{CliError, Result};
+
+/// Write the manual pages
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fireclaw man | man -l -
+  fireclaw man --dir ~/.local/share/man/man1 && man fireclaw-run")]
+pub struct Args {
+    /// Write all pages into this directory instead of the first to standard output
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// Writes the pages.
+pub fn execute(args: &Args) -> Result<u8> {
+    let failed = |path: &Path, e| CliError::file("write", path, &e);
+    match &args.dir {
+        Some(dir) => {
+            std::fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
+            clap_mangen::generate_to(Cli::command(), dir).map_err(|e| failed(dir, e))?;
+        }
+        None => {
+            let mut page = Vec::new();
+            let stdout = Path::new("standard output");
+            clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(|e| failed(stdout, e))?;
+            std::io::stdout().write_all(&page).map_err(|e| failed(stdout, e))?;
+        }
+    }
+    Ok(0)
+}

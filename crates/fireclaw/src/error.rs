@@ -1,0 +1,233 @@
+//! What a person is told when something fails: kind, cause, and what to do next.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use fireclaw_image::Error as ImageError;
+use fireclaw_vm::Error as VmError;
+
+/// Whose turn it is to do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The command line asked for something that cannot be.
+    Usage,
+    /// This machine lacks something.
+    Host,
+    /// The guest failed.
+    Guest,
+    /// The system refused something: permissions, space, files.
+    System,
+}
+
+/// An error with a hint.
+#[derive(Debug)]
+pub struct CliError {
+    kind: Kind,
+    message: String,
+    details: Vec<(&'static str, String)>,
+    hint: Option<String>,
+    /// An exit status other than the command's usual one.
+    pub exit_code: Option<u8>,
+}
+
+/// The result of a command.
+pub type Result<T> = std::result::Result<T, CliError>;
+
+impl CliError {
+    /// An error without a hint.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), details: Vec::new(), hint: None, exit_code: None }
+    }
+
+    /// A mistake on the command line.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { exit_code: Some(2), ..Self::new(Kind::Usage, message) }
+    }
+
+    /// Adds what to do next.
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    fn detail(mut self, name: &'static str, text: String) -> Self {
+        if !text.is_empty() {
+            self.details.push((name, text));
+        }
+        self
+    }
+
+    /// What is shown, for tests and for [`CliError::report`].
+    pub fn text(&self) -> String {
+        let kind = match self.kind {
+            Kind::Usage => "usage error",
+            Kind::Host => "host error",
+            Kind::Guest => "guest error",
+            Kind::System => "error",
+        };
+        let mut text = format!("fireclaw: {kind}: {}\n", self.message);
+        for (name, detail) in &self.details {
+            let _ = writeln!(text, "{name}:");
+            for line in detail.lines() {
+                let _ = writeln!(text, "  | {line}");
+            }
+        }
+        if let Some(hint) = &self.hint {
+            let _ = writeln!(text, "hint: {hint}");
+        }
+        text
+    }
+
+    /// Tells the user.
+    pub fn report(&self) {
+        eprint!("{}", self.text());
+    }
+
+    /// A system error on a path.
+    pub fn file(action: &str, path: &Path, source: &std::io::Error) -> Self {
+        let error = Self::new(Kind::System, format!("cannot {action} {}: {source}", path.display()));
+        match hint_for_io(source) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+fn hint_for_io(error: &std::io::Error) -> Option<&'static str> {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Some("free some space, `fireclaw images prune` helps, or set FIRECLAW_HOME to another disk")
+        }
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+            Some("set FIRECLAW_HOME to a directory that you may write to")
+        }
+        _ => None,
+    }
+}
+
+impl From<VmError> for CliError {
+    fn from(error: VmError) -> Self {
+        let message = error.to_string();
+        match error {
+            VmError::VmmMissing { program } => Self::new(Kind::Host, message).hint(
+                if program.contains("qemu") {
+                    "install QEMU: apt-get install qemu-system-x86".to_owned()
+                } else {
+                    format!("put {program} on PATH, or set FIRECLAW_FIRECRACKER to it, or use --vmm qemu")
+                },
+            ),
+            VmError::KvmUnusable { reason } => {
+                let hint = if reason.contains("ermission") {
+                    "add yourself to group kvm (usermod -aG kvm $USER) and log in again, or use --vmm qemu"
+                } else {
+                    "use --vmm qemu, which emulates where there is no KVM"
+                };
+                Self::new(Kind::Host, message).hint(hint)
+            }
+            VmError::VmmTooOld { .. } => {
+                Self::new(Kind::Host, message).hint("install a newer one, or use the other --vmm")
+            }
+            VmError::Spawn { .. } | VmError::Refused { .. } => {
+                Self::new(Kind::Host, message).hint("`fireclaw doctor` shows what works here")
+            }
+            VmError::VmmDied { stderr, console, .. } => {
+                let panicked = console.contains("Kernel panic");
+                let refused = console.is_empty() && !stderr.is_empty();
+                let (kind, message) = if panicked {
+                    (Kind::Guest, "the guest's kernel panicked".to_owned())
+                } else {
+                    (if refused { Kind::Host } else { Kind::Guest }, message)
+                };
+                Self::new(kind, message)
+                    .detail("the monitor's last words", stderr)
+                    .detail("the console's last lines", console)
+                    .hint(if panicked {
+                        "if memory ran out, give it more with --memory"
+                    } else {
+                        "`fireclaw doctor` shows what works here"
+                    })
+            }
+            VmError::GuestSilent { console, .. } => Self::new(Kind::Guest, message)
+                .detail("the console's last lines", console)
+                .hint("is this machine overloaded? FIRECLAW_BOOT_TIMEOUT=<seconds> waits longer"),
+            VmError::Protocol { console, .. } => {
+                Self::new(Kind::Guest, message).detail("the console's last lines", console)
+            }
+            VmError::File { source, .. } => match hint_for_io(&source) {
+                Some(hint) => Self::new(Kind::System, message).hint(hint),
+                None => Self::new(Kind::System, message),
+            },
+            _ => Self::new(Kind::System, message),
+        }
+    }
+}
+
+impl From<ImageError> for CliError {
+    fn from(error: ImageError) -> Self {
+        let message = error.to_string();
+        match error {
+            ImageError::NotSetUp { .. } => {
+                Self::new(Kind::Host, message).hint("run `fireclaw setup` once, or add --yes to have it done now")
+            }
+            ImageError::UnknownImage { known, .. } => Self::new(Kind::Usage, message).hint(if known.is_empty() {
+                "run `fireclaw setup` to get the base image".to_owned()
+            } else {
+                format!("there are: {}", known.join(", "))
+            }),
+            ImageError::BadName { .. } => Self::new(Kind::Usage, message),
+            ImageError::Damaged { .. } => {
+                Self::new(Kind::System, message).hint("run `fireclaw setup` to have it made anew")
+            }
+            ImageError::BadKernel { .. } => Self::new(Kind::Usage, message)
+                .hint("give an x86-64 vmlinux or bzImage with virtio-mmio, ext4 and overlay built in"),
+            ImageError::BadArchive { .. } => {
+                Self::new(Kind::Usage, message).hint("a tar archive of a root file system is needed, as `docker export` writes it")
+            }
+            ImageError::ToolMissing { program } => {
+                Self::new(Kind::Host, message).hint(format!("install it: apt-get install {program}"))
+            }
+            ImageError::ToolFailed { problem, program } => {
+                Self::new(Kind::Host, format!("{program} failed"))
+                    .detail("its last words", problem)
+                    .hint("is the network up? --mirror URL uses another apt mirror")
+            }
+            ImageError::NoSpace { .. } => Self::new(Kind::System, message)
+                .hint("free some space, or set FIRECLAW_HOME to a larger disk"),
+            ImageError::File { source, .. } => match hint_for_io(&source) {
+                Some(hint) => Self::new(Kind::System, message).hint(hint),
+                None => Self::new(Kind::System, message),
+            },
+            _ => Self::new(Kind::System, message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_shows_the_console_and_a_hint() {
+        let error = CliError::from(VmError::VmmDied {
+            status: "qemu exited with status 0".into(),
+            stderr: String::new(),
+            console: "Kernel panic - not syncing: x\nRebooting".into(),
+        });
+        insta::assert_snapshot!(error.text(), @r"
+        fireclaw: guest error: the guest's kernel panicked
+        the console's last lines:
+          | Kernel panic - not syncing: x
+          | Rebooting
+        hint: if memory ran out, give it more with --memory
+        ");
+    }
+
+    #[test]
+    fn every_kind_of_missing_program_has_its_hint() {
+        let missing = |program: &str| CliError::from(VmError::VmmMissing { program: program.into() });
+        assert!(missing("qemu-system-x86_64").text().contains("apt-get install qemu-system-x86"));
+        assert!(missing("firecracker").text().contains("FIRECLAW_FIRECRACKER"));
+        let tool = CliError::from(ImageError::ToolMissing { program: "mmdebstrap" });
+        assert!(tool.text().contains("apt-get install mmdebstrap"));
+    }
+}

@@ -1,0 +1,48 @@
+//! The parts of `fireclaw run`.
+
+pub mod phases;
+pub mod relay;
+pub mod signals;
+pub mod values;
+
+use std::time::Duration;
+
+use fireclaw_protocol::message::{ExecFailure, ExitStatus};
+
+/// How a run ended, apart from Fireclaw's own failures.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The command ran to its end.
+    Exited(ExitStatus),
+    /// The command could not be started.
+    NotStarted(ExecFailure, String),
+    /// Its time ran out and the guest did not see to it.
+    TimedOut,
+    /// A signal to us ended the run.
+    Interrupted(i32),
+}
+
+impl Outcome {
+    /// Tells the user what the exit status alone does not, and returns it.
+    pub fn report(self, timeout: Duration) -> u8 {
+        let out_of_time = || {
+            eprintln!("fireclaw: the command's {} s are over; it and its machine are gone", timeout.as_secs_f64());
+            124
+        };
+        match self {
+            Self::Exited(ExitStatus::Code(code)) => code,
+            Self::Exited(ExitStatus::Signal(signal)) => 128u8.saturating_add(signal),
+            Self::Exited(ExitStatus::TimedOut) | Self::TimedOut => out_of_time(),
+            Self::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+            Self::NotStarted(failure, message) => {
+                // Guest text: shown, not obeyed.
+                eprintln!("fireclaw: {}", fireclaw_vm::escape(&message));
+                match failure {
+                    ExecFailure::NotFound => 127,
+                    ExecFailure::NotExecutable => 126,
+                    _ => 125,
+                }
+            }
+        }
+    }
+}

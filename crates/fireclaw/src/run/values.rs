@@ -1,0 +1,126 @@
+//! Values of options, with errors that say what would be right.
+
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
+use fireclaw_protocol::message::EnvVar;
+use fireclaw_vm::{MachineSpec, VmmKind};
+
+use crate::error::{CliError, Kind, Result};
+
+/// The longest timeout: a run of more than a week is an agent.
+const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+type Parsed<T> = std::result::Result<T, String>;
+
+/// Seconds, with a fraction if need be.
+pub fn timeout(text: &str) -> Parsed<Duration> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let limit = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    if limit.as_millis() == 0 || limit > MAX_TIMEOUT {
+        return Err("it must be more than 0 and at most 604800 seconds (a week)".into());
+    }
+    Ok(limit)
+}
+
+/// A number of virtual processors.
+pub fn cpus(text: &str) -> Parsed<u32> {
+    match text.parse() {
+        Ok(n @ 1..=MachineSpec::MAX_CPUS) => Ok(n),
+        _ => Err(format!("it must be a number from 1 to {}", MachineSpec::MAX_CPUS)),
+    }
+}
+
+/// An amount of memory, in MiB.
+pub fn memory(text: &str) -> Parsed<u64> {
+    let wrong = || "it must be a number of MiB, or a number with M, G or T".to_owned();
+    let upper = text.to_ascii_uppercase();
+    let bare = upper.strip_suffix("IB").or_else(|| upper.strip_suffix('B')).unwrap_or(&upper);
+    let (digits, factor) = match bare.strip_suffix(['M', 'G', 'T']) {
+        Some(digits) if bare.ends_with('M') => (digits, 1),
+        Some(digits) if bare.ends_with('G') => (digits, 1024),
+        Some(digits) => (digits, 1024 * 1024),
+        None => (bare, 1),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| wrong())?;
+    let mib = number.checked_mul(factor).ok_or_else(wrong)?;
+    if mib < MachineSpec::MIN_MEMORY_MIB {
+        return Err(format!("{mib} MiB is too little: a guest needs {} MiB", MachineSpec::MIN_MEMORY_MIB));
+    }
+    Ok(mib)
+}
+
+/// Refuses a guest larger than the host.
+pub fn fits_host(memory_mib: u64) -> Result<()> {
+    let host_mib = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| text.lines().next()?.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .map_or(u64::MAX, |kib| kib / 1024);
+    if memory_mib <= host_mib {
+        return Ok(());
+    }
+    Err(CliError::new(
+        Kind::Host,
+        format!("{memory_mib} MiB of memory were asked for, this machine has {host_mib} MiB"),
+    )
+    .hint("ask for less with --memory"))
+}
+
+/// `NAME=VALUE`, any bytes.
+pub fn variable() -> ValueParser {
+    OsStringValueParser::new()
+        .try_map(|text| {
+            let bytes = text.as_bytes();
+            match bytes.iter().position(|byte| *byte == b'=') {
+                None | Some(0) => Err("it must be NAME=VALUE"),
+                Some(at) => Ok(EnvVar {
+                    name: bytes[..at].to_vec().into(),
+                    value: bytes[at + 1..].to_vec().into(),
+                }),
+            }
+        })
+        .into()
+}
+
+/// How long a guest may take to report; `FIRECLAW_BOOT_TIMEOUT` overrides it.
+pub fn boot_patience(vmm: VmmKind) -> Duration {
+    std::env::var("FIRECLAW_BOOT_TIMEOUT")
+        .ok()
+        .and_then(|text| timeout(&text).ok())
+        .unwrap_or_else(|| vmm.boot_patience())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_has_units_and_bounds() {
+        assert_eq!(memory("512"), Ok(512));
+        assert_eq!(memory("2G"), Ok(2048));
+        assert_eq!(memory("1gib"), Ok(1024));
+        assert_eq!(memory("10T"), Ok(10 << 20));
+        for wrong in ["0", "1", "1M", "", "G", "-5", "1.5G", "99999999999999999999", "18446744073709551615T"] {
+            assert!(memory(wrong).is_err(), "{wrong}");
+        }
+        assert!(fits_host(10 << 20).is_err());
+        fits_host(96).unwrap();
+    }
+
+    #[test]
+    fn timeouts_are_positive_and_finite() {
+        assert_eq!(timeout("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["0", "-1", "inf", "NaN", "1e30", "x", "0.0001"] {
+            assert!(timeout(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn cpus_are_bounded() {
+        assert_eq!(cpus("2"), Ok(2));
+        for wrong in ["0", "999", "-1", "two"] {
+            assert!(cpus(wrong).is_err(), "{wrong}");
+        }
+    }
+}
