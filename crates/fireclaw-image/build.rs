@@ -12,7 +12,12 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for watched in ["fireclaw-guest/src", "fireclaw-guest/Cargo.toml", "fireclaw-protocol/src", "../Cargo.lock"] {
+    for watched in [
+        "fireclaw-guest/src",
+        "fireclaw-guest/Cargo.toml",
+        "fireclaw-protocol/src",
+        "../Cargo.lock",
+    ] {
         println!("cargo:rerun-if-changed={}", crates.join(watched).display());
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());

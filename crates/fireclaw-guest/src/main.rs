@@ -15,7 +15,10 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
-        eprintln!("fireclaw-guest {} is the init of a microVM; it does nothing elsewhere", env!("CARGO_PKG_VERSION"));
+        eprintln!(
+            "fireclaw-guest {} is the init of a microVM; it does nothing elsewhere",
+            env!("CARGO_PKG_VERSION")
+        );
         return ExitCode::FAILURE;
     }
     let problem = match run() {

@@ -30,7 +30,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 impl Kind {
     /// Reads `fireclaw.stream=` from the kernel's command line.
     pub fn from_cmdline(cmdline: &str) -> Result<Self, String> {
-        let value = cmdline.split_whitespace().find_map(|word| word.strip_prefix("fireclaw.stream="));
+        let value =
+            cmdline.split_whitespace().find_map(|word| word.strip_prefix("fireclaw.stream="));
         match value {
             Some("serial") => Ok(Self::Serial),
             Some("vsock") => Ok(Self::Vsock),
@@ -70,14 +71,16 @@ fn open_port() -> Result<Box<dyn Stream>, String> {
         .open(&path)
         .map_err(broken)?;
     // A port behaves as a pair of pipes: readable, writable, pollable.
-    let to_host = pipe::Sender::from_file_unchecked(file.try_clone().map_err(broken)?).map_err(broken)?;
+    let to_host =
+        pipe::Sender::from_file_unchecked(file.try_clone().map_err(broken)?).map_err(broken)?;
     let from_host = pipe::Receiver::from_file_unchecked(file).map_err(broken)?;
     Ok(Box::new(tokio::io::join(from_host, to_host)))
 }
 
 fn find_port() -> Result<PathBuf, String> {
     for entry in fs::read_dir("/sys/class/virtio-ports").into_iter().flatten().flatten() {
-        if fs::read_to_string(entry.path().join("name")).is_ok_and(|name| name.trim() == PORT_NAME) {
+        if fs::read_to_string(entry.path().join("name")).is_ok_and(|name| name.trim() == PORT_NAME)
+        {
             return Ok(PathBuf::from("/dev").join(entry.file_name()));
         }
     }

@@ -19,6 +19,7 @@ const PACKAGES: &[&str] = &[
     "curl",
     "git",
     "iproute2",
+    "mount",
     "passwd",
     "procps",
     "python3",
@@ -70,8 +71,13 @@ pub fn kernel(
 /// Fetches and installs Debian's packages into a fresh image.
 pub fn image(home: &Home, mirror: Option<&str>, progress: &dyn Progress) -> Result<Image> {
     let scratch = debian::scratch(home);
-    let request =
-        Request { variant: "essential", packages: PACKAGES, options: OPTIONS, mirror, scratch: &scratch };
+    let request = Request {
+        variant: "essential",
+        packages: PACKAGES,
+        options: OPTIONS,
+        mirror,
+        scratch: &scratch,
+    };
     let origin = format!("Debian {}", debian::SUITE);
     let rootfs = files::create(home, Path::new("images/base.ext4"), |path| {
         debian::fetch(&request, progress, |tar| ext4::from_tar(tar, &origin, path))

@@ -63,6 +63,8 @@ pub fn fetch<T>(
         Some(mirror) => drop(command.arg(mirror)),
         None => drop(command.args(host_sources())),
     }
+    // It signals its whole process group when it is ended: that must not be ours.
+    command.process_group(0);
     end_with_us(&mut command);
     let mut child = command.spawn().map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::ToolMissing { program: MMDEBSTRAP },
@@ -74,10 +76,9 @@ pub fn fetch<T>(
         let consumed = stdout.map(consume);
         (consumed, listener.join().unwrap_or_default())
     });
-    let status = child.wait().map_err(|e| Error::ToolFailed {
-        program: MMDEBSTRAP,
-        problem: e.to_string(),
-    })?;
+    let status = child
+        .wait()
+        .map_err(|e| Error::ToolFailed { program: MMDEBSTRAP, problem: e.to_string() })?;
     match consumed {
         Some(Ok(result)) if status.success() => Ok(result),
         // Full disk and the like: mmdebstrap only saw its pipe close.

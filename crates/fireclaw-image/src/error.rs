@@ -24,7 +24,9 @@ pub enum Error {
         known: Vec<String>,
     },
     /// A name that cannot be an image's.
-    #[error("{name:?} cannot be a name: 1 to 64 letters, digits, '-', '_' or '.', starting with a letter or digit")]
+    #[error(
+        "{name:?} cannot be a name: 1 to 64 letters, digits, '-', '_' or '.', starting with a letter or digit"
+    )]
     BadName {
         /// The name asked for.
         name: String,
@@ -93,7 +95,10 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }
     }

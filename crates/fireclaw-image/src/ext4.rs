@@ -11,8 +11,9 @@ use arcbox_ext4::{FormatOptions, Formatter};
 
 use crate::{Error, Result, kernel};
 
-/// The size that the image starts with; it grows as needed.
-const FIRST_SIZE: u64 = 32 * 1024 * 1024;
+/// The size that the image starts with: one whole block group, because the
+/// formatter counts in groups. It grows as needed and is sparse.
+const FIRST_SIZE: u64 = 128 * 1024 * 1024;
 
 /// Writes a file system with the content of a tar archive, which may be
 /// compressed with gzip, xz or zstd.
@@ -36,9 +37,10 @@ pub fn from_tar(tar: impl Read, origin: &str, image: &Path) -> Result<()> {
 
 fn write_error(error: arcbox_ext4::error::FormatError, image: &Path, origin: &str) -> Error {
     let full = error.to_string().contains("No space left")
-        || OpenOptions::new().append(true).open(image).is_err_and(|e| {
-            e.kind() == std::io::ErrorKind::StorageFull
-        });
+        || OpenOptions::new()
+            .append(true)
+            .open(image)
+            .is_err_and(|e| e.kind() == std::io::ErrorKind::StorageFull);
     match full.then(|| crate::setup::space_error(image)).flatten() {
         Some(no_space) => no_space,
         None => Error::BadArchive { origin: origin.to_owned(), problem: error.to_string() },

@@ -21,5 +21,6 @@ pub use home::Home;
 pub use initramfs::{FLOOR_PROGRAM, GUEST_PROGRAM, build_floor_initramfs};
 pub use manifest::{Artifact, Image, Kernel, Manifest};
 pub use setup::{
-    Bootable, Options, Progress, Pruned, add_image, add_minimal_kernel, prune, remove_image, resolve, setup,
+    Bootable, Options, Progress, Pruned, add_image, add_minimal_kernel, prune, remove_image,
+    resolve, setup,
 };

@@ -67,7 +67,8 @@ pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<
         let whole = known.is_some_and(|k| {
             intact(home, &k.image) && k.modules.as_ref().is_none_or(|m| intact(home, m))
         });
-        let has_own = manifest.kernels.get(Manifest::OWN_KERNEL).is_some_and(|k| intact(home, &k.image));
+        let has_own =
+            manifest.kernels.get(Manifest::OWN_KERNEL).is_some_and(|k| intact(home, &k.image));
         if options.force || !(whole || has_own) {
             require_space(home)?;
             let fresh = base::kernel(home, options.mirror, options.modules, progress)?;
@@ -78,8 +79,7 @@ pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<
     }
 
     progress.step(2, 3, "base image");
-    let whole =
-        manifest.images.get(Manifest::BASE_IMAGE).is_some_and(|i| intact(home, &i.rootfs));
+    let whole = manifest.images.get(Manifest::BASE_IMAGE).is_some_and(|i| intact(home, &i.rootfs));
     if options.force || !whole {
         require_space(home)?;
         let image = base::image(home, options.mirror, progress)?;
@@ -141,7 +141,8 @@ fn joined_initramfs(home: &Home, modules: Option<&Artifact>) -> Result<PathBuf> 
             }
             None => Vec::new(),
         };
-        let joined = initramfs::join(&modules, GUEST_PROGRAM).map_err(Error::file("write", &path))?;
+        let joined =
+            initramfs::join(&modules, GUEST_PROGRAM).map_err(Error::file("write", &path))?;
         files::write(home, &relative, &joined)?;
     }
     Ok(path)
@@ -159,11 +160,9 @@ fn own_kernel(home: &Home, file: &Path, relative: &str) -> Result<Kernel> {
     };
     let path = home.join(&relative);
     let image = match fs::read(&path) {
-        Ok(known) => Artifact {
-            file: relative,
-            sha256: files::digest_of(&known),
-            bytes: known.len() as u64,
-        },
+        Ok(known) => {
+            Artifact { file: relative, sha256: files::digest_of(&known), bytes: known.len() as u64 }
+        }
         Err(_) => files::write(home, &relative, &kernel::bootable(bytes).map_err(bad)?)?,
     };
     Ok(Kernel {
@@ -196,12 +195,7 @@ pub fn add_minimal_kernel(home: &Home, file: &Path, release: &str, config: &str)
 }
 
 /// Adds an image made of a root file system archive.
-pub fn add_image(
-    home: &Home,
-    name: &str,
-    tar: impl std::io::Read,
-    origin: &str,
-) -> Result<Image> {
+pub fn add_image(home: &Home, name: &str, tar: impl std::io::Read, origin: &str) -> Result<Image> {
     check_name(name)?;
     let _lock = Lock::wait(home, &Silent)?;
     // Machines may be running from the image that had this name: theirs stays
@@ -346,11 +340,9 @@ fn file_kib(path: &Path) -> u64 {
 
 fn require_space(home: &Home) -> Result<()> {
     match free_mib(home.root()) {
-        Some(free_mib) if free_mib < NEEDED_MIB => Err(Error::NoSpace {
-            path: home.root().to_owned(),
-            needed_mib: NEEDED_MIB,
-            free_mib,
-        }),
+        Some(free_mib) if free_mib < NEEDED_MIB => {
+            Err(Error::NoSpace { path: home.root().to_owned(), needed_mib: NEEDED_MIB, free_mib })
+        }
         _ => Ok(()),
     }
 }

@@ -40,7 +40,9 @@ pub enum Error {
     #[error("protocol violation: {0}")]
     Violation(String),
     /// The other side speaks a generation that this side does not.
-    #[error("the guest speaks protocol generation {theirs}, this program {OLDEST_GUEST} to {GENERATION}")]
+    #[error(
+        "the guest speaks protocol generation {theirs}, this program {OLDEST_GUEST} to {GENERATION}"
+    )]
     Generation {
         /// The generation in the other side's hello.
         theirs: u32,

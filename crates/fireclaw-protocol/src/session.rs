@@ -26,9 +26,7 @@ fn config() -> yamux::Config {
     let mut config = yamux::Config::default();
     config.set_max_num_streams(MAX_CHANNELS);
     // Exactly the initial windows: none is ever raised on a guest's account.
-    config.set_max_connection_receive_window(Some(
-        MAX_CHANNELS * yamux::DEFAULT_CREDIT as usize,
-    ));
+    config.set_max_connection_receive_window(Some(MAX_CHANNELS * yamux::DEFAULT_CREDIT as usize));
     config
 }
 
@@ -134,7 +132,8 @@ mod tests {
         let (host, guest) = tokio::io::duplex(64 * 1024);
         tokio::spawn(serve(guest, |mut channel| {
             tokio::spawn(async move {
-                let _: Option<Open> = frame::read(&mut channel, frame::MAX_FROM_HOST).await.unwrap();
+                let _: Option<Open> =
+                    frame::read(&mut channel, frame::MAX_FROM_HOST).await.unwrap();
                 let (mut from, mut to) = tokio::io::split(channel);
                 let _ = tokio::io::copy(&mut from, &mut to).await;
                 let _ = to.shutdown().await;
@@ -181,7 +180,8 @@ mod tests {
         tokio::spawn(serve(guest, move |mut channel| {
             let count = count.clone();
             tokio::spawn(async move {
-                let _: Option<Open> = frame::read(&mut channel, frame::MAX_FROM_HOST).await.unwrap();
+                let _: Option<Open> =
+                    frame::read(&mut channel, frame::MAX_FROM_HOST).await.unwrap();
                 loop {
                     let n = channel.write(&[b'y'; 16 * 1024]).await.unwrap();
                     count.send_modify(|total| *total += n);
@@ -211,8 +211,7 @@ mod tests {
         let (host, guest) = tokio::io::duplex(64 * 1024);
         let (_session, driver) = Session::host(host);
         let driver = tokio::spawn(driver);
-        let mut connection =
-            yamux::Connection::new(guest.compat(), config(), yamux::Mode::Server);
+        let mut connection = yamux::Connection::new(guest.compat(), config(), yamux::Mode::Server);
         let mut channel = poll_fn(|cx| connection.poll_new_outbound(cx)).await.unwrap().compat();
         tokio::spawn(async move {
             while let Some(Ok(_)) = poll_fn(|cx| connection.poll_next_inbound(cx)).await {}

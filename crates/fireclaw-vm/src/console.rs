@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::watch;
 
 /// How much of the end of a stream is kept, in bytes.
 const KEEP: usize = 64 * 1024;
@@ -12,6 +14,8 @@ const KEEP: usize = 64 * 1024;
 #[derive(Debug, Clone, Default)]
 pub struct ConsoleTail {
     bytes: Arc<Mutex<VecDeque<u8>>>,
+    /// Closes when everything has been read.
+    reading: Option<watch::Receiver<()>>,
 }
 
 impl ConsoleTail {
@@ -20,9 +24,11 @@ impl ConsoleTail {
     /// Reading never stops, so a guest that floods its console is neither
     /// blocked nor able to fill the host's memory or disk.
     pub fn follow(mut from: impl AsyncRead + Unpin + Send + 'static) -> Self {
-        let tail = Self::default();
+        let (open, reading) = watch::channel(());
+        let tail = Self { reading: Some(reading), ..Self::default() };
         let kept = tail.clone();
         tokio::spawn(async move {
+            let _open = open;
             let mut buffer = vec![0; 16 * 1024];
             while let Ok(n @ 1..) = from.read(&mut buffer).await {
                 kept.push(&buffer[..n]);
@@ -38,15 +44,20 @@ impl ConsoleTail {
         bytes.drain(..surplus);
     }
 
-    /// Whether the text was seen in what is kept.
-    pub fn contains(&self, text: &str) -> bool {
-        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes: &[u8] = bytes.make_contiguous();
-        bytes.windows(text.len()).any(|w| w == text.as_bytes())
+    /// Waits until all that the ended writer wrote has been read.
+    ///
+    /// Bounded: something else may still hold the other end open.
+    pub async fn drain(&self) {
+        const LIMIT: Duration = Duration::from_millis(500);
+        if let Some(mut reading) = self.reading.clone() {
+            let _ = tokio::time::timeout(LIMIT, reading.changed()).await;
+        }
     }
 
-    /// The last lines with everything but plain text escaped.
+    /// The lines that say most of what went wrong, with everything but plain
+    /// text escaped: a kernel panic from its first line on, else the last ones.
     pub fn last_lines(&self, lines: usize) -> String {
+        const PANIC: &str = "Kernel panic";
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(bytes.make_contiguous()).into_owned();
         let all: Vec<String> = text
@@ -55,7 +66,12 @@ impl ConsoleTail {
             .filter(|line| !line.trim().is_empty())
             .map(escape)
             .collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        let from = match all.iter().position(|line| line.contains(PANIC)) {
+            Some(panic) => panic,
+            None => all.len().saturating_sub(lines),
+        };
+        let to = all.len().min(from + lines);
+        all[from..to].join("\n")
     }
 }
 
@@ -95,6 +111,14 @@ mod tests {
         }
         assert_eq!(tail.bytes.lock().unwrap().len(), KEEP);
         assert_eq!(tail.last_lines(2), "line 19998\nline 19999");
+    }
+
+    #[test]
+    fn a_panic_is_shown_from_its_first_line() {
+        let tail = ConsoleTail::default();
+        tail.push(b"booting\nKernel panic - not syncing: why\n");
+        (0..90).for_each(|n| tail.push(format!("trace {n}\n").as_bytes()));
+        assert_eq!(tail.last_lines(2), "Kernel panic - not syncing: why\ntrace 0");
     }
 
     proptest! {

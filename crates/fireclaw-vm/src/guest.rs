@@ -84,7 +84,7 @@ impl Guest {
         let outcome = tokio::select! {
             outcome = tokio::time::timeout(patience, greeting) => outcome,
             status = machine.process.wait() => {
-                return Err(machine.process.died(status?, &machine.console));
+                return Err(machine.process.died(status?, &machine.console).await);
             }
         };
         let hello = match outcome {
@@ -141,7 +141,7 @@ impl Guest {
     /// Resolves when the VMM ends by itself, with the reason. Cancel-safe.
     pub async fn died(&mut self) -> Error {
         match self.machine.process.wait().await {
-            Ok(status) => self.machine.process.died(status, &self.machine.console),
+            Ok(status) => self.machine.process.died(status, &self.machine.console).await,
             Err(e) => e,
         }
     }
@@ -164,7 +164,7 @@ async fn explain(machine: &mut Machine, error: fireclaw_protocol::Error) -> Erro
     if matches!(error, fireclaw_protocol::Error::Io(_) | fireclaw_protocol::Error::Closed)
         && let Ok(Ok(status)) = tokio::time::timeout(LAST_WORDS, machine.process.wait()).await
     {
-        return machine.process.died(status, &machine.console);
+        return machine.process.died(status, &machine.console).await;
     }
     Error::Protocol { source: error, console: machine.console.last_lines(CONSOLE_LINES) }
 }

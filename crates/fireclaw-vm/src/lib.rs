@@ -9,15 +9,19 @@ mod console;
 mod error;
 pub mod firecracker;
 mod guest;
-mod process;
 pub mod probe;
+mod process;
+mod program;
 pub mod qemu;
 mod rundir;
 mod tsc;
 
-pub use backend::{Backend, Capabilities, Control, Disk, Launch, Machine, MachineSpec, StreamIo, VmmKind};
+pub use backend::{
+    Backend, Capabilities, Control, Disk, Launch, Machine, MachineSpec, StreamIo, VmmKind,
+};
 pub use console::{ConsoleTail, escape};
 pub use error::{Error, Result};
 pub use guest::{Exec, Guest};
 pub use process::VmmProcess;
+pub use program::find_program;
 pub use rundir::{RunDir, Swept, sweep};

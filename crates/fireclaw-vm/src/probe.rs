@@ -8,12 +8,12 @@
 mod cache;
 
 use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::firecracker::Firecracker;
+use crate::firecracker::{self, Firecracker};
 use crate::qemu::{self, Accelerator, Qemu};
-use crate::{Backend, Error, Guest, Launch, MachineSpec, Result, RunDir, VmmKind};
+use crate::{Backend, Error, Guest, Launch, MachineSpec, Result, RunDir, VmmKind, find_program};
 
 pub use cache::{Cache, Verdict};
 
@@ -69,7 +69,8 @@ impl Prober<'_> {
         };
         let tsc_khz = self.cache.tsc_khz();
         let backend = self.qemu(Accelerator::Tcg { tsc_khz })?;
-        let note = format!("no usable KVM ({reason}); using QEMU with software emulation, which is slow");
+        let note =
+            format!("no usable KVM ({reason}); using QEMU with software emulation, which is slow");
         Ok(Chosen { backend: Box::new(backend), note: Some(note) })
     }
 
@@ -127,7 +128,9 @@ impl Prober<'_> {
 
     /// The installed Firecracker.
     pub fn firecracker(&mut self) -> Result<Firecracker> {
-        Firecracker::find(None)
+        let program = find_program("FIRECLAW_FIRECRACKER", firecracker::PROGRAM)?;
+        let version = self.cache.version(&program, Firecracker::ask_version)?;
+        Firecracker::new(program, version)
     }
 
     /// The installed QEMU.
@@ -144,20 +147,6 @@ pub fn open_kvm() -> std::result::Result<(), String> {
         Ok(_) => Ok(()),
         Err(e) => Err(format!("/dev/kvm: {e}")),
     }
-}
-
-/// A program named by an environment variable, or found on `PATH`.
-pub fn find_program(variable: &str, name: &str) -> Result<PathBuf> {
-    let missing = |program: String| Error::VmmMissing { program };
-    if let Some(path) = std::env::var_os(variable).filter(|v| !v.is_empty()) {
-        let path = PathBuf::from(path);
-        return if path.is_file() { Ok(path) } else { Err(missing(path.display().to_string())) };
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|directory| directory.join(name))
-        .find(|candidate| candidate.is_file())
-        .ok_or_else(|| missing(name.to_owned()))
 }
 
 impl VmmKind {

@@ -34,7 +34,8 @@ impl VmmProcess {
         before_exec(&mut command, move || {
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
             // The parent may have died before the line above took effect.
-            if rustix::process::getppid().map(|p| p.as_raw_nonzero().get()) != i32::try_from(parent).ok()
+            if rustix::process::getppid().map(|p| p.as_raw_nonzero().get())
+                != i32::try_from(parent).ok()
             {
                 return Err(std::io::Error::other("the parent is gone"));
             }
@@ -48,9 +49,8 @@ impl VmmProcess {
         });
         let mut command = Command::from(command);
         command.kill_on_drop(true);
-        let mut child = command
-            .spawn()
-            .map_err(|source| Error::Spawn { program: program.clone(), source })?;
+        let mut child =
+            command.spawn().map_err(|source| Error::Spawn { program: program.clone(), source })?;
         let stderr = child.stderr.take().map(ConsoleTail::follow).unwrap_or_default();
         Ok(Self { child, stderr, program })
     }
@@ -81,7 +81,9 @@ impl VmmProcess {
     }
 
     /// The error for a VMM that ended when nobody asked it to.
-    pub fn died(&self, status: ExitStatus, console: &ConsoleTail) -> Error {
+    pub async fn died(&self, status: ExitStatus, console: &ConsoleTail) -> Error {
+        self.stderr.drain().await;
+        console.drain().await;
         let status = match (status.code(), status.signal()) {
             (Some(code), _) => format!("{} exited with status {code}", self.program),
             (None, Some(signal)) => format!("{} was ended by signal {signal}", self.program),

@@ -121,9 +121,8 @@ fn kill_marked(id: &str) -> Vec<i32> {
             continue;
         };
         let marked = || {
-            fs::read(entry.path().join("cmdline")).is_ok_and(|line| {
-                line.split(|b| *b == 0).any(|argument| argument == id.as_bytes())
-            })
+            fs::read(entry.path().join("cmdline"))
+                .is_ok_and(|line| line.split(|b| *b == 0).any(|argument| argument == id.as_bytes()))
         };
         if !marked() {
             continue;
@@ -184,8 +183,11 @@ mod tests {
         fs::create_dir(run.join(dead)).unwrap();
         fs::write(run.join(dead).join("api.sock"), "").unwrap();
         fs::write(run.join(format!("{dead}.lock")), "").unwrap();
-        let mut orphan =
-            std::process::Command::new("sh").args(["-c", "sleep 600", dead]).spawn().unwrap();
+        let mut orphan = std::process::Command::new("sh")
+            .args(["-c", "read never", dead])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         // Not ours: never touched.
         fs::write(run.join("notes.lock"), "").unwrap();
 

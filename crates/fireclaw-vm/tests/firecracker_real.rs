@@ -26,6 +26,12 @@ fn variable(name: &str) -> PathBuf {
     env::var_os(name).unwrap_or_else(|| panic!("{name} is not set")).into()
 }
 
+fn installed() -> Firecracker {
+    let program = variable("FIRECLAW_FIRECRACKER");
+    let version = Firecracker::ask_version(&program).unwrap();
+    Firecracker::new(program, version).unwrap()
+}
+
 struct Home {
     dir: tempfile::TempDir,
     run_dir: RunDir,
@@ -73,7 +79,7 @@ fn running(id: &str) -> bool {
 #[tokio::test]
 #[ignore = "needs Firecracker and KVM"]
 async fn a_machine_starts_pauses_and_ends() {
-    let firecracker = Firecracker::find(None).unwrap();
+    let firecracker = installed();
     let home = Home::new();
     let mut machine = home.launch(&firecracker).await.unwrap();
     assert!(running(home.run_dir.id()));
@@ -134,7 +140,7 @@ async fn restore(home: &Home, firecracker: &Firecracker) {
 #[tokio::test]
 #[ignore = "needs Firecracker and KVM"]
 async fn what_firecracker_refuses_is_told_and_nothing_stays() {
-    let firecracker = Firecracker::find(None).unwrap();
+    let firecracker = installed();
     let mut home = Home::new();
     home.spec.disks[1].path = "/nowhere/disk".into();
     let error = home.launch(&firecracker).await.unwrap_err();
@@ -144,17 +150,19 @@ async fn what_firecracker_refuses_is_told_and_nothing_stays() {
     assert!(!running(home.run_dir.id()));
 
     // A program that ends at once is told by what it said last.
-    let not_a_vmm = Firecracker::with_version("/bin/ls", "1.17.0").unwrap();
+    let not_a_vmm = Firecracker::new("/bin/ls".into(), "1.17.0".into()).unwrap();
+    let home = Home::new();
     let error = home.launch(&not_a_vmm).await.unwrap_err();
     println!("{error:?}");
-    assert!(matches!(error, Error::VmmDied { .. }), "{error:?}");
+    let Error::VmmDied { stderr, .. } = &error else { panic!("{error:?}") };
+    assert!(stderr.contains("--id"), "{error:?}");
 }
 
 #[tokio::test]
 #[ignore = "needs Firecracker, its jailer, KVM and root"]
 async fn a_jailed_machine_starts_and_leaves_nothing() {
     let jail = Jail { program: variable("FIRECLAW_JAILER"), uid: 60_001, gid: 60_001 };
-    let firecracker = Firecracker::find(None).unwrap().jailed(jail).unwrap();
+    let firecracker = installed().jailed(jail).unwrap();
     let home = Home::new();
     let mut machine = home.launch(&firecracker).await.unwrap();
     let pid = machine.process.pid().unwrap();

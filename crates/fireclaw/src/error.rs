@@ -84,7 +84,8 @@ impl CliError {
 
     /// A system error on a path.
     pub fn file(action: &str, path: &Path, source: &std::io::Error) -> Self {
-        let error = Self::new(Kind::System, format!("cannot {action} {}: {source}", path.display()));
+        let error =
+            Self::new(Kind::System, format!("cannot {action} {}: {source}", path.display()));
         match hint_for_io(source) {
             Some(hint) => error.hint(hint),
             None => error,
@@ -95,9 +96,9 @@ impl CliError {
 fn hint_for_io(error: &std::io::Error) -> Option<&'static str> {
     use std::io::ErrorKind;
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            Some("free some space, `fireclaw images prune` helps, or set FIRECLAW_HOME to another disk")
-        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(
+            "free some space, `fireclaw images prune` helps, or set FIRECLAW_HOME to another disk",
+        ),
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
             Some("set FIRECLAW_HOME to a directory that you may write to")
         }
@@ -166,26 +167,27 @@ impl From<ImageError> for CliError {
     fn from(error: ImageError) -> Self {
         let message = error.to_string();
         match error {
-            ImageError::NotSetUp { .. } => {
-                Self::new(Kind::Host, message).hint("run `fireclaw setup` once, or add --yes to have it done now")
+            ImageError::NotSetUp { .. } => Self::new(Kind::Host, message)
+                .hint("run `fireclaw setup` once, or add --yes to have it done now"),
+            ImageError::UnknownImage { known, .. } => {
+                Self::new(Kind::Usage, message).hint(if known.is_empty() {
+                    "run `fireclaw setup` to get the base image".to_owned()
+                } else {
+                    format!("there are: {}", known.join(", "))
+                })
             }
-            ImageError::UnknownImage { known, .. } => Self::new(Kind::Usage, message).hint(if known.is_empty() {
-                "run `fireclaw setup` to get the base image".to_owned()
-            } else {
-                format!("there are: {}", known.join(", "))
-            }),
             ImageError::BadName { .. } => Self::new(Kind::Usage, message),
             ImageError::Damaged { .. } => {
                 Self::new(Kind::System, message).hint("run `fireclaw setup` to have it made anew")
             }
-            ImageError::BadKernel { .. } => Self::new(Kind::Usage, message)
-                .hint("give an x86-64 vmlinux or bzImage with virtio-mmio, ext4 and overlay built in"),
-            ImageError::BadArchive { .. } => {
-                Self::new(Kind::Usage, message).hint("a tar archive of a root file system is needed, as `docker export` writes it")
-            }
-            ImageError::ToolMissing { program } => {
-                Self::new(Kind::Host, message).hint(format!("install it: apt-get install {program}"))
-            }
+            ImageError::BadKernel { .. } => Self::new(Kind::Usage, message).hint(
+                "give an x86-64 vmlinux or bzImage with virtio-mmio, ext4 and overlay built in",
+            ),
+            ImageError::BadArchive { .. } => Self::new(Kind::Usage, message).hint(
+                "a tar archive of a root file system is needed, as `docker export` writes it",
+            ),
+            ImageError::ToolMissing { program } => Self::new(Kind::Host, message)
+                .hint(format!("install it: apt-get install {program}")),
             ImageError::ToolFailed { problem, program } => {
                 Self::new(Kind::Host, format!("{program} failed"))
                     .detail("its last words", problem)
@@ -224,7 +226,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_missing_program_has_its_hint() {
-        let missing = |program: &str| CliError::from(VmError::VmmMissing { program: program.into() });
+        let missing =
+            |program: &str| CliError::from(VmError::VmmMissing { program: program.into() });
         assert!(missing("qemu-system-x86_64").text().contains("apt-get install qemu-system-x86"));
         assert!(missing("firecracker").text().contains("FIRECLAW_FIRECRACKER"));
         let tool = CliError::from(ImageError::ToolMissing { program: "mmdebstrap" });

@@ -18,7 +18,9 @@ impl Screen {
     pub fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
-            let style = ProgressStyle::with_template("{spinner} [{pos}/{len}] {prefix}: {wide_msg} {elapsed:>4}");
+            let style = ProgressStyle::with_template(
+                "{spinner} [{pos}/{len}] {prefix}: {wide_msg} {elapsed:>4}",
+            );
             if let Ok(style) = style {
                 bar.set_style(style);
             }

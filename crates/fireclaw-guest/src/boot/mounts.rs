@@ -29,7 +29,8 @@ fn on(
         }
         _ => {}
     }
-    mount(source, target, kind, flags, data).map_err(|e| format!("cannot mount {kind} on {target}: {e}"))
+    mount(source, target, kind, flags, data)
+        .map_err(|e| format!("cannot mount {kind} on {target}: {e}"))
 }
 
 /// Mounts what loading modules and finding devices needs.
@@ -88,7 +89,13 @@ pub fn root() -> Result<(), String> {
 /// gets it; what a kernel cannot do is left out.
 pub fn system() {
     let safe = MountFlags::NOSUID | MountFlags::NODEV;
-    let _ = on("devpts", "/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, Some(c"mode=0620,gid=5,ptmxmode=0666"));
+    let _ = on(
+        "devpts",
+        "/dev/pts",
+        "devpts",
+        MountFlags::NOSUID | MountFlags::NOEXEC,
+        Some(c"mode=0620,gid=5,ptmxmode=0666"),
+    );
     let _ = on("shm", "/dev/shm", "tmpfs", safe, Some(c"mode=1777"));
     let _ = on("tmp", "/tmp", "tmpfs", safe, Some(c"mode=1777"));
     let _ = on("run", "/run", "tmpfs", safe, Some(c"mode=0755"));

@@ -36,6 +36,18 @@ struct Attachments {
     stdin: Slot,
     stdout: Slot,
     stderr: Slot,
+    ended: bool,
+}
+
+impl Attachments {
+    fn new() -> Self {
+        Self { stdin: Slot::new(), stdout: Slot::new(), stderr: Slot::new(), ended: false }
+    }
+
+    /// The command has ended and every channel that belongs to it has come.
+    fn is_over(&self) -> bool {
+        self.ended && [&self.stdin, &self.stdout, &self.stderr].iter().all(|s| s.put.is_none())
+    }
 }
 
 struct Slot {
@@ -80,11 +92,12 @@ impl Execs {
 
     fn with<T>(&self, exec: u32, act: impl FnOnce(&mut Attachments) -> T) -> T {
         let mut waiting = self.waiting.borrow_mut();
-        act(waiting.entry(exec).or_insert_with(|| Attachments {
-            stdin: Slot::new(),
-            stdout: Slot::new(),
-            stderr: Slot::new(),
-        }))
+        let slots = waiting.entry(exec).or_insert_with(Attachments::new);
+        let result = act(slots);
+        if slots.is_over() {
+            waiting.remove(&exec);
+        }
+        result
     }
 
     /// Runs one command from start to end, reporting on `control`.
@@ -95,7 +108,13 @@ impl Execs {
             let _ = frame::write(&mut to_host, &ExecEvent::Failed { cause, message }).await;
         }
         let _ = to_host.shutdown().await;
-        self.waiting.borrow_mut().remove(&id);
+        // What still waits for it, or comes later, is closed.
+        self.with(id, |slots| {
+            for slot in [&mut slots.stdin, &mut slots.stdout, &mut slots.stderr] {
+                slot.take = None;
+            }
+            slots.ended = true;
+        });
     }
 
     async fn started(

@@ -78,7 +78,9 @@ fn workdir<'a>(request: &'a ExecRequest, user: &'a User) -> Result<&'a Path, Fai
             let path = Path::new(OsStr::from_bytes(asked));
             match fs::metadata(path) {
                 Ok(found) if found.is_dir() => Ok(path),
-                Ok(_) => Err((ExecFailure::BadWorkdir, format!("{}: not a directory", path.display()))),
+                Ok(_) => {
+                    Err((ExecFailure::BadWorkdir, format!("{}: not a directory", path.display())))
+                }
                 Err(e) => Err((ExecFailure::BadWorkdir, format!("{}: {e}", path.display()))),
             }
         }

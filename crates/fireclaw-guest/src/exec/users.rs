@@ -63,7 +63,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nagent:x:1000:1001::/home/agent:/bin/sh\nbad:x:y:z\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/bash\nagent:x:1000:1001::/home/agent:/bin/sh\nbad:x:y:z\n";
     const GROUP: &str = "root:x:0:\nsudo:x:27:agent,other\nagent:x:1001:\n";
 
     #[test]

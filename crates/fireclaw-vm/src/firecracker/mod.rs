@@ -14,9 +14,9 @@ pub mod api;
 mod config;
 mod dir;
 mod jail;
-mod program;
 mod stream;
 pub mod types;
+mod version;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,6 +34,9 @@ pub use dir::SocketDir;
 pub use jail::Jail;
 pub use stream::GuestStream;
 use types::Request;
+
+/// The program's name on `PATH`.
+pub const PROGRAM: &str = "firecracker";
 
 /// The vsock port of the host (CID 2) to which the guest connects.
 pub const STREAM_PORT: u32 = 5005;
@@ -53,21 +56,18 @@ pub struct Firecracker {
 }
 
 impl Firecracker {
-    /// Finds Firecracker: at `explicit`, else where the environment variable
-    /// `FIRECLAW_FIRECRACKER` says, else on `PATH`.
+    /// A Firecracker whose version is known, see [`crate::probe`].
     ///
-    /// Runs it once for its version; see [`Firecracker::with_version`].
-    pub fn find(explicit: Option<&Path>) -> Result<Self> {
-        let program = program::find(explicit)?;
-        let version = program::ask_version(&program)?;
-        Self::with_version(program, version)
+    /// # Errors
+    /// [`Error::VmmTooOld`] below Firecracker 1.16.
+    pub fn new(program: PathBuf, version: String) -> Result<Self> {
+        version::check(&version)?;
+        Ok(Self { program, version, jail: None })
     }
 
-    /// Takes `program` as it is, its version known from an earlier [`Firecracker::find`].
-    pub fn with_version(program: impl Into<PathBuf>, version: impl Into<String>) -> Result<Self> {
-        let (program, version) = (program.into(), version.into());
-        program::check_version(&version)?;
-        Ok(Self { program, version, jail: None })
+    /// Asks `program` for its version.
+    pub fn ask_version(program: &Path) -> Result<String> {
+        version::ask(program)
     }
 
     /// Confines every VMM with Firecracker's jailer, which only root can do.
@@ -181,7 +181,7 @@ async fn first_contact(
             what: "waiting for Firecracker's API socket",
             source: std::io::Error::other(format!("not there after {} s", START.as_secs())),
         }),
-        status = process.wait() => Err(process.died(status?, console)),
+        status = process.wait() => Err(process.died(status?, console).await),
     }
 }
 
@@ -191,7 +191,7 @@ async fn explain(error: Error, process: &mut VmmProcess, console: &ConsoleTail) 
         return error;
     }
     match timeout(END, process.wait()).await {
-        Ok(Ok(status)) => process.died(status, console),
+        Ok(Ok(status)) => process.died(status, console).await,
         _ => error,
     }
 }

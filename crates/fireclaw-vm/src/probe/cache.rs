@@ -133,7 +133,8 @@ fn boot_key(backend: &dyn Backend, kernel: &Path) -> String {
 
 /// A file's path, size and times: changes when the file does.
 fn fingerprint(path: &Path) -> String {
-    let stat = fs::metadata(path).map(|m| (m.len(), m.mtime(), m.mtime_nsec()));
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let stat = fs::metadata(&path).map(|m| (m.len(), m.mtime(), m.mtime_nsec()));
     format!("{} {:?}", path.display(), stat.ok())
 }
 

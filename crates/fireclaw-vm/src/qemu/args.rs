@@ -34,23 +34,20 @@ pub fn arguments(
     match accelerator {
         Accelerator::Kvm => line.two("-accel", "kvm").two("-cpu", "host"),
         Accelerator::Tcg { .. } => {
-            line.two("-accel", &format!("tcg,tb-size={TCG_CACHE_MIB}")).two("-cpu", "max")
+            line.two("-accel", format!("tcg,tb-size={TCG_CACHE_MIB}")).two("-cpu", "max")
         }
     };
-    line.two("-smp", &spec.cpus.to_string());
-    line.two("-m", &format!("{}M", spec.memory_mib));
+    line.two("-smp", spec.cpus.to_string());
+    line.two("-m", format!("{}M", spec.memory_mib));
     line.one("-nodefaults").one("-no-user-config").two("-display", "none").one("-no-reboot");
-    line.two(
-        "-sandbox",
-        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-    );
-    line.two("-chardev", &format!("socket,id=console,fd={}", fds.console));
+    line.two("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    line.two("-chardev", format!("socket,id=console,fd={}", fds.console));
     line.two("-serial", "chardev:console");
-    line.two("-chardev", &format!("socket,id=qmp,fd={}", fds.qmp));
+    line.two("-chardev", format!("socket,id=qmp,fd={}", fds.qmp));
     line.two("-mon", "chardev=qmp,mode=control");
     line.two("-device", "virtio-serial-device");
-    line.two("-chardev", &format!("socket,id=stream,fd={}", fds.stream));
-    line.two("-device", &format!("virtserialport,chardev=stream,name={PORT_NAME}"));
+    line.two("-chardev", format!("socket,id=stream,fd={}", fds.stream));
+    line.two("-device", format!("virtserialport,chardev=stream,name={PORT_NAME}"));
     line.two("-device", "virtio-rng-device");
     for (n, disk) in spec.disks.iter().enumerate() {
         let read_only = if disk.read_only { "on" } else { "off" };
@@ -58,11 +55,11 @@ pub fn arguments(
             "if=none,id=disk{n},format=raw,read-only={read_only},file="
         ));
         drive.push(escaped(&disk.path));
-        line.two("-drive", &drive);
-        line.two("-device", &format!("virtio-blk-device,drive=disk{n}"));
+        line.two("-drive", drive);
+        line.two("-device", format!("virtio-blk-device,drive=disk{n}"));
     }
     line.two("-kernel", &spec.kernel).two("-initrd", &spec.initramfs);
-    line.two("-append", &kernel_line(spec, accelerator));
+    line.two("-append", kernel_line(spec, accelerator));
     line.0
 }
 

@@ -111,7 +111,7 @@ impl Qemu {
                 // It closed its end: it has ended, or will never be of use.
                 let ended = tokio::time::timeout(GRACE, machine.process.wait()).await;
                 return match ended {
-                    Ok(status) => Err(machine.process.died(status?, &machine.console)),
+                    Ok(status) => Err(machine.process.died(status?, &machine.console).await),
                     Err(_) => Err(e),
                 };
             }

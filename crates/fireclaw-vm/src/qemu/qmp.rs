@@ -67,9 +67,7 @@ impl Qmp {
             Err(_) => Err(refused(doing, "no answer in time")),
             Ok(Err(e)) => Err(Error::system("reading from QEMU")(e)),
             Ok(Ok(0)) => Err(refused(doing, "the connection was closed")),
-            Ok(Ok(_)) => {
-                serde_json::from_slice(&line).map_err(|e| refused(doing, &e.to_string()))
-            }
+            Ok(Ok(_)) => serde_json::from_slice(&line).map_err(|e| refused(doing, &e.to_string())),
         }
     }
 }
@@ -116,13 +114,15 @@ mod tests {
 
     #[tokio::test]
     async fn events_between_answers_are_skipped() {
-        let got = against(&[HELLO, "{\"event\":\"RESUME\"}\n{\"return\":{\"status\":\"running\"}}\n"]);
+        let got =
+            against(&[HELLO, "{\"event\":\"RESUME\"}\n{\"return\":{\"status\":\"running\"}}\n"]);
         assert_eq!(got.await.unwrap()["status"], "running");
     }
 
     #[tokio::test]
     async fn a_refusal_carries_its_reason() {
-        let got = against(&[HELLO, "{\"error\":{\"class\":\"x\",\"desc\":\"no \\u001b[2J\"}}\n"]).await;
+        let got =
+            against(&[HELLO, "{\"error\":{\"class\":\"x\",\"desc\":\"no \\u001b[2J\"}}\n"]).await;
         let text = got.unwrap_err().to_string();
         assert!(text.contains("no ") && !text.contains('\x1b'), "{text}");
     }

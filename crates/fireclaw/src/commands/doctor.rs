@@ -122,7 +122,11 @@ fn memory() -> Check {
         .unwrap_or(0)
         / 1024;
     let found = format!("{available} MiB free");
-    if available >= 512 { ok("memory", found) } else { warn("memory", found, "a run takes 256 MiB by default; see --memory") }
+    if available >= 512 {
+        ok("memory", found)
+    } else {
+        warn("memory", found, "a run takes 256 MiB by default; see --memory")
+    }
 }
 
 fn home_check(home: &Home) -> Check {
@@ -132,7 +136,11 @@ fn home_check(home: &Home) -> Check {
     let _ = std::fs::remove_file(&probe);
     match written {
         Ok(()) => ok("home", root.display().to_string()),
-        Err(e) => fail("home", format!("{}: {e}", root.display()), "set FIRECLAW_HOME to a directory that you may write to"),
+        Err(e) => fail(
+            "home",
+            format!("{}: {e}", root.display()),
+            "set FIRECLAW_HOME to a directory that you may write to",
+        ),
     }
 }
 
@@ -141,9 +149,15 @@ fn space(home: &Home) -> Check {
         Ok(stat) => {
             let mib = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
             let found = format!("{mib} MiB free");
-            if mib >= 1500 { ok("disk", found) } else { warn("disk", found, "set-up needs 1500 MiB; `fireclaw images prune` frees some") }
+            if mib >= 1500 {
+                ok("disk", found)
+            } else {
+                warn("disk", found, "set-up needs 1500 MiB; `fireclaw images prune` frees some")
+            }
         }
-        Err(e) => fail("disk", e.to_string(), "set FIRECLAW_HOME to a directory that you may write to"),
+        Err(e) => {
+            fail("disk", e.to_string(), "set FIRECLAW_HOME to a directory that you may write to")
+        }
     }
 }
 
@@ -175,7 +189,9 @@ fn prepared(home: &Home) -> Vec<Check> {
     let image = match manifest.images.get(Manifest::BASE_IMAGE) {
         None => fail("base image", "none", HINT),
         Some(image) => match image.rootfs.verify(home) {
-            Ok(()) => ok("base image", format!("{}, {} MiB", image.origin, image.rootfs.bytes >> 20)),
+            Ok(()) => {
+                ok("base image", format!("{}, {} MiB", image.origin, image.rootfs.bytes >> 20))
+            }
             Err(e) => fail("base image", e.to_string(), HINT),
         },
     };
@@ -204,7 +220,7 @@ fn namespaces() -> Check {
 fn tools() -> Vec<Check> {
     [("mmdebstrap", "set-up builds the base image with it: apt-get install mmdebstrap")]
         .into_iter()
-        .map(|(name, hint)| match probe::find_program("", name) {
+        .map(|(name, hint)| match fireclaw_vm::find_program("", name) {
             Ok(path) => ok(name, path.display().to_string()),
             Err(_) => warn(name, "not installed", hint),
         })
@@ -241,13 +257,21 @@ async fn monitors(home: &Home, reprobe: bool) -> Vec<Check> {
     let mut checks = Vec::new();
     checks.push(match &qemu {
         Ok(qemu) => ok("QEMU", qemu.version()),
-        Err(e) if firecracker.is_ok() => warn("QEMU", e.to_string(), "needed where KVM does not work: apt-get install qemu-system-x86"),
+        Err(e) if firecracker.is_ok() => warn(
+            "QEMU",
+            e.to_string(),
+            "needed where KVM does not work: apt-get install qemu-system-x86",
+        ),
         Err(e) => fail("QEMU", e.to_string(), "apt-get install qemu-system-x86"),
     });
     checks.push(match &firecracker {
         Ok(firecracker) => ok("Firecracker", firecracker.version()),
-        Err(e @ VmError::VmmTooOld { .. }) => warn("Firecracker", e.to_string(), "install a newer one"),
-        Err(e) => warn("Firecracker", e.to_string(), "optional: the fastest monitor where KVM works"),
+        Err(e @ VmError::VmmTooOld { .. }) => {
+            warn("Firecracker", e.to_string(), "install a newer one")
+        }
+        Err(e) => {
+            warn("Firecracker", e.to_string(), "optional: the fastest monitor where KVM works")
+        }
     });
     let backend: Option<Box<dyn Backend>> = match (firecracker, qemu) {
         (Ok(firecracker), _) => Some(Box::new(firecracker)),
@@ -259,7 +283,8 @@ async fn monitors(home: &Home, reprobe: bool) -> Vec<Check> {
 }
 
 async fn kvm(prober: &mut Prober<'_>, backend: Option<&dyn Backend>) -> Check {
-    const EMULATED: &str = "runs are emulated, many times slower; use a machine with (nested) virtualization";
+    const EMULATED: &str =
+        "runs are emulated, many times slower; use a machine with (nested) virtualization";
     if let Err(reason) = probe::open_kvm() {
         let hint = if reason.contains("ermission") {
             "add yourself to group kvm: usermod -aG kvm $USER, then log in again"
@@ -269,13 +294,22 @@ async fn kvm(prober: &mut Prober<'_>, backend: Option<&dyn Backend>) -> Check {
         return warn("KVM", reason, hint);
     }
     let Some(backend) = backend else {
-        return warn("KVM", "/dev/kvm opens, but nothing is there to boot on it yet", "run `fireclaw setup`");
+        return warn(
+            "KVM",
+            "/dev/kvm opens, but nothing is there to boot on it yet",
+            "run `fireclaw setup`",
+        );
     };
     match prober.prove(backend).await {
-        Verdict::Boots { milliseconds } => ok("KVM", format!("a guest booted in {milliseconds} ms")),
+        Verdict::Boots { milliseconds } => {
+            ok("KVM", format!("a guest booted in {milliseconds} ms"))
+        }
         Verdict::Hangs => warn(
             "KVM",
-            format!("/dev/kvm opens, but no guest booted on it within {} s", Duration::as_secs(&probe::BOOT_LIMIT)),
+            format!(
+                "/dev/kvm opens, but no guest booted on it within {} s",
+                Duration::as_secs(&probe::BOOT_LIMIT)
+            ),
             EMULATED,
         ),
         Verdict::Fails { reason } => warn("KVM", reason, EMULATED),

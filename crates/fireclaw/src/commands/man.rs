@@ -31,7 +31,9 @@ pub fn execute(args: &Args) -> Result<u8> {
         None => {
             let mut page = Vec::new();
             let stdout = Path::new("standard output");
-            clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(|e| failed(stdout, e))?;
+            clap_mangen::Man::new(Cli::command())
+                .render(&mut page)
+                .map_err(|e| failed(stdout, e))?;
             std::io::stdout().write_all(&page).map_err(|e| failed(stdout, e))?;
         }
     }

@@ -224,18 +224,21 @@ impl Args {
                     .hint("fireclaw run \"uname -a\", or fireclaw run -- uname -a"));
             }
             ([line], []) if line.to_string_lossy().trim().is_empty() => {
-                return Err(CliError::usage("the command is empty").hint("fireclaw run \"uname -a\""));
+                return Err(
+                    CliError::usage("the command is empty").hint("fireclaw run \"uname -a\"")
+                );
             }
             ([line], []) => {
                 [OsStr::new("/bin/sh"), OsStr::new("-c"), line].map(|w| bytes(&w.to_owned())).into()
             }
             ([], argv) if argv[0].is_empty() => {
-                return Err(CliError::usage("the command is empty").hint("fireclaw run -- uname -a"));
+                return Err(
+                    CliError::usage("the command is empty").hint("fireclaw run -- uname -a")
+                );
             }
             ([], argv) => argv.iter().map(bytes).collect(),
             (words, rest) => {
-                let words: Vec<_> =
-                    words.iter().chain(rest).map(|w| w.to_string_lossy()).collect();
+                let words: Vec<_> = words.iter().chain(rest).map(|w| w.to_string_lossy()).collect();
                 let words = words.join(" ");
                 return Err(CliError::usage("more than one word for the shell line").hint(format!(
                     "quote it: fireclaw run {words:?}, or pass arguments: fireclaw run -- {words}"

@@ -26,7 +26,10 @@ impl Outcome {
     /// Tells the user what the exit status alone does not, and returns it.
     pub fn report(self, timeout: Duration) -> u8 {
         let out_of_time = || {
-            eprintln!("fireclaw: the command's {} s are over; it and its machine are gone", timeout.as_secs_f64());
+            eprintln!(
+                "fireclaw: the command's {} s are over; it and its machine are gone",
+                timeout.as_secs_f64()
+            );
             124
         };
         match self {

@@ -49,15 +49,21 @@ pub async fn relay(exec: Exec, with_stdin: bool, mut signals: Signals) -> Result
             }
         }
     };
+    tokio::pin!(output);
     let finished = async {
-        let (outcome, _) = tokio::try_join!(
-            async {
-                let outcome = ending.await?;
-                Ok(outcome)
-            },
-            output,
-        )?;
-        Ok(outcome)
+        tokio::pin!(ending);
+        let ended = tokio::select! {
+            outcome = &mut ending => outcome?,
+            written = &mut output => {
+                written?;
+                return ending.await;
+            }
+        };
+        // A command that never ran has no output to wait for.
+        if matches!(ended, Outcome::Exited(_)) {
+            output.await?;
+        }
+        Ok(ended)
     };
     tokio::pin!(finished);
     let signal = tokio::select! {

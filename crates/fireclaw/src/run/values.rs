@@ -46,7 +46,10 @@ pub fn memory(text: &str) -> Parsed<u64> {
     let number: u64 = digits.trim().parse().map_err(|_| wrong())?;
     let mib = number.checked_mul(factor).ok_or_else(wrong)?;
     if mib < MachineSpec::MIN_MEMORY_MIB {
-        return Err(format!("{mib} MiB is too little: a guest needs {} MiB", MachineSpec::MIN_MEMORY_MIB));
+        return Err(format!(
+            "{mib} MiB is too little: a guest needs {} MiB",
+            MachineSpec::MIN_MEMORY_MIB
+        ));
     }
     Ok(mib)
 }
@@ -101,7 +104,9 @@ mod tests {
         assert_eq!(memory("2G"), Ok(2048));
         assert_eq!(memory("1gib"), Ok(1024));
         assert_eq!(memory("10T"), Ok(10 << 20));
-        for wrong in ["0", "1", "1M", "", "G", "-5", "1.5G", "99999999999999999999", "18446744073709551615T"] {
+        for wrong in
+            ["0", "1", "1M", "", "G", "-5", "1.5G", "99999999999999999999", "18446744073709551615T"]
+        {
             assert!(memory(wrong).is_err(), "{wrong}");
         }
         assert!(fits_host(10 << 20).is_err());

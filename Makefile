@@ -1,0 +1,61 @@
+# Fireclaw: two commands on a fresh Debian machine with Rust.
+#
+#   make run     sets everything up and runs a command in a microVM
+#   make test    sets everything up and passes every test
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# What set-up and the tests use, each of Debian's packages with its reason:
+#   qemu-system-x86   the monitor where KVM does not work
+#   mmdebstrap        kernel and base image
+#   e2fsprogs         checks of the images we make
+#   busybox-static    a root file system without anything of ours, for a test
+#   uidmap            mmdebstrap without root
+#   util-linux        unshare, for tests in namespaces
+PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linux
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+CARGO ?= cargo
+
+.PHONY: help packages build setup run test lint fuzz bench man clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+packages: ## Install the Debian packages that are missing
+	@missing=$$(for p in $(PACKAGES); do \
+	    dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	    echo "installing:" $$missing; \
+	    $(SUDO) apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; fi
+
+build: packages ## Build the fireclaw command
+	$(CARGO) build --release
+
+setup: build ## Prepare kernel and base image under FIRECLAW_HOME
+	./target/release/fireclaw setup
+
+run: setup ## Run uname in a microVM
+	./target/release/fireclaw run -v "uname -a"
+
+test: packages lint ## Check style and run every test, with real VMs
+	$(CARGO) test --workspace --no-fail-fast
+	$(MAKE) fuzz
+
+lint: ## Formatting, clippy, licences and advisories
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	tools/deny
+
+fuzz: ## A short run of every fuzz target
+	tools/fuzz 10
+
+bench: build ## Measure against the floor; prints a table, writes target/bench.json
+	$(CARGO) run --release -p xtask -- bench
+
+man: build ## Write the manual pages to target/man
+	./target/release/fireclaw man --dir target/man
+
+clean: ## Remove what was built (not FIRECLAW_HOME)
+	$(CARGO) clean

@@ -1,0 +1,107 @@
+//! Nothing is left behind, however a run ends, and many can run at once.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::harness::{Home, alone, finish, is_alive, patience, signal, vmm_of, wait, wait_until};
+
+/// What could leak, counted over the whole machine.
+#[derive(Debug, PartialEq, Eq)]
+struct Leaks {
+    vmms: usize,
+    mounts: usize,
+    run_entries: usize,
+    temporary: usize,
+    sockets: usize,
+}
+
+fn leaks(home: &Home) -> Leaks {
+    let path = home.path().to_string_lossy().into_owned();
+    let count = |directory: &str| fs::read_dir(directory).map_or(0, Iterator::count);
+    let named = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    Leaks {
+        vmms: crate::harness::processes_mentioning(&path).len(),
+        mounts: named("/proc/self/mounts").lines().count(),
+        run_entries: count(&format!("{path}/run")),
+        temporary: fs::read_dir(std::env::temp_dir())
+            .unwrap()
+            .flatten()
+            .filter(|e| e.file_name().to_string_lossy().starts_with("fireclaw-0"))
+            .count(),
+        sockets: named("/proc/net/unix").lines().filter(|line| line.contains(&path)).count(),
+    }
+}
+
+#[test]
+fn a_hundred_runs_leave_nothing() {
+    let _alone = alone();
+    let home = Home::new();
+    home.run(["true"]).exits(0);
+    let before = leaks(&home);
+    let runs = std::env::var("FIRECLAW_TEST_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
+    for n in 0..runs {
+        let done = home.run([format!("echo {n}")]).exits(0);
+        assert_eq!(done.stdout(), format!("{n}\n"));
+    }
+    assert_eq!(leaks(&home), before);
+    home.is_clean();
+}
+
+#[test]
+fn eight_at_once() {
+    let _alone = alone();
+    let home = Home::new();
+    let children: Vec<_> = (0..8)
+        .map(|n| {
+            home.fireclaw(["run".into(), format!("echo {n}; cat /etc/machine-id")])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let mut ids = std::collections::HashSet::new();
+    for (n, child) in children.into_iter().enumerate() {
+        let done = crate::harness::finish_child(child, patience()).exits(0);
+        let stdout = done.stdout();
+        let mut lines = stdout.lines();
+        assert_eq!(lines.next(), Some(n.to_string().as_str()));
+        ids.insert(lines.next().unwrap().to_owned());
+    }
+    assert_eq!(ids.len(), 8, "every machine has an identity of its own");
+    home.is_clean();
+}
+
+#[test]
+fn a_killed_run_takes_its_vmm_along_and_the_next_one_sweeps() {
+    let home = Home::new();
+    let mut child = home.fireclaw(["run", "sleep 600"]).spawn().unwrap();
+    let vmm = vmm_of(&child);
+    signal(&child, Signal::KILL);
+    wait(&mut child, patience());
+    wait_until("the VMM to die with its owner", || !is_alive(vmm));
+    let left = fs::read_dir(home.path().join("run")).unwrap().count();
+    assert_eq!(left, 2, "a directory and its lock are left for the sweep");
+    home.run(["true"]).exits(0);
+    home.is_clean();
+}
+
+#[test]
+fn doctor_sweeps_and_says_so() {
+    let home = Home::new();
+    let run = home.path().join("run");
+    fs::create_dir_all(run.join("fireclaw-00000000deadbeef")).unwrap();
+    fs::write(run.join("fireclaw-00000000deadbeef.lock"), "").unwrap();
+    // A VMM whose owner died before it could be told to die with it.
+    let mut orphan = Command::new("sh")
+        .args(["-c", "read never", "fireclaw-00000000deadbeef"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let done = finish(home.fireclaw(["doctor", "--json"]), Vec::new(), patience()).exits(0);
+    assert!(done.stdout().contains("cleared away 1 machine"), "{}", done.stdout());
+    assert!(!wait(&mut orphan, patience()).success());
+    home.is_clean();
+}
