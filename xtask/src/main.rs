@@ -1,2 +1,38 @@
-//! x
-fn main() {}
+//! Developer tasks: `cargo xtask <task>`.
+
+mod bench;
+mod kernel;
+mod nested;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Fireclaw's developer tasks")]
+enum Task {
+    /// Build a minimal guest kernel and add it to FIRECLAW_HOME (about ten minutes)
+    Kernel(kernel::Args),
+    /// Run the end-to-end tests on a real Firecracker inside an emulated machine with KVM
+    Nested(nested::Args),
+    /// Measure cold runs against the floor
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Task::parse() {
+        Task::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Nested(args) => nested::run(&args),
+        Task::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|e| {
+        eprintln!("xtask: {e:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The repository's root.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}

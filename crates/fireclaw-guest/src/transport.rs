@@ -1,11 +1,12 @@
 //! The byte stream to the host, however the VMM provides it.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+mod port;
+
+use std::fs;
 use std::path::PathBuf;
 
+use port::Port;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::unix::pipe;
 use tokio_vsock::{VsockAddr, VsockStream};
 
 /// The name that the host gives the virtio-serial port.
@@ -63,18 +64,8 @@ impl Kind {
 
 fn open_port() -> Result<Box<dyn Stream>, String> {
     let path = find_port()?;
-    let broken = |e| format!("cannot open {}: {e}", path.display());
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(&path)
-        .map_err(broken)?;
-    // A port behaves as a pair of pipes: readable, writable, pollable.
-    let to_host =
-        pipe::Sender::from_file_unchecked(file.try_clone().map_err(broken)?).map_err(broken)?;
-    let from_host = pipe::Receiver::from_file_unchecked(file).map_err(broken)?;
-    Ok(Box::new(tokio::io::join(from_host, to_host)))
+    let port = Port::open(&path).map_err(|e| format!("cannot open {}: {e}", path.display()))?;
+    Ok(Box::new(port))
 }
 
 fn find_port() -> Result<PathBuf, String> {

@@ -22,5 +22,5 @@ pub use initramfs::{FLOOR_PROGRAM, GUEST_PROGRAM, build_floor_initramfs};
 pub use manifest::{Artifact, Image, Kernel, Manifest};
 pub use setup::{
     Bootable, Options, Progress, Pruned, add_image, add_minimal_kernel, prune, remove_image,
-    resolve, setup,
+    resolve, setup, write_image,
 };

@@ -95,16 +95,19 @@ pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<
     Ok(manifest)
 }
 
-/// What a run boots: a named image, and the home's kernel or one given.
+/// What a run boots: a named image, and the home's kernel or another one,
+/// given by its name in the manifest or as a file.
 ///
 /// An initramfs that is missing, because this program is newer than the last
 /// set-up, is joined here; that takes milliseconds.
 pub fn resolve(home: &Home, image: &str, own: Option<&Path>) -> Result<Bootable> {
     let manifest = Manifest::read(home)?;
     let missing = |what| Error::NotSetUp { what, home: home.root().to_owned() };
-    let kernel = match own {
-        Some(file) => own_kernel(home, file, "kernels/once")?,
-        None => manifest.kernel().ok_or_else(|| missing("kernel"))?.1.clone(),
+    let named = own.and_then(Path::to_str).and_then(|name| manifest.kernels.get(name));
+    let kernel = match (named, own) {
+        (Some(kernel), _) => kernel.clone(),
+        (None, Some(file)) => own_kernel(home, file, "kernels/once")?,
+        (None, None) => manifest.kernel().ok_or_else(|| missing("kernel"))?.1.clone(),
     };
     let rootfs = match manifest.images.get(image) {
         Some(image) => &image.rootfs,
@@ -171,6 +174,11 @@ fn own_kernel(home: &Home, file: &Path, relative: &str) -> Result<Kernel> {
         modules: None,
         origin: file.display().to_string(),
     })
+}
+
+/// Writes the content of a tar archive as an ext4 image that is no part of a home.
+pub fn write_image(tar: impl std::io::Read, image: &Path) -> Result<()> {
+    ext4::from_tar(tar, &image.display().to_string(), image)
 }
 
 /// Adds the kernel that `cargo xtask kernel` built.

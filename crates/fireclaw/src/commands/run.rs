@@ -68,8 +68,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = Manifest::BASE_IMAGE)]
     image: String,
 
-    /// Boot this kernel instead of the one from set-up
-    #[arg(long, value_name = "FILE")]
+    /// Boot another kernel: a file, or a name from `fireclaw images ls`
+    #[arg(long, value_name = "KERNEL")]
     kernel: Option<PathBuf>,
 
     /// The virtual machine monitor

@@ -1,0 +1,209 @@
+//! `cargo xtask nested`: the end-to-end tests on a real Firecracker where the
+//! host has no KVM.
+//!
+//! A machine is booted with our own QEMU backend. Software emulation offers
+//! AMD's virtualization to its guest, so KVM works inside, doubly slow. The
+//! machine gets this checkout's binaries, a prepared home and Firecracker on a
+//! second disk, and runs the tests with `FIRECLAW_VMM=firecracker`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use fireclaw_image::{Home, Manifest, Options, Progress};
+use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
+use fireclaw_vm::probe::{Cache, Prober};
+use fireclaw_vm::qemu::Accelerator;
+use fireclaw_vm::{Backend, Disk, Guest, Launch, MachineSpec, RunDir};
+
+/// The exit status that says "there is no Firecracker here to test with".
+const NO_FIRECRACKER: u8 = 77;
+
+/// Tests that need a network or programs that the machine does not have.
+const SKIPPED: &[&str] = &[
+    "set_up_survives_being_killed_and_doubled",
+    "a_mirror_that_does_not_answer_is_said",
+    "too_little_space_is_said_before_anything_is_fetched",
+    "the_reference_is_up_to_date",
+];
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A static Firecracker binary, 1.16 or newer
+    #[arg(long, env = "FIRECLAW_FIRECRACKER")]
+    firecracker: Option<PathBuf>,
+
+    /// Memory of the outer machine in MiB
+    #[arg(long, default_value_t = 4096)]
+    memory: u64,
+
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// Boots the machine and runs the tests in it.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let Some(firecracker) = args.firecracker.as_deref().filter(|path| path.is_file()) else {
+        eprintln!(
+            "xtask nested: no Firecracker to test with; give one with --firecracker PATH \
+             (exit status {NO_FIRECRACKER})"
+        );
+        return Ok(ExitCode::from(NO_FIRECRACKER));
+    };
+    let work = crate::root().join("target/nested");
+    std::fs::create_dir_all(&work)?;
+    let inner = Home::from_environment();
+    fireclaw_image::setup(&inner, &Options::default(), &Plain)?;
+    // The outer machine's kernel also needs KVM.
+    let outer = Home::new(work.join("home"));
+    let modules = ["kvm_amd", "kvm_intel"];
+    let options = Options { modules: &modules, ..Options::default() };
+    fireclaw_image::setup(&outer, &options, &Plain)?;
+
+    println!("building the tests");
+    let payload = work.join("payload.ext4");
+    write_payload(&payload, firecracker, &inner)?;
+    let spec = outer_machine(&outer, payload, args.memory)?;
+    let script = script(args.filter.as_deref());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let code = runtime.block_on(in_machine(&outer, &spec, &script))?;
+    runtime.shutdown_background();
+    Ok(ExitCode::from(code))
+}
+
+fn outer_machine(outer: &Home, payload: PathBuf, memory_mib: u64) -> Result<MachineSpec> {
+    let boot = fireclaw_image::resolve(
+        outer,
+        Manifest::BASE_IMAGE,
+        Some(Path::new(Manifest::DEBIAN_KERNEL)),
+    )?;
+    Ok(MachineSpec {
+        kernel: boot.kernel,
+        initramfs: boot.initramfs,
+        cpus: 2,
+        memory_mib,
+        disks: vec![
+            Disk { path: boot.rootfs, read_only: true },
+            Disk { path: payload, read_only: true },
+        ],
+        kernel_args: Vec::new(),
+    })
+}
+
+/// What runs inside, as root.
+fn script(filter: Option<&str>) -> String {
+    let skipped: String = SKIPPED.iter().map(|name| format!(" --skip {name}")).collect();
+    let filter = filter.map(|f| format!(" '{}'", f.replace('\'', ""))).unwrap_or_default();
+    format!(
+        "set -e
+        mkdir /payload && mount -o ro /dev/vdb /payload
+        cp /payload/busybox /bin/busybox
+        cp -r /payload/home /root/home
+        ls -l /dev/kvm
+        /payload/firecracker --version | head -1
+        export FIRECLAW_HOME=/root/home FIRECLAW_BIN=/payload/fireclaw
+        export FIRECLAW_FIRECRACKER=/payload/firecracker FIRECLAW_VMM=firecracker
+        export FIRECLAW_BOOT_TIMEOUT=600 FIRECLAW_TEST_SLOWDOWN=10 FIRECLAW_TEST_RUNS=3
+        exec /payload/e2e --test-threads=1{skipped}{filter}"
+    )
+}
+
+/// Packs everything that the machine needs into one image.
+fn write_payload(image: &Path, firecracker: &Path, home: &Home) -> Result<()> {
+    let (fireclaw, tests) = built()?;
+    let tar = image.with_extension("tar");
+    let mut archive = tar::Builder::new(File::create(&tar)?);
+    archive.append_path_with_name(firecracker, "firecracker")?;
+    archive.append_path_with_name(fireclaw, "fireclaw")?;
+    archive.append_path_with_name(tests, "e2e")?;
+    archive
+        .append_path_with_name("/bin/busybox", "busybox")
+        .context("/bin/busybox; apt-get install busybox-static")?;
+    archive.append_path_with_name(home.root().join("manifest.json"), "home/manifest.json")?;
+    let manifest = Manifest::read(home)?;
+    let boot = fireclaw_image::resolve(home, Manifest::BASE_IMAGE, None)?;
+    let files = manifest.artifacts().map(|artifact| artifact.path(home));
+    for file in files.chain([boot.initramfs]) {
+        let name = Path::new("home").join(file.strip_prefix(home.root())?);
+        archive.append_path_with_name(&file, name)?;
+    }
+    archive.finish()?;
+    let _ = std::fs::remove_file(image);
+    fireclaw_image::write_image(File::open(&tar)?, image)?;
+    std::fs::remove_file(tar)?;
+    Ok(())
+}
+
+/// Builds the command and its end-to-end tests; returns where they are.
+fn built() -> Result<(PathBuf, PathBuf)> {
+    let output = Command::new(env!("CARGO"))
+        .args(["test", "--no-run", "--package", "fireclaw", "--test", "e2e"])
+        .args(["--message-format", "json"])
+        .current_dir(crate::root())
+        .stderr(std::process::Stdio::inherit())
+        .output()?;
+    ensure!(output.status.success(), "building the tests failed");
+    let (mut fireclaw, mut tests) = (None, None);
+    for line in String::from_utf8(output.stdout)?.lines() {
+        let message: serde_json::Value = serde_json::from_str(line)?;
+        let executable = message["executable"].as_str().map(PathBuf::from);
+        match message["target"]["name"].as_str() {
+            Some("fireclaw") => fireclaw = executable.or(fireclaw),
+            Some("e2e") => tests = executable.or(tests),
+            _ => {}
+        }
+    }
+    match (fireclaw, tests) {
+        (Some(fireclaw), Some(tests)) => Ok((fireclaw, tests)),
+        _ => bail!("cargo did not say where it put the tests"),
+    }
+}
+
+async fn in_machine(home: &Home, spec: &MachineSpec, script: &str) -> Result<u8> {
+    let run = home.run();
+    let mut prober = Prober { spec, run: &run, cache: Cache::open(&home.host_cache()) };
+    let tsc_khz = prober.cache.tsc_khz();
+    let qemu = prober.qemu(Accelerator::Tcg { tsc_khz })?;
+    let run_dir = RunDir::create(&run)?;
+    println!("booting the outer machine");
+    let machine = qemu.launch(Launch { spec, run_dir: &run_dir }).await?;
+    let mut guest = Guest::greet(machine, "nested", Duration::from_secs(180)).await?;
+    let argv = ["/bin/bash", "-c", script].map(|word| word.as_bytes().to_vec().into());
+    let mut exec = guest.exec(ExecRequest { argv: argv.into(), ..ExecRequest::default() }).await?;
+    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+    let relayed = async {
+        tokio::try_join!(
+            tokio::io::copy(&mut exec.stdout, &mut stdout),
+            tokio::io::copy(&mut exec.stderr, &mut stderr)
+        )?;
+        loop {
+            match exec.events.next().await? {
+                ExecEvent::Started => {}
+                ExecEvent::Exited(ExitStatus::Code(code)) => return anyhow::Ok(code),
+                other => bail!("the tests did not end by themselves: {other:?}"),
+            }
+        }
+    };
+    let code = tokio::select! {
+        code = relayed => code?,
+        death = guest.died() => return Err(death.into()),
+    };
+    guest.kill().await?;
+    Ok(code)
+}
+
+struct Plain;
+
+impl Progress for Plain {
+    fn step(&self, number: usize, of: usize, what: &str) {
+        println!("[{number}/{of}] {what}");
+    }
+
+    fn detail(&self, _: &str) {}
+
+    fn done(&self, result: &str) {
+        println!("      {result}");
+    }
+}
