@@ -13,7 +13,8 @@ SHELL := /bin/bash
 #   busybox-static    a root file system without anything of ours, for a test
 #   uidmap            mmdebstrap without root
 #   util-linux        unshare, for tests in namespaces
-PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linux
+#   g++               the fuzzer's runtime
+PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linux g++
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 CARGO ?= cargo
 

@@ -11,7 +11,7 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::firecracker::{self, Firecracker};
+use crate::firecracker::{self, Firecracker, Jail};
 use crate::qemu::{self, Accelerator, Qemu};
 use crate::{Backend, Error, Guest, Launch, MachineSpec, Result, RunDir, VmmKind, find_program};
 
@@ -59,8 +59,9 @@ impl Prober<'_> {
     pub async fn choose(&mut self, choice: Choice) -> Result<Chosen> {
         let reason = match choice {
             Choice::Firecracker => {
+                let backend = Box::new(self.firecracker()?);
                 open_kvm().map_err(|reason| Error::KvmUnusable { reason })?;
-                return Ok(Chosen { backend: Box::new(self.firecracker()?), note: None });
+                return Ok(Chosen { backend, note: None });
             }
             Choice::Auto | Choice::Qemu => match self.on_kvm(choice).await {
                 Ok(backend) => return Ok(Chosen { backend, note: None }),
@@ -72,6 +73,13 @@ impl Prober<'_> {
         let note =
             format!("no usable KVM ({reason}); using QEMU with software emulation, which is slow");
         Ok(Chosen { backend: Box::new(backend), note: Some(note) })
+    }
+
+    /// Firecracker, each machine confined by its jailer.
+    pub fn jailed(&mut self, jail: Jail) -> Result<Chosen> {
+        let backend = Box::new(self.firecracker()?.jailed(jail)?);
+        open_kvm().map_err(|reason| Error::KvmUnusable { reason })?;
+        Ok(Chosen { backend, note: None })
     }
 
     /// The best VMM on KVM, or why there is none.

@@ -189,9 +189,15 @@ impl From<ImageError> for CliError {
             ImageError::ToolMissing { program } => Self::new(Kind::Host, message)
                 .hint(format!("install it: apt-get install {program}")),
             ImageError::ToolFailed { problem, program } => {
+                let hint = if problem.contains("chroot mode") {
+                    "without root, set-up needs user namespaces: apt-get install uidmap, and a line \
+                     for you in /etc/subuid and /etc/subgid; or run it as root once"
+                } else {
+                    "is the network up? --mirror URL uses another apt mirror"
+                };
                 Self::new(Kind::Host, format!("{program} failed"))
                     .detail("its last words", problem)
-                    .hint("is the network up? --mirror URL uses another apt mirror")
+                    .hint(hint)
             }
             ImageError::NoSpace { .. } => Self::new(Kind::System, message)
                 .hint("free some space, or set FIRECLAW_HOME to a larger disk"),

@@ -202,18 +202,21 @@ fn namespaces() -> Check {
     if rustix::process::geteuid().is_root() {
         return ok("set-up rights", "root");
     }
-    let allowed = std::process::Command::new("unshare")
-        .args(["--user", "--map-root-user", "true"])
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if allowed {
-        ok("set-up rights", "user namespaces")
-    } else {
-        warn(
-            "set-up rights",
-            "user namespaces are not allowed",
-            "run `fireclaw setup` as root once, or allow them: sysctl kernel.unprivileged_userns_clone=1",
-        )
+    // As mmdebstrap needs it: with a range of ids of one's own (subuid(5)).
+    let output = std::process::Command::new("unshare")
+        .args(["--user", "--map-auto", "--map-root-user", "true"])
+        .output();
+    match output {
+        Ok(output) if output.status.success() => ok("set-up rights", "user namespaces"),
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            warn(
+                "set-up rights",
+                text.lines().next().unwrap_or("user namespaces cannot be used"),
+                "apt-get install uidmap, and a line for you in /etc/subuid and /etc/subgid; or run `fireclaw setup` as root once",
+            )
+        }
+        Err(e) => warn("set-up rights", format!("unshare: {e}"), "apt-get install util-linux"),
     }
 }
 

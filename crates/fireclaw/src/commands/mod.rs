@@ -7,11 +7,18 @@ pub mod man;
 pub mod run;
 pub mod setup;
 
+use fireclaw_image::Home;
+
 use crate::args::{Cli, Command};
 use crate::error::Result;
 
 /// Runs a command; the value is the exit status.
 pub fn execute(cli: Cli) -> Result<u8> {
+    // What a killed run left behind goes first, whatever is asked. Doctor does
+    // it itself, to tell of it.
+    if matches!(cli.command, Command::Run(_) | Command::Setup(_) | Command::Images(_)) {
+        fireclaw_vm::sweep(&Home::from_environment().run())?;
+    }
     match cli.command {
         Command::Run(args) => run::execute(args),
         Command::Setup(args) => setup::execute(&args),

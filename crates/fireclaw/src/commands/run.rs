@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fireclaw_image::{Bootable, Home, Manifest, Options};
 use fireclaw_protocol::message::{EnvVar, ExecRequest};
+use fireclaw_vm::firecracker::Jail;
 use fireclaw_vm::probe::{Cache, Choice, Prober};
 use fireclaw_vm::{Disk, Guest, Launch, MachineSpec, RunDir};
 
@@ -76,6 +77,10 @@ pub struct Args {
     #[arg(long, value_name = "VMM", env = "FIRECLAW_VMM", default_value = "auto")]
     vmm: Vmm,
 
+    /// Confine Firecracker with its jailer as this user and group (root only)
+    #[arg(long, value_name = "UID:GID", value_parser = values::owner)]
+    jail: Option<(u32, u32)>,
+
     /// Do not pass standard input on
     #[arg(short = 'n', long)]
     no_stdin: bool,
@@ -120,7 +125,6 @@ pub fn execute(args: Args) -> Result<u8> {
     let request = args.request()?;
     values::fits_host(args.memory)?;
     let home = Home::from_environment();
-    fireclaw_vm::sweep(&home.run())?;
     let bootable = prepared(&home, &args)?;
     // One thread: the VMM's parent-death signal is tied to the thread that
     // starts it, which must therefore be the one that lives longest.
@@ -201,7 +205,13 @@ async fn boot(
     };
     let run = home.run();
     let mut prober = Prober { spec: &spec, run: &run, cache: Cache::open(&home.host_cache()) };
-    let chosen = prober.choose(args.vmm.into()).await?;
+    let chosen = match args.jail {
+        Some((uid, gid)) => {
+            let program = fireclaw_vm::find_program("FIRECLAW_JAILER", "jailer")?;
+            prober.jailed(Jail { program, uid, gid })?
+        }
+        None => prober.choose(args.vmm.into()).await?,
+    };
     if let Some(note) = chosen.note.filter(|_| !args.quiet) {
         eprintln!("fireclaw: {note}");
     }

@@ -70,6 +70,16 @@ pub fn fits_host(memory_mib: u64) -> Result<()> {
     .hint("ask for less with --memory"))
 }
 
+/// A user and a group by number.
+pub fn owner(text: &str) -> Parsed<(u32, u32)> {
+    let wrong = || "it must be UID:GID, both numbers and not 0".to_owned();
+    let (uid, gid) = text.split_once(':').ok_or_else(wrong)?;
+    match (uid.parse(), gid.parse()) {
+        (Ok(uid @ 1..), Ok(gid @ 1..)) => Ok((uid, gid)),
+        _ => Err(wrong()),
+    }
+}
+
 /// `NAME=VALUE`, any bytes.
 pub fn variable() -> ValueParser {
     OsStringValueParser::new()
@@ -118,6 +128,14 @@ mod tests {
         assert_eq!(timeout("0.5"), Ok(Duration::from_millis(500)));
         for wrong in ["0", "-1", "inf", "NaN", "1e30", "x", "0.0001"] {
             assert!(timeout(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_jail_is_never_roots() {
+        assert_eq!(owner("60001:60002"), Ok((60001, 60002)));
+        for wrong in ["0:0", "1", "1:", "a:b", "-1:1", "1:2:3"] {
+            assert!(owner(wrong).is_err(), "{wrong}");
         }
     }
 
