@@ -16,6 +16,8 @@ fn main() {
         "fireclaw-guest/src",
         "fireclaw-guest/Cargo.toml",
         "fireclaw-protocol/src",
+        "fireclaw-protocol/Cargo.toml",
+        "../Cargo.toml",
         "../Cargo.lock",
     ] {
         println!("cargo:rerun-if-changed={}", crates.join(watched).display());
@@ -23,7 +25,7 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let build = out.join("guest");
     let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--profile", "guest", "--target", TARGET, "--bins"])
+        .args(["build", "--locked", "--quiet", "--profile", "guest", "--target", TARGET, "--bins"])
         .arg("--manifest-path")
         .arg(crates.join("fireclaw-guest/Cargo.toml"))
         .arg("--target-dir")

@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> Result<()> {
         .context("strip")?;
     ensure!(strip.success(), "strip failed");
     let home = Home::from_environment();
-    fireclaw_image::add_minimal_kernel(&home, &stripped, release, CONFIG)?;
+    fireclaw_image::add_minimal_kernel(&home, &stripped, release, CONFIG, &crate::Plain)?;
     println!("kernel {release} is in {} and will be used from now on", home.root().display());
     Ok(())
 }

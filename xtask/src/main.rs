@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use fireclaw_image::Progress;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Fireclaw's developer tasks")]
@@ -35,4 +36,19 @@ fn main() -> ExitCode {
 /// The repository's root.
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Progress as plain lines.
+struct Plain;
+
+impl Progress for Plain {
+    fn step(&self, number: usize, of: usize, what: &str) {
+        println!("[{number}/{of}] {what}");
+    }
+
+    fn detail(&self, _: &str) {}
+
+    fn done(&self, result: &str) {
+        println!("      {result}");
+    }
 }

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use fireclaw_image::{Home, Manifest, Options, Progress};
+use fireclaw_image::{Home, Manifest, Options};
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
 use fireclaw_vm::probe::{Cache, Prober};
 use fireclaw_vm::qemu::Accelerator;
@@ -55,12 +55,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let work = crate::root().join("target/nested");
     std::fs::create_dir_all(&work)?;
     let inner = Home::from_environment();
-    fireclaw_image::setup(&inner, &Options::default(), &Plain)?;
+    fireclaw_image::setup(&inner, &Options::default(), &crate::Plain)?;
     // The outer machine's kernel also needs KVM.
     let outer = Home::new(work.join("home"));
     let modules = ["kvm_amd", "kvm_intel"];
     let options = Options { modules: &modules, ..Options::default() };
-    fireclaw_image::setup(&outer, &options, &Plain)?;
+    fireclaw_image::setup(&outer, &options, &crate::Plain)?;
 
     println!("building the tests");
     let payload = work.join("payload.ext4");
@@ -171,7 +171,8 @@ async fn in_machine(home: &Home, spec: &MachineSpec, script: &str) -> Result<u8>
     let machine = qemu.launch(Launch { spec, run_dir: &run_dir }).await?;
     let mut guest = Guest::greet(machine, "nested", Duration::from_secs(180)).await?;
     let argv = ["/bin/bash", "-c", script].map(|word| word.as_bytes().to_vec().into());
-    let mut exec = guest.exec(ExecRequest { argv: argv.into(), ..ExecRequest::default() }).await?;
+    let mut exec =
+        guest.commands().exec(ExecRequest { argv: argv.into(), ..ExecRequest::default() }).await?;
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     let relayed = async {
         tokio::try_join!(
@@ -192,18 +193,4 @@ async fn in_machine(home: &Home, spec: &MachineSpec, script: &str) -> Result<u8>
     };
     guest.kill().await?;
     Ok(code)
-}
-
-struct Plain;
-
-impl Progress for Plain {
-    fn step(&self, number: usize, of: usize, what: &str) {
-        println!("[{number}/{of}] {what}");
-    }
-
-    fn detail(&self, _: &str) {}
-
-    fn done(&self, result: &str) {
-        println!("      {result}");
-    }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 
 use crate::setup::Progress;
-use crate::{Error, Result};
+use crate::{Error, Home, Result};
 
 const MMDEBSTRAP: &str = "mmdebstrap";
 
@@ -42,11 +42,7 @@ pub fn fetch<T>(
     progress: &dyn Progress,
     consume: impl FnOnce(ChildStdout) -> Result<T>,
 ) -> Result<T> {
-    std::fs::create_dir_all(request.scratch).map_err(Error::file("create", request.scratch))?;
-    // In unshare mode other user ids work in it.
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(request.scratch, open)
-        .map_err(Error::file("write", request.scratch))?;
+    make_scratch(request.scratch)?;
     let mut command = Command::new(MMDEBSTRAP);
     command
         .arg(format!("--variant={}", request.variant))
@@ -112,11 +108,17 @@ fn listen(stderr: impl Read, progress: &dyn Progress) -> String {
 /// remove its temporary root.
 #[allow(unsafe_code)]
 fn end_with_us(command: &mut Command) {
-    // SAFETY: the hook runs between fork and exec and makes one system call.
+    let parent = rustix::process::getpid();
+    // SAFETY: the hook runs between fork and exec and only makes system calls.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             let signal = rustix::process::Signal::TERM;
-            Ok(rustix::process::set_parent_process_death_signal(Some(signal))?)
+            rustix::process::set_parent_process_death_signal(Some(signal))?;
+            // The parent may have died before that took effect.
+            match rustix::process::getppid() {
+                Some(now) if now == parent => Ok(()),
+                _ => Err(rustix::io::Errno::SRCH.into()),
+            }
         });
     }
 }
@@ -150,9 +152,44 @@ fn sources(targets: &str) -> Vec<String> {
     if lines.iter().any(|line| line.ends_with(&release)) { lines } else { Vec::new() }
 }
 
-/// Where mmdebstrap works below a home.
-pub fn scratch(home: &crate::Home) -> PathBuf {
-    home.root().join("cache/scratch")
+/// Where mmdebstrap works: below the home for root. Without root it works as
+/// other user ids, which cannot enter a home directory that is closed to all.
+pub fn scratch(home: &Home) -> PathBuf {
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        home.root().join("cache/scratch")
+    } else {
+        std::env::temp_dir().join(format!("fireclaw-setup-{}", user.as_raw()))
+    }
+}
+
+/// Removes what a killed mmdebstrap left. Files of other user ids can be
+/// removed only from inside a namespace that maps them.
+pub fn clear_scratch(home: &Home) {
+    let scratch = scratch(home);
+    if scratch.exists() && std::fs::remove_dir_all(&scratch).is_err() {
+        let _ = Command::new("unshare")
+            .args(["--user", "--map-auto", "--map-root-user", "rm", "-rf"])
+            .arg(&scratch)
+            .output();
+    }
+}
+
+/// Makes the scratch directory, or takes it over if it is our own.
+fn make_scratch(scratch: &Path) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    if let Some(parent) = scratch.parent() {
+        std::fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
+    }
+    let made = std::fs::DirBuilder::new().mode(0o755).create(scratch);
+    let ours = std::fs::symlink_metadata(scratch)
+        .is_ok_and(|m| m.is_dir() && m.uid() == rustix::process::geteuid().as_raw());
+    match made {
+        Err(e) if !(e.kind() == std::io::ErrorKind::AlreadyExists && ours) => {
+            Err(Error::file("create", scratch)(e))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

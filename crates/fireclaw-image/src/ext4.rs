@@ -3,13 +3,13 @@
 //! No mount, no loop device, no root. Device nodes are left out: the guest has
 //! its own `/dev`.
 
-use std::fs::OpenOptions;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use arcbox_ext4::error::FormatError;
 use arcbox_ext4::{FormatOptions, Formatter};
 
-use crate::{Error, Result, kernel};
+use crate::{Error, Result, kernel, setup};
 
 /// The size that the image starts with: one whole block group, because the
 /// formatter counts in groups. It grows as needed and is sparse.
@@ -35,16 +35,12 @@ pub fn from_tar(tar: impl Read, origin: &str, image: &Path) -> Result<()> {
     std::fs::set_permissions(image, read_only).map_err(Error::file("write", image))
 }
 
-fn write_error(error: arcbox_ext4::error::FormatError, image: &Path, origin: &str) -> Error {
-    let full = error.to_string().contains("No space left")
-        || OpenOptions::new()
-            .append(true)
-            .open(image)
-            .is_err_and(|e| e.kind() == std::io::ErrorKind::StorageFull);
-    match full.then(|| crate::setup::space_error(image)).flatten() {
-        Some(no_space) => no_space,
-        None => Error::BadArchive { origin: origin.to_owned(), problem: error.to_string() },
+fn write_error(error: FormatError, image: &Path, origin: &str) -> Error {
+    match &error {
+        FormatError::Io(e) if e.kind() == ErrorKind::StorageFull => setup::space_error(image),
+        _ => None,
     }
+    .unwrap_or_else(|| Error::BadArchive { origin: origin.to_owned(), problem: error.to_string() })
 }
 
 struct Counted<R> {

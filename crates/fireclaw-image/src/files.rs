@@ -58,7 +58,10 @@ impl Drop for Partial {
 /// set-up lock may do that.
 pub fn remove_partials(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().contains(PARTIAL) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some((_, writer)) = name.rsplit_once(PARTIAL) else { continue };
+        // A run joins its initramfs without the lock: leave the living alone.
+        if !Path::new("/proc").join(writer).exists() {
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -14,7 +14,7 @@ use crate::kernel::Module;
 /// The program that is `/init` in every machine.
 pub static GUEST_PROGRAM: &[u8] = include_bytes!(env!("FIRECLAW_GUEST"));
 
-/// The benchmark's floor: an `/init` that writes one byte and powers off.
+/// The benchmark's floor: an `/init` that writes one byte and restarts.
 pub static FLOOR_PROGRAM: &[u8] = include_bytes!(env!("FIRECLAW_FLOOR"));
 
 const DIRECTORY: u32 = 0o040_755;

@@ -50,7 +50,14 @@ pub struct Bootable {
 /// where it was. A second set-up at the same time waits for the first.
 pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<Manifest> {
     let _lock = Lock::wait(home, progress)?;
-    let mut manifest = Manifest::read(home)?;
+    let mut manifest = match Manifest::read(home) {
+        Err(Error::Damaged { .. }) if options.force => Manifest::default(),
+        other => other?,
+    };
+    // A damaged kernel must not stand before Debian's, which can be had again.
+    manifest
+        .kernels
+        .retain(|name, kernel| name == Manifest::DEBIAN_KERNEL || intact(home, &kernel.image));
 
     progress.step(1, 3, "kernel");
     if let Some(file) = options.kernel {
@@ -67,8 +74,7 @@ pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<
         let whole = known.is_some_and(|k| {
             intact(home, &k.image) && k.modules.as_ref().is_none_or(|m| intact(home, m))
         });
-        let has_own =
-            manifest.kernels.get(Manifest::OWN_KERNEL).is_some_and(|k| intact(home, &k.image));
+        let has_own = manifest.kernels.contains_key(Manifest::OWN_KERNEL);
         if options.force || !(whole || has_own) {
             require_space(home)?;
             let fresh = base::kernel(home, options.mirror, options.modules, progress)?;
@@ -132,8 +138,7 @@ pub fn resolve(home: &Home, image: &str, own: Option<&Path>) -> Result<Bootable>
 }
 
 fn joined_initramfs(home: &Home, modules: Option<&Artifact>) -> Result<PathBuf> {
-    let key = initramfs::key(modules.map(|m| m.sha256.as_str()), GUEST_PROGRAM);
-    let relative = PathBuf::from(format!("initramfs/{key}.cpio"));
+    let relative = initramfs_file(modules);
     let path = home.join(&relative);
     if !path.is_file() {
         let modules = match modules {
@@ -149,6 +154,11 @@ fn joined_initramfs(home: &Home, modules: Option<&Artifact>) -> Result<PathBuf> 
         files::write(home, &relative, &joined)?;
     }
     Ok(path)
+}
+
+fn initramfs_file(modules: Option<&Artifact>) -> PathBuf {
+    let key = initramfs::key(modules.map(|m| m.sha256.as_str()), GUEST_PROGRAM);
+    PathBuf::from(format!("initramfs/{key}.cpio"))
 }
 
 /// Takes over a kernel file that the user named. It must have the drivers for
@@ -182,8 +192,14 @@ pub fn write_image(tar: impl std::io::Read, image: &Path) -> Result<()> {
 }
 
 /// Adds the kernel that `cargo xtask kernel` built.
-pub fn add_minimal_kernel(home: &Home, file: &Path, release: &str, config: &str) -> Result<()> {
-    let _lock = Lock::wait(home, &Silent)?;
+pub fn add_minimal_kernel(
+    home: &Home,
+    file: &Path,
+    release: &str,
+    config: &str,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let _lock = Lock::wait(home, progress)?;
     let mut manifest = Manifest::read(home)?;
     let bytes = fs::read(file).map_err(Error::file("read", file))?;
     let image = kernel::bootable(bytes).map_err(|problem| Error::BadKernel {
@@ -203,9 +219,15 @@ pub fn add_minimal_kernel(home: &Home, file: &Path, release: &str, config: &str)
 }
 
 /// Adds an image made of a root file system archive.
-pub fn add_image(home: &Home, name: &str, tar: impl std::io::Read, origin: &str) -> Result<Image> {
+pub fn add_image(
+    home: &Home,
+    name: &str,
+    tar: impl std::io::Read,
+    origin: &str,
+    progress: &dyn Progress,
+) -> Result<Image> {
     check_name(name)?;
-    let _lock = Lock::wait(home, &Silent)?;
+    let _lock = Lock::wait(home, progress)?;
     // Machines may be running from the image that had this name: theirs stays
     // until they end, under a name that `prune` knows.
     let mut manifest = Manifest::read(home)?;
@@ -229,8 +251,8 @@ fn unique_name(home: &Home, wanted: &str) -> String {
 }
 
 /// Removes an image; its file goes with the next [`prune`].
-pub fn remove_image(home: &Home, name: &str) -> Result<()> {
-    let _lock = Lock::wait(home, &Silent)?;
+pub fn remove_image(home: &Home, name: &str, progress: &dyn Progress) -> Result<()> {
+    let _lock = Lock::wait(home, progress)?;
     let mut manifest = Manifest::read(home)?;
     if manifest.images.remove(name).is_none() {
         let known = manifest.images.keys().cloned().collect();
@@ -252,15 +274,15 @@ pub struct Pruned {
 /// were replaced, initramfs files of older programs, halves of broken writes.
 ///
 /// A machine that runs from such a file keeps it until it ends.
-pub fn prune(home: &Home) -> Result<Pruned> {
-    let _lock = Lock::wait(home, &Silent)?;
+pub fn prune(home: &Home, progress: &dyn Progress) -> Result<Pruned> {
+    let _lock = Lock::wait(home, progress)?;
     let manifest = Manifest::read(home)?;
     let mut keep: Vec<PathBuf> = manifest.artifacts().map(|a| a.path(home)).collect();
-    if let Ok(bootable) = resolve(home, Manifest::BASE_IMAGE, None) {
-        keep.push(bootable.initramfs);
+    for kernel in manifest.kernels.values() {
+        keep.push(home.join(&initramfs_file(kernel.modules.as_ref())));
     }
     let mut pruned = Pruned::default();
-    for directory in ["kernels", "images", "initramfs", "cache/scratch"] {
+    for directory in ["kernels", "images", "initramfs"] {
         prune_below(home, &home.join(Path::new(directory)), &keep, &mut pruned)?;
     }
     Ok(pruned)
@@ -316,7 +338,7 @@ impl Lock {
         for directory in ["kernels", "images", "initramfs"] {
             remove_partials_below(&home.join(Path::new(directory)));
         }
-        let _ = fs::remove_dir_all(crate::debian::scratch(home));
+        crate::debian::clear_scratch(home);
         Ok(Self { _file: file })
     }
 }
@@ -328,14 +350,6 @@ fn remove_partials_below(directory: &Path) {
             files::remove_partials(&entry.path());
         }
     }
-}
-
-struct Silent;
-
-impl Progress for Silent {
-    fn step(&self, _: usize, _: usize, _: &str) {}
-    fn detail(&self, _: &str) {}
-    fn done(&self, _: &str) {}
 }
 
 fn intact(home: &Home, artifact: &Artifact) -> bool {
@@ -371,6 +385,14 @@ fn free_mib(directory: &Path) -> Option<u64> {
 mod tests {
     use super::*;
 
+    struct Silent;
+
+    impl Progress for Silent {
+        fn step(&self, _: usize, _: usize, _: &str) {}
+        fn detail(&self, _: &str) {}
+        fn done(&self, _: &str) {}
+    }
+
     #[test]
     fn names_are_checked() {
         for good in ["base", "a.b-c_1", "7"] {
@@ -391,7 +413,7 @@ mod tests {
         files::write(&home, Path::new("kernels/6.0/vmlinux"), b"old").unwrap();
         manifest.images.insert("base".into(), Image { rootfs, origin: String::new() });
         manifest.write(&home).unwrap();
-        let pruned = prune(&home).unwrap();
+        let pruned = prune(&home, &Silent).unwrap();
         assert_eq!(pruned.bytes, 11);
         assert!(home.join(Path::new("images/base.ext4")).exists());
         assert!(!home.join(Path::new("kernels/6.0")).exists());

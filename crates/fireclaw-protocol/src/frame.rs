@@ -1,5 +1,7 @@
 //! Length-prefixed CBOR messages: `u32` little-endian length, then the body.
 
+use std::io::ErrorKind;
+
 use minicbor::{Decode, Encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -55,11 +57,10 @@ where
     M: for<'b> Decode<'b, ()>,
 {
     let mut length = [0; 4];
-    match reader.read_exact(&mut length).await {
-        Ok(_) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(e) => return Err(e.into()),
+    if reader.read(&mut length[..1]).await? == 0 {
+        return Ok(None);
     }
+    reader.read_exact(&mut length[1..]).await.map_err(cut)?;
     let length = u32::from_le_bytes(length) as usize;
     if length > max {
         return Err(Error::Violation(format!("a message of {length} bytes, {max} allowed")));
@@ -67,9 +68,17 @@ where
     let mut body = Vec::new();
     reader.take(length as u64).read_to_end(&mut body).await?;
     if body.len() != length {
-        return Err(Error::violation("the stream ended inside a message"));
+        return Err(cut(ErrorKind::UnexpectedEof.into()));
     }
     decode(&body).map(Some)
+}
+
+/// An end of the stream where a message should go on is the sender's fault.
+fn cut(error: std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::UnexpectedEof => Error::violation("the stream ended inside a message"),
+        _ => Error::Io(error),
+    }
 }
 
 #[cfg(test)]
@@ -92,8 +101,10 @@ mod tests {
     #[test]
     fn a_cut_message_is_a_violation_and_a_clean_end_is_none() {
         let whole = encode(&ExecEvent::Exited(ExitStatus::Code(7)));
-        let got = block(read::<_, ExecEvent>(&mut &whole[..whole.len() - 1], MAX_FROM_GUEST));
-        assert!(matches!(got, Err(Error::Violation(_))), "{got:?}");
+        for end in 1..whole.len() {
+            let got = block(read::<_, ExecEvent>(&mut &whole[..end], MAX_FROM_GUEST));
+            assert!(matches!(got, Err(Error::Violation(_))), "{end}: {got:?}");
+        }
         assert!(block(read::<_, ExecEvent>(&mut &b""[..], MAX_FROM_GUEST)).unwrap().is_none());
     }
 

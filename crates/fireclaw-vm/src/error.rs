@@ -11,6 +11,8 @@ pub enum Error {
     VmmMissing {
         /// The program's name or path as asked for.
         program: String,
+        /// The environment variable that can name it.
+        variable: String,
     },
     /// Hardware virtualization was asked for and cannot be used.
     #[error("KVM cannot be used on this host: {reason}")]

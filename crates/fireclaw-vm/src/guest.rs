@@ -1,5 +1,7 @@
 //! The session with the program inside a machine.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fireclaw_protocol::frame;
@@ -21,10 +23,16 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Guest {
     machine: Machine,
-    session: Session,
+    commands: Commands,
     driver: JoinHandle<fireclaw_protocol::Result<()>>,
     hello: GuestHello,
-    execs: u32,
+}
+
+/// Starts commands in a guest; clones share the session.
+#[derive(Debug, Clone)]
+pub struct Commands {
+    session: Session,
+    last_id: Arc<AtomicU32>,
 }
 
 /// A command in the guest.
@@ -67,6 +75,28 @@ impl ExecEvents {
     }
 }
 
+impl Commands {
+    /// Starts a command; `request.id` is chosen here.
+    ///
+    /// Waits for as long as the guest does not read: callers set a limit.
+    pub async fn exec(&self, mut request: ExecRequest) -> fireclaw_protocol::Result<Exec> {
+        let exec = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        request.id = exec;
+        let control = self.session.open(&Open::Exec(request)).await?;
+        let stdin = self.session.open(&Open::Stdin { exec }).await?;
+        let stdout = self.session.open(&Open::Stdout { exec }).await?;
+        let stderr = self.session.open(&Open::Stderr { exec }).await?;
+        let (events, control) = tokio::io::split(control);
+        Ok(Exec {
+            stdin,
+            stdout,
+            stderr,
+            control: ExecSignals(control),
+            events: ExecEvents(events),
+        })
+    }
+}
+
 impl Guest {
     /// Waits until the guest is up and has taken on a fresh identity under
     /// `hostname`.
@@ -99,7 +129,8 @@ impl Guest {
         };
         let stream = std::mem::replace(&mut machine.stream, Box::new(tokio::io::empty()));
         let (session, driver) = Session::host(stream);
-        Ok(Self { machine, session, driver: tokio::spawn(driver), hello, execs: 0 })
+        let commands = Commands { session, last_id: Arc::default() };
+        Ok(Self { machine, commands, driver: tokio::spawn(driver), hello })
     }
 
     /// What the guest said of itself. Untrusted.
@@ -112,30 +143,9 @@ impl Guest {
         self.machine.process.pid()
     }
 
-    /// Starts a command; `request.id` is chosen here.
-    pub async fn exec(&mut self, mut request: ExecRequest) -> Result<Exec> {
-        self.execs += 1;
-        request.id = self.execs;
-        match self.open_exec(&request).await {
-            Ok(exec) => Ok(exec),
-            Err(e) => Err(self.explain(e).await),
-        }
-    }
-
-    async fn open_exec(&self, request: &ExecRequest) -> fireclaw_protocol::Result<Exec> {
-        let exec = request.id;
-        let control = self.session.open(&Open::Exec(request.clone())).await?;
-        let stdin = self.session.open(&Open::Stdin { exec }).await?;
-        let stdout = self.session.open(&Open::Stdout { exec }).await?;
-        let stderr = self.session.open(&Open::Stderr { exec }).await?;
-        let (events, control) = tokio::io::split(control);
-        Ok(Exec {
-            stdin,
-            stdout,
-            stderr,
-            control: ExecSignals(control),
-            events: ExecEvents(events),
-        })
+    /// The handle to start commands with.
+    pub fn commands(&self) -> Commands {
+        self.commands.clone()
     }
 
     /// Resolves when the VMM ends by itself, with the reason. Cancel-safe.

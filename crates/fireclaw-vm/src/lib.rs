@@ -21,7 +21,7 @@ pub use backend::{
 };
 pub use console::{ConsoleTail, escape};
 pub use error::{Error, Result};
-pub use guest::{Exec, Guest};
+pub use guest::{Commands, Exec, ExecEvents, ExecSignals, Guest};
 pub use process::VmmProcess;
 pub use program::find_program;
 pub use rundir::{RunDir, Swept, sweep};

@@ -21,7 +21,6 @@ pub struct VmmProcess {
 impl VmmProcess {
     /// Starts `command` so that it dies with this process, even on `kill -9`.
     ///
-    ///
     /// Call it on a thread that lives as long as the process should: the
     /// kernel sends the parent-death signal when the *thread* that forked ends
     /// (`prctl(2)`, `PR_SET_PDEATHSIG`).
@@ -37,7 +36,7 @@ impl VmmProcess {
             if rustix::process::getppid().map(|p| p.as_raw_nonzero().get())
                 != i32::try_from(parent).ok()
             {
-                return Err(std::io::Error::other("the parent is gone"));
+                return Err(rustix::io::Errno::SRCH.into());
             }
             // A group of its own: Ctrl-C at the terminal is for the command in
             // the guest, not for the VMM.

@@ -17,7 +17,10 @@ pub fn find_program(variable: &str, name: &str) -> Result<PathBuf> {
     let wanted = named.map_or_else(|| PathBuf::from(name), PathBuf::from);
     search(&wanted, env::var_os("PATH").as_deref())
         .and_then(|path| std::path::absolute(path).ok())
-        .ok_or_else(|| Error::VmmMissing { program: wanted.display().to_string() })
+        .ok_or_else(|| Error::VmmMissing {
+            program: wanted.display().to_string(),
+            variable: variable.to_owned(),
+        })
 }
 
 /// As a shell does it: only a bare name is looked for on `PATH`.

@@ -57,9 +57,11 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        // What cannot be removed now is found by the next sweep.
-        let _ = fs::remove_dir_all(&self.path);
-        let _ = fs::remove_file(&self.lock_path);
+        // The lock file goes last: with it, what cannot be removed now is
+        // found by the next sweep.
+        if removed(&self.path) {
+            let _ = fs::remove_file(&self.lock_path);
+        }
     }
 }
 
@@ -70,6 +72,8 @@ pub struct Swept {
     pub directories: Vec<String>,
     /// Process ids of VMMs whose owner was gone.
     pub processes: Vec<i32>,
+    /// Directories without an owner that could not be removed.
+    pub stuck: Vec<PathBuf>,
 }
 
 /// Clears away what dead owners left below `run`: VMMs first, then files.
@@ -95,14 +99,11 @@ pub fn sweep(run: &Path) -> Result<Swept> {
         }
         swept.processes.extend(kill_marked(id));
         let dir = run.join(id);
-        match fs::remove_dir_all(&dir) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::file("remove", dir)(e));
-            }
-            _ => {}
+        if removed(&dir) && fs::remove_file(&lock_path).is_ok() {
+            swept.directories.push(id.to_owned());
+        } else {
+            swept.stuck.push(dir);
         }
-        fs::remove_file(&lock_path).map_err(Error::file("remove", &lock_path))?;
-        swept.directories.push(id.to_owned());
     }
     Ok(swept)
 }
@@ -141,6 +142,14 @@ fn kill_marked(id: &str) -> Vec<i32> {
         }
     }
     killed
+}
+
+/// Removes a directory; true if it is gone afterwards.
+fn removed(dir: &Path) -> bool {
+    match fs::remove_dir_all(dir) {
+        Ok(()) => true,
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 fn is_id(name: &str) -> bool {

@@ -110,13 +110,16 @@ impl From<VmError> for CliError {
     fn from(error: VmError) -> Self {
         let message = error.to_string();
         match error {
-            VmError::VmmMissing { program } => Self::new(Kind::Host, message).hint(
-                if program.contains("qemu") {
-                    "install QEMU: apt-get install qemu-system-x86".to_owned()
-                } else {
-                    format!("put {program} on PATH, or set FIRECLAW_FIRECRACKER to it, or use --vmm qemu")
-                },
-            ),
+            VmError::VmmMissing { program, variable } => {
+                Self::new(Kind::Host, message).hint(match &variable[..] {
+                    "FIRECLAW_QEMU" => {
+                        format!("apt-get install qemu-system-x86, or set {variable}")
+                    }
+                    _ => {
+                        format!("put {program} on PATH, or set {variable} to it, or use --vmm qemu")
+                    }
+                })
+            }
             VmError::KvmUnusable { reason } => {
                 let hint = if reason.contains("ermission") {
                     "add yourself to group kvm (usermod -aG kvm $USER) and log in again, or use --vmm qemu"
@@ -177,8 +180,12 @@ impl From<ImageError> for CliError {
                 })
             }
             ImageError::BadName { .. } => Self::new(Kind::Usage, message),
-            ImageError::Damaged { .. } => {
-                Self::new(Kind::System, message).hint("run `fireclaw setup` to have it made anew")
+            ImageError::Damaged { path, .. } => {
+                Self::new(Kind::System, message).hint(if path.ends_with("manifest.json") {
+                    "`fireclaw setup --force` makes everything anew"
+                } else {
+                    "`fireclaw setup` makes it anew; an image of your own must be added again"
+                })
             }
             ImageError::BadKernel { .. } => Self::new(Kind::Usage, message).hint(
                 "give an x86-64 vmlinux or bzImage with virtio-mmio, ext4 and overlay built in",
@@ -232,10 +239,12 @@ mod tests {
 
     #[test]
     fn every_kind_of_missing_program_has_its_hint() {
-        let missing =
-            |program: &str| CliError::from(VmError::VmmMissing { program: program.into() });
-        assert!(missing("qemu-system-x86_64").text().contains("apt-get install qemu-system-x86"));
-        assert!(missing("firecracker").text().contains("FIRECLAW_FIRECRACKER"));
+        let missing = |variable: &str| {
+            let (program, variable) = ("it".into(), variable.into());
+            CliError::from(VmError::VmmMissing { program, variable }).text()
+        };
+        assert!(missing("FIRECLAW_QEMU").contains("apt-get install qemu-system-x86"));
+        assert!(missing("FIRECLAW_FIRECRACKER").contains("set FIRECLAW_FIRECRACKER"));
         let tool = CliError::from(ImageError::ToolMissing { program: "mmdebstrap" });
         assert!(tool.text().contains("apt-get install mmdebstrap"));
     }

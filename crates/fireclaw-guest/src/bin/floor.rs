@@ -1,4 +1,4 @@
-//! The least an init can do: write one byte to the console and power off.
+//! The least an init can do: write one byte to the console and restart, which ends the VMM.
 //!
 //! `make bench` boots it to measure what the VMM and the kernel cost alone.
 

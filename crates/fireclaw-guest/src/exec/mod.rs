@@ -123,7 +123,7 @@ impl Execs {
         mut from_host: ReadHalf<Channel>,
         to_host: &mut WriteHalf<Channel>,
     ) -> Result<(), Failure> {
-        let tree = Tree::new(request.id);
+        let tree = Tree::new();
         let mut child = spawn::spawn(request, &tree)?;
         let pid = child.id();
         // Nothing else runs between fork and this line: the reaper cannot have

@@ -2,23 +2,31 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+/// How long killed processes may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// The process tree of one command.
 ///
-/// A cgroup cannot be left by `setsid` or a double fork, and `cgroup.kill`
-/// (Linux 5.14) ends all in it at once. A kernel without cgroup v2 leaves the
-/// process group, which a daemon escapes; the machine's end then takes it.
+/// A cgroup is not left by `setsid` or a double fork, and `cgroup.kill`
+/// (Linux 5.14) ends all in it at once. What escapes even that, a root process
+/// that moves itself, or a daemon on a kernel without cgroup v2, ends with the
+/// machine.
 pub struct Tree {
     directory: Option<PathBuf>,
 }
 
 impl Tree {
-    /// A fresh tree for command `id`.
-    pub fn new(id: u32) -> Self {
-        let directory = PathBuf::from(format!("/sys/fs/cgroup/exec-{id}"));
+    /// A fresh tree. Its name is never used again, whatever the session's ids:
+    /// a command may leave cgroups of its own behind.
+    pub fn new() -> Self {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+        let directory = PathBuf::from(format!("/sys/fs/cgroup/exec-{number}"));
         Self { directory: fs::create_dir(&directory).is_ok().then_some(directory) }
     }
 
@@ -30,13 +38,17 @@ impl Tree {
 
     /// Kills all of it and waits until it is gone.
     pub async fn kill(&self, leader: u32) {
-        signal_group(leader, libc::SIGKILL);
-        let Some(directory) = &self.directory else { return };
+        let Some(directory) = &self.directory else {
+            signal_group(leader, libc::SIGKILL);
+            return;
+        };
         let _ = fs::write(directory.join("cgroup.kill"), "1");
-        // The kernel has no blocking wait for an empty cgroup; processes in it
-        // end within the same tick.
-        while fs::read_to_string(directory.join("cgroup.events"))
-            .is_ok_and(|events| events.contains("populated 1"))
+        // The kernel has no wait for an empty cgroup. Killed processes leave it
+        // within a tick, unless one is stuck in the kernel: hence the bound.
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE
+            && fs::read_to_string(directory.join("cgroup.events"))
+                .is_ok_and(|events| events.contains("populated 1"))
         {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -21,10 +21,13 @@ pub struct Port(AsyncFd<File>);
 
 impl Port {
     /// Opens the port; only one opener at a time is allowed by the kernel.
+    #[allow(unsafe_code)]
     pub fn open(path: &Path) -> io::Result<Self> {
         let file =
             OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        Ok(Self(AsyncFd::new(file)?))
+        // SAFETY: the file owns a valid descriptor, which is neither replaced
+        // nor closed while the AsyncFd owns the file.
+        Ok(Self(unsafe { AsyncFd::register(file)? }))
     }
 }
 

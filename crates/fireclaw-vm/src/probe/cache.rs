@@ -9,6 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,20 @@ pub enum Verdict {
         /// Why.
         reason: String,
     },
+}
+
+/// How long a bad verdict holds, in seconds.
+const BAD_HOLDS: u64 = 24 * 3600;
+
+/// A verdict with its date, in seconds since the Unix epoch.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    found: u64,
+    verdict: Verdict,
+}
+
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// The answers, and the file that keeps them.
@@ -80,14 +95,18 @@ impl Cache {
         khz
     }
 
-    /// A verdict that still holds.
+    /// A verdict that still holds. A bad one holds for a day: the host may
+    /// only have been busy, or its disk full.
     pub fn verdict(&self, backend: &dyn Backend, kernel: &Path) -> Option<Verdict> {
-        self.get(&boot_key(backend, kernel))
+        let kept: Kept = self.get(&boot_key(backend, kernel))?;
+        let age = unix_time().saturating_sub(kept.found);
+        let holds = matches!(kept.verdict, Verdict::Boots { .. }) || age < BAD_HOLDS;
+        holds.then_some(kept.verdict)
     }
 
     /// Keeps a verdict.
     pub fn keep_verdict(&mut self, backend: &dyn Backend, kernel: &Path, verdict: Verdict) {
-        self.put(boot_key(backend, kernel), &verdict);
+        self.put(boot_key(backend, kernel), &Kept { verdict, found: unix_time() });
     }
 
     fn get<T: serde::de::DeserializeOwned>(&self, key: &str) -> Option<T> {

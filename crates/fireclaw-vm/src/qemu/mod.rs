@@ -66,6 +66,8 @@ impl Qemu {
     pub fn ask_version(program: &Path) -> Result<String> {
         let output = std::process::Command::new(program)
             .arg("--version")
+            .stdin(std::process::Stdio::null())
+            .env_clear()
             .output()
             .map_err(|source| Error::Spawn { program: program.display().to_string(), source })?;
         let text = String::from_utf8_lossy(&output.stdout);

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
 
 use crate::backend::Control;
 use crate::{Error, Result};
@@ -20,9 +21,12 @@ const MAX_LINE: u64 = 256 * 1024;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection in command mode.
+///
+/// A task reads all that QEMU says, so that events, some of which a guest can
+/// cause, never pile up in QEMU; only answers are kept, one at a time.
 #[derive(Debug)]
 pub struct Qmp {
-    from: BufReader<OwnedReadHalf>,
+    answers: mpsc::Receiver<Result<Value>>,
     to: OwnedWriteHalf,
 }
 
@@ -30,16 +34,17 @@ impl Qmp {
     /// Takes the greeting and negotiates capabilities.
     pub async fn connect(socket: UnixStream) -> Result<Self> {
         let (from, to) = socket.into_split();
-        let mut qmp = Self { from: BufReader::new(from), to };
-        let greeting = qmp.line("greeting").await?;
-        if greeting.get("QMP").is_none() {
+        let (give, answers) = mpsc::channel(1);
+        tokio::spawn(listen(BufReader::new(from), give));
+        let mut qmp = Self { answers, to };
+        if qmp.answer("greeting").await?.get("QMP").is_none() {
             return Err(refused("greeting", "not a QMP server"));
         }
         qmp.execute("qmp_capabilities", Value::Null).await?;
         Ok(qmp)
     }
 
-    /// Runs one command and returns its `return` value. Events are skipped.
+    /// Runs one command and returns its `return` value.
     pub async fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let mut request = json!({ "execute": command });
         if !arguments.is_null() {
@@ -48,26 +53,38 @@ impl Qmp {
         let mut bytes = request.to_string().into_bytes();
         bytes.push(b'\n');
         self.to.write_all(&bytes).await.map_err(Error::system("writing to QEMU"))?;
-        loop {
-            let mut answer = self.line(command).await?;
-            if let Some(error) = answer.get("error") {
-                return Err(refused(command, error["desc"].as_str().unwrap_or("no reason given")));
+        let mut answer = self.answer(command).await?;
+        match answer.get("error") {
+            Some(error) => {
+                Err(refused(command, error["desc"].as_str().unwrap_or("no reason given")))
             }
-            if let Some(value) = answer.get_mut("return") {
-                return Ok(value.take());
-            }
+            None => Ok(answer["return"].take()),
         }
     }
 
-    async fn line(&mut self, doing: &str) -> Result<Value> {
-        let mut line = Vec::new();
-        let mut bounded = (&mut self.from).take(MAX_LINE);
-        let read = bounded.read_until(b'\n', &mut line);
-        match tokio::time::timeout(PATIENCE, read).await {
+    async fn answer(&mut self, doing: &str) -> Result<Value> {
+        match tokio::time::timeout(PATIENCE, self.answers.recv()).await {
             Err(_) => Err(refused(doing, "no answer in time")),
-            Ok(Err(e)) => Err(Error::system("reading from QEMU")(e)),
-            Ok(Ok(0)) => Err(refused(doing, "the connection was closed")),
-            Ok(Ok(_)) => serde_json::from_slice(&line).map_err(|e| refused(doing, &e.to_string())),
+            Ok(None) => Err(refused(doing, "the connection was closed")),
+            Ok(Some(answer)) => answer,
+        }
+    }
+}
+
+/// Reads lines until the connection closes and passes answers on.
+async fn listen(mut from: BufReader<OwnedReadHalf>, give: mpsc::Sender<Result<Value>>) {
+    loop {
+        let mut line = Vec::new();
+        let answer = match (&mut from).take(MAX_LINE).read_until(b'\n', &mut line).await {
+            Ok(0) => return,
+            Ok(_) => serde_json::from_slice::<Value>(&line)
+                .map_err(|e| refused("a message", &e.to_string())),
+            Err(e) => Err(Error::system("reading from QEMU")(e)),
+        };
+        let failed = answer.is_err();
+        let is_event = answer.as_ref().is_ok_and(|message| message.get("event").is_some());
+        if !is_event && give.send(answer).await.is_err() || failed {
+            return;
         }
     }
 }

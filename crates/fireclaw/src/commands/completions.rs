@@ -20,6 +20,8 @@ pub struct Args {
 
 /// Prints the script.
 pub fn execute(args: &Args) -> Result<u8> {
-    clap_complete::generate(args.shell, &mut Cli::command(), "fireclaw", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "fireclaw", &mut script);
+    super::print(String::from_utf8_lossy(&script).trim_end())?;
     Ok(0)
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
-use fireclaw_image::{Home, Manifest};
+use fireclaw_image::{Artifact, Home, Manifest};
 use fireclaw_vm::probe::{self, Cache, Prober, Verdict};
 use fireclaw_vm::{Backend, Disk, Error as VmError, MachineSpec};
 use serde::Serialize;
 
-use super::print_json;
+use super::{print, print_json};
 use crate::error::{CliError, Kind, Result};
 
 /// Check this machine: every requirement with a verdict and a hint
@@ -83,12 +83,12 @@ pub fn execute(args: &Args) -> Result<u8> {
     if args.json {
         print_json(&report)?;
     } else {
-        print(&report);
+        print(&table(&report))?;
     }
     Ok(u8::from(!report.ready))
 }
 
-fn print(report: &Report) {
+fn table(report: &Report) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     for check in &report.checks {
@@ -102,8 +102,8 @@ fn print(report: &Report) {
             table.add_row(["", "", &format!("hint: {hint}")]);
         }
     }
-    println!("{table}");
-    println!("{}", if report.ready { "ready: fireclaw run works here" } else { "not ready" });
+    let verdict = if report.ready { "ready: fireclaw run works here" } else { "not ready" };
+    format!("{table}\n{verdict}")
 }
 
 fn processor() -> Check {
@@ -163,11 +163,16 @@ fn space(home: &Home) -> Check {
 
 fn left_over(home: &Home) -> Check {
     match fireclaw_vm::sweep(&home.run()) {
-        Ok(swept) if swept.directories.is_empty() => ok("left over", "nothing"),
-        Ok(swept) => ok(
+        Ok(swept) if !swept.stuck.is_empty() => warn(
             "left over",
-            format!("cleared away {} machines without an owner", swept.directories.len()),
+            format!("{} cannot be removed", swept.stuck[0].display()),
+            "remove it by hand, as the user who made it",
         ),
+        Ok(swept) => match swept.directories.len() {
+            0 => ok("left over", "nothing"),
+            1 => ok("left over", "cleared away 1 machine without an owner"),
+            n => ok("left over", format!("cleared away {n} machines without an owner")),
+        },
         Err(e) => warn("left over", e.to_string(), "remove it by hand"),
     }
 }
@@ -179,23 +184,29 @@ fn prepared(home: &Home) -> Vec<Check> {
         Ok(manifest) => manifest,
         Err(e) => return vec![fail("set-up", e.to_string(), HINT)],
     };
+    let found = |name, artifacts: &[&Artifact], what: String| match artifacts
+        .iter()
+        .find_map(|artifact| artifact.verify(home).err())
+    {
+        None => ok(name, what),
+        Some(e) => fail(name, e.to_string(), HINT),
+    };
     let kernel = match manifest.kernel() {
         None => fail("kernel", "none", HINT),
-        Some((name, kernel)) => match kernel.image.verify(home) {
-            Ok(()) => ok("kernel", format!("{} ({name})", kernel.release)),
-            Err(e) => fail("kernel", e.to_string(), HINT),
-        },
+        Some((name, kernel)) => {
+            let artifacts: Vec<_> = [&kernel.image].into_iter().chain(&kernel.modules).collect();
+            found("kernel", &artifacts, format!("{} ({name})", kernel.release))
+        }
     };
     let image = match manifest.images.get(Manifest::BASE_IMAGE) {
         None => fail("base image", "none", HINT),
-        Some(image) => match image.rootfs.verify(home) {
-            Ok(()) => {
-                ok("base image", format!("{}, {} MiB", image.origin, image.rootfs.bytes >> 20))
-            }
-            Err(e) => fail("base image", e.to_string(), HINT),
-        },
+        Some(image) => {
+            let what = format!("{}, {} MiB", image.origin, image.rootfs.bytes >> 20);
+            found("base image", &[&image.rootfs], what)
+        }
     };
-    vec![kernel, image]
+    let others: Vec<_> = manifest.artifacts().collect();
+    vec![kernel, image, found("all files", &others, format!("{} intact", others.len()))]
 }
 
 fn namespaces() -> Check {

@@ -8,8 +8,9 @@ use clap::Subcommand;
 use comfy_table::{Table, presets};
 use fireclaw_image::{Home, Manifest};
 
-use super::print_json;
+use super::{print, print_json};
 use crate::error::{CliError, Result};
+use crate::progress::Screen;
 
 /// List, add and remove images
 #[derive(Debug, clap::Args)]
@@ -55,25 +56,26 @@ enum Action {
 /// Does what was asked.
 pub fn execute(args: Args) -> Result<u8> {
     let home = Home::from_environment();
+    let screen = Screen::new();
     match args.action {
         Action::Ls { json } => list(&Manifest::read(&home)?, json)?,
         Action::Add { name, archive } => {
             let origin = archive.display().to_string();
-            let image = fireclaw_image::add_image(&home, &name, open(&archive)?, &origin)?;
+            let image = fireclaw_image::add_image(&home, &name, open(&archive)?, &origin, &screen)?;
             eprintln!("image {name}: {} MiB", image.rootfs.bytes >> 20);
         }
         Action::Rm { name } => {
-            fireclaw_image::remove_image(&home, &name)?;
-            let pruned = fireclaw_image::prune(&home)?;
+            fireclaw_image::remove_image(&home, &name, &screen)?;
+            let pruned = fireclaw_image::prune(&home, &screen)?;
             eprintln!("image {name} is gone, {} MiB are free again", pruned.bytes >> 20);
         }
         Action::Prune { json } => {
-            let pruned = fireclaw_image::prune(&home)?;
+            let pruned = fireclaw_image::prune(&home, &screen)?;
             if json {
                 print_json(&pruned)?;
             } else {
                 for file in &pruned.files {
-                    println!("{}", file.display());
+                    print(&file.display().to_string())?;
                 }
                 eprintln!("{} files removed, {} MiB", pruned.files.len(), pruned.bytes >> 20);
             }
@@ -109,8 +111,7 @@ fn list(manifest: &Manifest, json: bool) -> Result<()> {
         let mib = (image.rootfs.bytes >> 20).to_string();
         table.add_row(["image", name, &mib, short(&image.rootfs.sha256), &image.origin]);
     }
-    println!("{table}");
-    Ok(())
+    print(&table.to_string())
 }
 
 fn short(digest: &str) -> &str {

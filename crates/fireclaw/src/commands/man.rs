@@ -1,6 +1,5 @@
 //! `fireclaw man`: manual pages from the same source as `--help`.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
@@ -34,7 +33,7 @@ pub fn execute(args: &Args) -> Result<u8> {
             clap_mangen::Man::new(Cli::command())
                 .render(&mut page)
                 .map_err(|e| failed(stdout, e))?;
-            std::io::stdout().write_all(&page).map_err(|e| failed(stdout, e))?;
+            super::print(String::from_utf8_lossy(&page).trim_end())?;
         }
     }
     Ok(0)

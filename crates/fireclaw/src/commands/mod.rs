@@ -7,10 +7,13 @@ pub mod man;
 pub mod run;
 pub mod setup;
 
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
 use fireclaw_image::Home;
 
 use crate::args::{Cli, Command};
-use crate::error::Result;
+use crate::error::{CliError, Kind, Result};
 
 /// Runs a command; the value is the exit status.
 pub fn execute(cli: Cli) -> Result<u8> {
@@ -32,10 +35,17 @@ pub fn execute(cli: Cli) -> Result<u8> {
 /// Prints a value as JSON.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => {
-            println!("{text}");
-            Ok(())
+        Ok(text) => print(&text),
+        Err(e) => Err(CliError::new(Kind::System, e.to_string())),
+    }
+}
+
+/// Prints a text and a newline. A reader that has gone (`| head`) has enough.
+fn print(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(CliError::file("write", Path::new("standard output"), &e))
         }
-        Err(e) => Err(crate::error::CliError::new(crate::error::Kind::System, e.to_string())),
+        _ => Ok(()),
     }
 }

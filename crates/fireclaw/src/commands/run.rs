@@ -31,7 +31,11 @@ Examples:
   fireclaw run \"uname -a\"
   fireclaw run -v \"python3 -c 'print(6*7)'\"
   tar c src | fireclaw run --memory 1G \"tar x -C /tmp && make -C /tmp/src\"
-  fireclaw run --user agent --env KEY=value --workdir /tmp -- env")]
+  fireclaw run --user agent --env KEY=value --workdir /tmp -- env
+
+Environment:
+  FIRECLAW_QEMU, FIRECLAW_FIRECRACKER, FIRECLAW_JAILER   these programs instead of those on PATH
+  FIRECLAW_BOOT_TIMEOUT   seconds a guest may take to boot (30 on KVM, 120 emulated)")]
 pub struct Args {
     /// A shell line, run by the guest's /bin/sh
     #[arg(value_name = "LINE", num_args = 0..)]
@@ -147,8 +151,7 @@ fn prepared(home: &Home, args: &Args) -> Result<Bootable> {
             if args.yes || std::io::stderr().is_terminal() =>
         {
             eprintln!("fireclaw: first use: preparing {} once", home.root().display());
-            let options = Options { kernel: args.kernel.as_deref(), ..Options::default() };
-            fireclaw_image::setup(home, &options, &Screen::new())?;
+            fireclaw_image::setup(home, &Options::default(), &Screen::new())?;
             Ok(resolve()?)
         }
         other => Ok(other?),
@@ -165,16 +168,16 @@ async fn in_machine(
     let mut signals = Signals::listen()
         .map_err(|e| CliError::new(Kind::System, format!("cannot listen for signals: {e}")))?;
     let boot = boot(args, home, bootable, phases);
-    // The guest first, so that it is gone before its directory is.
-    let (mut guest, _run_dir) = tokio::select! {
+    // Bindings are dropped last to first: the guest is gone before its
+    // directory is.
+    let (run_dir, mut guest) = tokio::select! {
         booted = boot => booted?,
         // What was started is killed and removed as it is dropped.
         signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
     };
-    let exec = guest.exec(request).await?;
-    let relayed = relay::relay(exec, !args.no_stdin, signals);
+    let commands = guest.commands();
     let outcome = tokio::select! {
-        outcome = relayed => match outcome {
+        outcome = relay::run(&commands, request, !args.no_stdin, signals) => match outcome {
             Ok(outcome) => Ok(outcome),
             Err(relay::Broken::Guest(e)) => Err(guest.explain(e).await.into()),
             Err(relay::Broken::Output(e)) => Err(e),
@@ -184,9 +187,12 @@ async fn in_machine(
         () = tokio::time::sleep(args.timeout + relay::GRACE) => Ok(Outcome::TimedOut),
     };
     phases.mark("command");
-    guest.kill().await?;
+    let killed = guest.kill().await;
+    drop(run_dir);
     phases.mark("clean-up");
-    outcome
+    let outcome = outcome?;
+    killed?;
+    Ok(outcome)
 }
 
 async fn boot(
@@ -194,7 +200,7 @@ async fn boot(
     home: &Home,
     bootable: Bootable,
     phases: &mut Phases,
-) -> Result<(Guest, RunDir)> {
+) -> Result<(RunDir, Guest)> {
     let spec = MachineSpec {
         kernel: bootable.kernel,
         initramfs: bootable.initramfs,
@@ -219,10 +225,10 @@ async fn boot(
     phases.mark("prepare");
     let machine = chosen.backend.launch(Launch { spec: &spec, run_dir: &run_dir }).await?;
     phases.mark("monitor start");
-    let patience = values::boot_patience(chosen.backend.kind());
+    let patience = values::boot_patience(chosen.backend.kind())?;
     let guest = Guest::greet(machine, "fireclaw", patience).await?;
     phases.booted(guest.hello());
-    Ok((guest, run_dir))
+    Ok((run_dir, guest))
 }
 
 impl Args {

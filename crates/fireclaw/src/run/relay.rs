@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use fireclaw_protocol::message::ExecEvent;
+use fireclaw_protocol::message::{ExecEvent, ExecRequest};
 use fireclaw_protocol::session::Channel;
-use fireclaw_vm::Exec;
+use fireclaw_vm::{Commands, Exec};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Outcome;
@@ -27,8 +27,21 @@ pub enum Broken {
     Output(CliError),
 }
 
-/// Relays until the command has ended and all its output is written.
-pub async fn relay(exec: Exec, with_stdin: bool, mut signals: Signals) -> Result<Outcome, Broken> {
+/// Starts a command and relays until it has ended and all its output is written.
+pub async fn run(
+    commands: &Commands,
+    request: ExecRequest,
+    with_stdin: bool,
+    mut signals: Signals,
+) -> Result<Outcome, Broken> {
+    let exec = tokio::select! {
+        exec = commands.exec(request) => exec.map_err(Broken::Guest)?,
+        signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
+    };
+    relay(exec, with_stdin, signals).await
+}
+
+async fn relay(exec: Exec, with_stdin: bool, mut signals: Signals) -> Result<Outcome, Broken> {
     let Exec { stdin, stdout, stderr, mut control, mut events } = exec;
     // Stays behind when the run ends: a read of standard input cannot be ended.
     tokio::spawn(feed(stdin, with_stdin));

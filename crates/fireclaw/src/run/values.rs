@@ -97,11 +97,13 @@ pub fn variable() -> ValueParser {
 }
 
 /// How long a guest may take to report; `FIRECLAW_BOOT_TIMEOUT` overrides it.
-pub fn boot_patience(vmm: VmmKind) -> Duration {
-    std::env::var("FIRECLAW_BOOT_TIMEOUT")
-        .ok()
-        .and_then(|text| timeout(&text).ok())
-        .unwrap_or_else(|| vmm.boot_patience())
+pub fn boot_patience(vmm: VmmKind) -> Result<Duration> {
+    match std::env::var("FIRECLAW_BOOT_TIMEOUT") {
+        Ok(text) if !text.is_empty() => timeout(&text).map_err(|problem| {
+            CliError::usage(format!("FIRECLAW_BOOT_TIMEOUT={text:?}: {problem}"))
+        }),
+        _ => Ok(vmm.boot_patience()),
+    }
 }
 
 #[cfg(test)]

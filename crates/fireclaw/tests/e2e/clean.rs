@@ -1,36 +1,38 @@
 //! Nothing is left behind, however a run ends, and many can run at once.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
 use crate::harness::{Home, alone, finish, is_alive, patience, signal, vmm_of, wait, wait_until};
 
-/// What could leak, counted over the whole machine.
+/// What could leak: processes, mounts, and every file, socket or directory
+/// below the home and the home's own temporary directory.
 #[derive(Debug, PartialEq, Eq)]
 struct Leaks {
-    vmms: usize,
+    processes: Vec<String>,
     mounts: usize,
-    run_entries: usize,
-    temporary: usize,
-    sockets: usize,
+    entries: Vec<PathBuf>,
 }
 
 fn leaks(home: &Home) -> Leaks {
-    let path = home.path().to_string_lossy().into_owned();
-    let count = |directory: &str| fs::read_dir(directory).map_or(0, Iterator::count);
-    let named = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    let mut entries = Vec::new();
+    let mut directories = vec![home.path().to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap().flatten() {
+            entries.push(entry.path());
+            if entry.file_type().unwrap().is_dir() {
+                directories.push(entry.path());
+            }
+        }
+    }
+    entries.sort();
     Leaks {
-        vmms: crate::harness::processes_mentioning(&path).len(),
-        mounts: named("/proc/self/mounts").lines().count(),
-        run_entries: count(&format!("{path}/run")),
-        temporary: fs::read_dir(std::env::temp_dir())
-            .unwrap()
-            .flatten()
-            .filter(|e| e.file_name().to_string_lossy().starts_with("fireclaw-0"))
-            .count(),
-        sockets: named("/proc/net/unix").lines().filter(|line| line.contains(&path)).count(),
+        processes: crate::harness::processes_mentioning(&home.path().to_string_lossy()),
+        mounts: fs::read_to_string("/proc/self/mounts").unwrap().lines().count(),
+        entries,
     }
 }
 
@@ -38,6 +40,7 @@ fn leaks(home: &Home) -> Leaks {
 fn a_hundred_runs_leave_nothing() {
     let _alone = alone();
     let home = Home::new();
+    fs::create_dir(home.path().join("tmp")).unwrap();
     home.run(["true"]).exits(0);
     let before = leaks(&home);
     let runs = std::env::var("FIRECLAW_TEST_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);

@@ -117,6 +117,10 @@ impl Home {
     ) -> Command {
         let mut command = Command::new(binary());
         command.args(arguments).env("FIRECLAW_HOME", self.path()).env("FIRECLAW_QUIET", "1");
+        let temporary = self.path().join("tmp");
+        if temporary.is_dir() {
+            command.env("TMPDIR", temporary);
+        }
         command
     }
 
