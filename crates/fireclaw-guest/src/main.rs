@@ -5,6 +5,17 @@
 //! image, makes that the root, and then serves the host over one stream until
 //! the machine is killed. It keeps no secret and trusts only the host.
 
+/// Writes a line to the console, which the host shows when a machine ends too
+/// early. A console that cannot be written is no reason to end: `eprintln`
+/// would panic, and a panic of PID 1 is the kernel's.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "fireclaw-guest: {}", format_args!($($argument)*));
+    }};
+}
+pub(crate) use say;
+
 mod boot;
 mod exec;
 mod identity;
@@ -25,8 +36,7 @@ fn main() -> ExitCode {
         Ok(never) => match never {},
         Err(problem) => problem,
     };
-    // The host shows the console's last lines when a machine ends too early.
-    eprintln!("fireclaw-guest: {problem}");
+    say!("{problem}");
     let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
     ExitCode::FAILURE
 }

@@ -38,7 +38,7 @@ async fn sessions(booted: &Booted) -> Result<Infallible, String> {
                     tokio::task::spawn_local(channel_opened(channel, execs.clone()));
                 };
                 if let Err(e) = session::serve(stream, accept).await {
-                    eprintln!("fireclaw-guest: the session ended: {e}");
+                    crate::say!("the session ended: {e}");
                 }
             }
             // The host went away; it may come back.
@@ -60,6 +60,6 @@ async fn channel_opened(mut channel: Channel, execs: Execs) {
         Ok(Some(Open::Stdout { exec })) => execs.attach_stdout(exec, channel),
         Ok(Some(Open::Stderr { exec })) => execs.attach_stderr(exec, channel),
         Ok(None) => {}
-        Err(e) => eprintln!("fireclaw-guest: a channel was opened wrongly: {e}"),
+        Err(e) => crate::say!("a channel was opened wrongly: {e}"),
     }
 }

@@ -5,6 +5,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::console::ConsoleTail;
@@ -93,6 +95,24 @@ impl VmmProcess {
             stderr: self.stderr.last_lines(10),
             console: console.last_lines(20),
         }
+    }
+}
+
+impl Drop for VmmProcess {
+    /// Kills the VMM and waits for its end, so that what it used can be
+    /// removed. A killed process ends within milliseconds; the wait is bounded
+    /// for one that is stuck in the kernel.
+    fn drop(&mut self) {
+        if self.child.start_kill().is_err() {
+            return;
+        }
+        if let Some(pid) = self.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+            && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+        {
+            let limit = Timespec { tv_sec: 2, tv_nsec: 0 };
+            let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit));
+        }
+        let _ = self.child.try_wait();
     }
 }
 

@@ -5,6 +5,7 @@
 use std::io::Write;
 
 fn main() {
-    let _ = std::io::stdout().write_all(b"!");
+    // Standard error is not buffered.
+    let _ = std::io::stderr().write_all(b"!");
     let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
 }
