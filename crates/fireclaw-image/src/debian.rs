@@ -9,6 +9,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::setup::Progress;
 use crate::{Error, Home, Result};
@@ -17,6 +20,20 @@ const MMDEBSTRAP: &str = "mmdebstrap";
 
 /// The release that kernel and base image are taken from.
 pub const SUITE: &str = "bookworm";
+
+/// The process group of the mmdebstrap that runs, or 0.
+static RUNNING: AtomicI32 = AtomicI32::new(0);
+static CANCELLED: AtomicBool = AtomicBool::new(false);
+
+/// Makes the set-up in this process end soon, with [`Error::Cancelled`].
+///
+/// The whole group is told: mmdebstrap alone would first finish its step.
+pub fn cancel() {
+    CANCELLED.store(true, Ordering::SeqCst);
+    if let Some(group) = Pid::from_raw(RUNNING.load(Ordering::SeqCst)) {
+        let _ = kill_process_group(group, Signal::TERM);
+    }
+}
 
 /// What mmdebstrap is asked for.
 #[derive(Debug)]
@@ -62,10 +79,14 @@ pub fn fetch<T>(
     // It signals its whole process group when it is ended: that must not be ours.
     command.process_group(0);
     end_with_us(&mut command);
+    if CANCELLED.load(Ordering::SeqCst) {
+        return Err(Error::Cancelled);
+    }
     let mut child = command.spawn().map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::ToolMissing { program: MMDEBSTRAP },
         _ => Error::ToolFailed { program: MMDEBSTRAP, problem: e.to_string() },
     })?;
+    RUNNING.store(i32::try_from(child.id()).unwrap_or(0), Ordering::SeqCst);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (consumed, last_words) = std::thread::scope(|scope| {
         let listener = scope.spawn(|| stderr.map(|e| listen(e, progress)).unwrap_or_default());
@@ -75,7 +96,9 @@ pub fn fetch<T>(
     let status = child
         .wait()
         .map_err(|e| Error::ToolFailed { program: MMDEBSTRAP, problem: e.to_string() })?;
+    RUNNING.store(0, Ordering::SeqCst);
     match consumed {
+        _ if CANCELLED.load(Ordering::SeqCst) => Err(Error::Cancelled),
         Some(Ok(result)) if status.success() => Ok(result),
         // Full disk and the like: mmdebstrap only saw its pipe close.
         Some(Err(e @ (Error::NoSpace { .. } | Error::File { .. }))) => Err(e),

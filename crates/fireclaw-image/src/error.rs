@@ -69,6 +69,9 @@ pub enum Error {
         /// Its last words, escaped.
         problem: String,
     },
+    /// [`cancel`](crate::cancel) was called.
+    #[error("interrupted")]
+    Cancelled,
     /// Too little space, before or while something was written.
     #[error("no space left for {}: {needed_mib} MiB are needed, {free_mib} MiB are free", path.display())]
     NoSpace {

@@ -16,6 +16,7 @@ pub mod kernel;
 mod manifest;
 mod setup;
 
+pub use debian::cancel;
 pub use error::{Error, Result};
 pub use home::Home;
 pub use initramfs::{FLOOR_PROGRAM, GUEST_PROGRAM, build_floor_initramfs};

@@ -206,6 +206,11 @@ impl From<ImageError> for CliError {
                     .detail("its last words", problem)
                     .hint(hint)
             }
+            ImageError::Cancelled => Self {
+                exit_code: Some(130),
+                ..Self::new(Kind::System, "set-up was interrupted")
+                    .hint("run it again: it goes on where it was")
+            },
             ImageError::NoSpace { .. } => Self::new(Kind::System, message)
                 .hint("free some space, or set FIRECLAW_HOME to a larger disk"),
             ImageError::File { source, .. } => match hint_for_io(&source) {

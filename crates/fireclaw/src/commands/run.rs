@@ -13,7 +13,6 @@ use fireclaw_vm::probe::{Cache, Choice, Prober};
 use fireclaw_vm::{Disk, Guest, Launch, MachineSpec, RunDir};
 
 use crate::error::{CliError, Kind, Result};
-use crate::progress::Screen;
 use crate::run::phases::Phases;
 use crate::run::signals::Signals;
 use crate::run::{Outcome, relay, values};
@@ -151,7 +150,7 @@ fn prepared(home: &Home, args: &Args) -> Result<Bootable> {
             if args.yes || std::io::stderr().is_terminal() =>
         {
             eprintln!("fireclaw: first use: preparing {} once", home.root().display());
-            fireclaw_image::setup(home, &Options::default(), &Screen::new())?;
+            super::setup::prepare(home, &Options::default())?;
             Ok(resolve()?)
         }
         other => Ok(other?),

@@ -225,21 +225,27 @@ pub fn processes_mentioning(text: &str) -> Vec<String> {
 
 /// The VMM that a child started, once it runs.
 pub fn vmm_of(child: &Child) -> i32 {
-    let mut vmm = None;
-    wait_until("the VMM to run", || {
-        vmm = fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+    process_of(child, "fireclaw-")
+}
+
+/// The process that a child started and that has `mark` on its command line,
+/// once it runs.
+pub fn process_of(child: &Child, mark: &str) -> i32 {
+    let mut found = None;
+    wait_until(mark, || {
+        found = fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
             let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
             let after_name = stat.rsplit_once(')')?.1;
             let parent: u32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
             let line = fs::read(entry.path().join("cmdline")).ok()?;
-            let is_vmm = line.windows(9).any(|w| w == b"fireclaw-");
-            (parent == child.id() && is_vmm)
+            let is_marked = String::from_utf8_lossy(&line).contains(mark);
+            (parent == child.id() && is_marked)
                 .then(|| entry.file_name().to_str()?.parse().ok())
                 .flatten()
         });
-        vmm.is_some()
+        found.is_some()
     });
-    vmm.unwrap()
+    found.unwrap()
 }
 
 /// The resident memory of a process in KiB; 0 when it is gone.

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Done, Home, alone, binary, finish, finish_child, patience, signal, wait, wait_until,
+    Done, Home, alone, binary, finish, finish_child, is_alive, patience, process_of, signal, wait,
+    wait_until,
 };
 
 fn fireclaw(home: &Home, arguments: &[&str]) -> Done {
@@ -145,6 +146,21 @@ fn set_up_survives_being_killed_and_doubled() {
     assert_eq!(pruned.stdout(), "initramfs/old.cpio\n");
     home.run(["true"]).exits(0);
     home.is_clean();
+}
+
+#[test]
+fn an_interrupted_set_up_leaves_nothing() {
+    let home = Home::empty();
+    let mut setup = home.fireclaw(["setup"]);
+    let child = setup.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mmdebstrap = process_of(&child, "mmdebstrap");
+    signal(&child, Signal::INT);
+    finish_child(child, patience()).exits(130).says(&["interrupted", "goes on where it was"]);
+    wait_until("mmdebstrap to end", || !is_alive(mmdebstrap));
+    home.is_clean();
+    let left: Vec<_> =
+        files_below(home.path()).into_iter().filter(|file| !file.ends_with("setup.lock")).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
