@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use comfy_table::{Table, presets};
 use fireclaw_image::{Home, Manifest, build_floor_initramfs};
 use fireclaw_vm::probe::{Cache, Choice, Prober};
-use fireclaw_vm::{Backend, Disk, Launch, MachineSpec, RunDir};
+use fireclaw_vm::{Backend, Disk, Launch, MachineSpec, Memory, RunDir};
 use serde::Serialize;
 
 /// The goals, as ratios to the floor or in milliseconds.
@@ -138,7 +138,8 @@ async fn measure(home: &Home, kernel: &str, runs: usize) -> Result<Figures> {
 async fn floor_once(backend: &dyn Backend, spec: &MachineSpec, run: &Path) -> Result<Duration> {
     let run_dir = RunDir::create(run)?;
     let start = Instant::now();
-    let mut machine = backend.launch(Launch { spec, run_dir: &run_dir }).await?;
+    let mut machine =
+        backend.launch(Launch { spec, run_dir: &run_dir, memory: Memory::Fresh }).await?;
     machine.process.wait().await?;
     let time = start.elapsed();
     machine.console.drain().await;
@@ -151,7 +152,7 @@ async fn floor_once(backend: &dyn Backend, spec: &MachineSpec, run: &Path) -> Re
 fn cold_once(kernel: &str) -> Result<(f64, f64)> {
     let start = Instant::now();
     let output = Command::new(crate::root().join("target/release/fireclaw"))
-        .args(["run", "-qnv", "--kernel", kernel, "true"])
+        .args(["run", "-qnv", "--no-snapshot", "--kernel", kernel, "true"])
         .output()
         .context("target/release/fireclaw; `make build` first")?;
     let time = milliseconds(start.elapsed());

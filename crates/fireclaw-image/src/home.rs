@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// images/         root file systems, read-only, shared by all machines
 /// initramfs/      one for each kernel and guest program
 /// cache/          answers about this host; may be deleted
+/// snapshots/      machines that wait for their first command; may be deleted
 /// run/            one directory for each running machine
 /// ```
 #[derive(Debug, Clone)]
@@ -42,6 +43,11 @@ impl Home {
     /// Directories of running machines.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")
+    }
+
+    /// Snapshots of machines that wait for their first command.
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
     }
 
     /// Answers about this host.

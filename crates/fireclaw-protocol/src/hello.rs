@@ -108,6 +108,19 @@ pub async fn greet_guest<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let hello = meet_guest(stream).await?;
+    settle_guest(stream, identity()).await?;
+    Ok(hello)
+}
+
+/// The first part of [`greet_guest`]: waits for the guest's hello.
+///
+/// Between the two parts the guest waits and nothing is under way in either
+/// direction: the moment for a snapshot.
+pub async fn meet_guest<S>(stream: &mut S) -> Result<GuestHello>
+where
+    S: AsyncRead + Unpin,
+{
     let hello: GuestHello = read(stream, frame::MAX_FROM_GUEST).await?;
     if !(OLDEST_GUEST..=GENERATION).contains(&hello.generation) {
         return Err(Error::Generation { theirs: hello.generation });
@@ -115,10 +128,19 @@ where
     if hello.version.len() > MAX_TEXT || hello.kernel.len() > MAX_TEXT {
         return Err(Error::violation("an overlong text in the guest's hello"));
     }
-    write(stream, &HostHello { generation: GENERATION, identity: identity() }).await?;
+    Ok(hello)
+}
+
+/// The second part of [`greet_guest`], also for a guest that said hello before
+/// a snapshot was taken of it.
+pub async fn settle_guest<S>(stream: &mut S, identity: Identity) -> Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    write(stream, &HostHello { generation: GENERATION, identity }).await?;
     let ready: Ready = read(stream, frame::MAX_FROM_GUEST).await?;
     match ready.problem {
-        None => Ok(hello),
+        None => Ok(()),
         Some(problem) => Err(Error::Violation(format!(
             "the guest could not take on its identity: {}",
             problem.chars().take(MAX_TEXT).collect::<String>().escape_debug()

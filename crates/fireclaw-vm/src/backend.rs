@@ -1,7 +1,7 @@
 //! What every virtual machine monitor (VMM) must offer.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -75,8 +75,6 @@ impl fmt::Display for VmmKind {
 pub struct Capabilities {
     /// Memory and device state can be saved and restored.
     pub snapshot: bool,
-    /// A machine can be paused and resumed.
-    pub pause: bool,
     /// The VMM can be confined by Firecracker's jailer.
     pub jailer: bool,
 }
@@ -106,11 +104,32 @@ pub trait Backend: fmt::Debug + Send + Sync {
 /// What [`Backend::launch`] works with.
 #[derive(Debug, Clone, Copy)]
 pub struct Launch<'a> {
+    /// Where the guest's memory comes from.
+    pub memory: Memory<'a>,
     /// What to boot.
     pub spec: &'a MachineSpec,
     /// Where sockets and logs go; its id marks the VMM's command line.
     pub run_dir: &'a RunDir,
 }
+
+/// Where a guest's memory and state come from.
+#[derive(Debug, Clone, Copy)]
+pub enum Memory<'a> {
+    /// A cold boot in memory of the VMM's own.
+    Fresh,
+    /// A cold boot after which [`Control::save`] writes [`MEMORY_FILE`] and
+    /// [`STATE_FILE`] in this directory.
+    SavedTo(&'a Path),
+    /// The machine that was saved in this directory. Its memory is mapped
+    /// privately: any number of machines can be restored from it at once, and
+    /// what one writes no other sees.
+    RestoredFrom(&'a Path),
+}
+
+/// The guest's memory in a snapshot's directory.
+pub const MEMORY_FILE: &str = "memory";
+/// The state of the VMM and its devices in a snapshot's directory.
+pub const STATE_FILE: &str = "state";
 
 /// A running VMM with one guest. Dropping it kills the VMM.
 pub struct Machine {
@@ -120,15 +139,19 @@ pub struct Machine {
     pub stream: Box<dyn StreamIo>,
     /// The last of what the guest wrote to its serial console.
     pub console: ConsoleTail,
-    /// The VMM's control connection, where it has a lasting one.
-    pub control: Option<Box<dyn Control>>,
+    /// The VMM's control connection.
+    pub control: Box<dyn Control>,
+    /// Whether the guest said hello before its snapshot was taken and now
+    /// waits for the host's answer.
+    pub has_said_hello: bool,
 }
 
 /// What can be asked of a running VMM.
 pub trait Control: Send {
-    /// The VMM's own word for the machine's state, such as `running` or
-    /// `internal-error`. Escaped for a terminal.
-    fn status(&mut self) -> BoxFuture<'_, Result<String>>;
+    /// Stops the machine for good and writes its snapshot.
+    ///
+    /// Legal once, on a machine launched with [`Memory::SavedTo`].
+    fn save(&mut self) -> BoxFuture<'_, Result<()>>;
 }
 
 impl fmt::Debug for Machine {

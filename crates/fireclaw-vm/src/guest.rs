@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fireclaw_protocol::frame;
-use fireclaw_protocol::hello::{GuestHello, Identity, greet_guest};
+use fireclaw_protocol::hello::{GuestHello, Identity, greet_guest, meet_guest, settle_guest};
 use fireclaw_protocol::message::{ExecControl, ExecEvent, ExecRequest, Open};
 use fireclaw_protocol::session::{Channel, Session};
 use tokio::io::{ReadHalf, WriteHalf};
@@ -25,7 +25,7 @@ pub struct Guest {
     machine: Machine,
     commands: Commands,
     driver: JoinHandle<fireclaw_protocol::Result<()>>,
-    hello: GuestHello,
+    hello: Option<GuestHello>,
 }
 
 /// Starts commands in a guest; clones share the session.
@@ -107,10 +107,16 @@ impl Guest {
     /// protocol. The machine is dropped, which kills it.
     pub async fn greet(mut machine: Machine, hostname: &str, patience: Duration) -> Result<Self> {
         let identity = fresh_identity(hostname)?;
-        let greeting = greet_guest(&mut machine.stream, || Identity {
-            wall_clock_ns: wall_clock_ns(),
-            ..identity
-        });
+        let fresh = || Identity { wall_clock_ns: wall_clock_ns(), ..identity };
+        let has_said_hello = machine.has_said_hello;
+        let stream = &mut machine.stream;
+        let greeting = async {
+            if has_said_hello {
+                settle_guest(stream, fresh()).await.map(|()| None)
+            } else {
+                greet_guest(stream, fresh).await.map(Some)
+            }
+        };
         let outcome = tokio::select! {
             outcome = tokio::time::timeout(patience, greeting) => outcome,
             status = machine.process.wait() => {
@@ -120,12 +126,7 @@ impl Guest {
         let hello = match outcome {
             Ok(Ok(hello)) => hello,
             Ok(Err(e)) => return Err(explain(&mut machine, e).await),
-            Err(_) => {
-                return Err(Error::GuestSilent {
-                    seconds: patience.as_secs(),
-                    console: machine.console.last_lines(CONSOLE_LINES),
-                });
-            }
+            Err(_) => return Err(silent(&machine, patience)),
         };
         let stream = std::mem::replace(&mut machine.stream, Box::new(tokio::io::empty()));
         let (session, driver) = Session::host(stream);
@@ -133,14 +134,35 @@ impl Guest {
         Ok(Self { machine, commands, driver: tokio::spawn(driver), hello })
     }
 
-    /// What the guest said of itself. Untrusted.
-    pub fn hello(&self) -> &GuestHello {
-        &self.hello
+    /// What the guest said of itself when it booted; nothing after a restore.
+    /// Untrusted.
+    pub fn hello(&self) -> Option<&GuestHello> {
+        self.hello.as_ref()
     }
 
     /// The process id of the VMM.
     pub fn vmm_pid(&self) -> Option<u32> {
         self.machine.process.pid()
+    }
+
+    /// Boots a machine up to the point where its guest waits for the host, and
+    /// writes its snapshot. The machine is gone afterwards.
+    ///
+    /// The machine must have been launched with [`crate::Memory::SavedTo`].
+    pub async fn save(mut machine: Machine, patience: Duration) -> Result<()> {
+        let met = tokio::select! {
+            met = tokio::time::timeout(patience, meet_guest(&mut machine.stream)) => met,
+            status = machine.process.wait() => {
+                return Err(machine.process.died(status?, &machine.console).await);
+            }
+        };
+        match met {
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => return Err(explain(&mut machine, e).await),
+            Err(_) => return Err(silent(&machine, patience)),
+        }
+        machine.control.save().await?;
+        machine.process.kill().await
     }
 
     /// The handle to start commands with.
@@ -166,6 +188,13 @@ impl Guest {
         let killed = self.machine.process.kill().await;
         self.driver.abort();
         killed
+    }
+}
+
+fn silent(machine: &Machine, patience: Duration) -> Error {
+    Error::GuestSilent {
+        seconds: patience.as_secs(),
+        console: machine.console.last_lines(CONSOLE_LINES),
     }
 }
 

@@ -14,10 +14,11 @@ mod process;
 mod program;
 pub mod qemu;
 mod rundir;
+pub mod snapshot;
 mod tsc;
 
 pub use backend::{
-    Backend, Capabilities, Control, Disk, Launch, Machine, MachineSpec, StreamIo, VmmKind,
+    Backend, Capabilities, Control, Disk, Launch, Machine, MachineSpec, Memory, StreamIo, VmmKind,
 };
 pub use console::{ConsoleTail, escape};
 pub use error::{Error, Result};

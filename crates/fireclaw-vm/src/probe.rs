@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use crate::firecracker::{self, Firecracker, Jail};
 use crate::qemu::{self, Accelerator, Qemu};
-use crate::{Backend, Error, Guest, Launch, MachineSpec, Result, RunDir, VmmKind, find_program};
+use crate::{
+    Backend, Error, Guest, Launch, MachineSpec, Memory, Result, RunDir, VmmKind, find_program,
+};
 
 pub use cache::{Cache, Verdict};
 
@@ -122,7 +124,9 @@ impl Prober<'_> {
         let start = Instant::now();
         let attempt = async {
             let run_dir = RunDir::create(self.run)?;
-            let machine = backend.launch(Launch { spec: self.spec, run_dir: &run_dir }).await?;
+            let machine = backend
+                .launch(Launch { spec: self.spec, run_dir: &run_dir, memory: Memory::Fresh })
+                .await?;
             Guest::greet(machine, "probe", BOOT_LIMIT).await?.kill().await
         };
         match tokio::time::timeout(BOOT_LIMIT, attempt).await {

@@ -18,7 +18,9 @@ use fireclaw_vm::firecracker::types::{
     SnapshotLoadParams, SnapshotType, Vm, VmState, VsockOverride,
 };
 use fireclaw_vm::firecracker::{Firecracker, Jail, SocketDir};
-use fireclaw_vm::{Backend, Disk, Error, Launch, Machine, MachineSpec, Result, RunDir, VmmProcess};
+use fireclaw_vm::{
+    Backend, Disk, Error, Launch, Machine, MachineSpec, Memory, Result, RunDir, VmmProcess,
+};
 use tokio::io::AsyncReadExt;
 use tokio::time::{sleep, timeout};
 
@@ -63,7 +65,7 @@ impl Home {
     }
 
     async fn launch(&self, firecracker: &Firecracker) -> Result<Machine> {
-        let launch = Launch { spec: &self.spec, run_dir: &self.run_dir };
+        let launch = Launch { spec: &self.spec, run_dir: &self.run_dir, memory: Memory::Fresh };
         timeout(Duration::from_secs(30), firecracker.launch(launch)).await.unwrap()
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completions, doctor, images, man, run, setup};
+use crate::commands::{completions, doctor, images, man, run, setup, snapshot};
 
 /// Runs commands in throw-away microVMs: fresh kernel, fresh disk, gone afterwards.
 #[derive(Debug, Parser)]
@@ -31,6 +31,7 @@ pub enum Command {
     Setup(setup::Args),
     Doctor(doctor::Args),
     Images(images::Args),
+    Snapshot(snapshot::Args),
     Completions(completions::Args),
     Man(man::Args),
 }

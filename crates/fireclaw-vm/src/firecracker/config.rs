@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::types::{
-    Action, BootSource, Drive, EntropyDevice, InstanceActionInfo, LogLevel, Logger,
-    MachineConfiguration, Request, Vsock,
+    Action, BackendType, BootSource, Drive, EntropyDevice, InstanceActionInfo, LogLevel, Logger,
+    MachineConfiguration, MemoryBackend, Request, SnapshotCreateParams, SnapshotLoadParams,
+    SnapshotType, Vm, VmState, Vsock, VsockOverride,
 };
+use crate::backend::{MEMORY_FILE, STATE_FILE};
 use crate::{Error, MachineSpec, Result};
 
 /// The guest's vsock address; each VMM has its own, so all can be the same.
@@ -66,6 +68,36 @@ pub fn boot_requests(spec: &MachineSpec, log: Option<&Path>) -> Vec<Request> {
     requests.push(Request::Vsock(Vsock { guest_cid: GUEST_CID, uds_path: PathBuf::from(VSOCK) }));
     requests.push(Request::Action(InstanceActionInfo { action_type: Action::InstanceStart }));
     requests
+}
+
+/// The requests that stop a guest and write its snapshot into `directory`.
+pub fn save_requests(directory: &Path) -> Vec<Request> {
+    vec![
+        Request::Vm(Vm { state: VmState::Paused }),
+        Request::SnapshotCreate(SnapshotCreateParams {
+            snapshot_type: SnapshotType::Full,
+            snapshot_path: directory.join(STATE_FILE),
+            mem_file_path: directory.join(MEMORY_FILE),
+        }),
+    ]
+}
+
+/// The requests that let a fresh VMM go on from the snapshot in `directory`,
+/// with a vsock socket of its own.
+pub fn restore_requests(directory: &Path, log: Option<&Path>) -> Vec<Request> {
+    vec![
+        Request::Logger(Logger { log_path: log.map(Path::to_owned), level: LogLevel::Warning }),
+        Request::SnapshotLoad(SnapshotLoadParams {
+            snapshot_path: directory.join(STATE_FILE),
+            mem_backend: MemoryBackend {
+                backend_type: BackendType::File,
+                backend_path: directory.join(MEMORY_FILE),
+            },
+            resume_vm: true,
+            network_overrides: Vec::new(),
+            vsock_override: Some(VsockOverride { uds_path: PathBuf::from(VSOCK) }),
+        }),
+    ]
 }
 
 /// The same with absolute paths: the VMM runs in another directory than ours.

@@ -26,10 +26,11 @@ use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    Backend, Capabilities, ConsoleTail, Error, Launch, Machine, Result, RunDir, VmmKind, VmmProcess,
+    Backend, Capabilities, ConsoleTail, Control, Error, Launch, Machine, Memory, Result, RunDir,
+    VmmKind, VmmProcess,
 };
 use api::{Api, SOCKET};
-pub use config::{GUEST_CID, VSOCK, boot_requests};
+pub use config::{GUEST_CID, VSOCK, boot_requests, restore_requests, save_requests};
 pub use dir::SocketDir;
 pub use jail::Jail;
 pub use stream::GuestStream;
@@ -90,7 +91,14 @@ impl Firecracker {
         }
     }
 
-    async fn start(&self, Launch { spec, run_dir }: Launch<'_>) -> Result<Machine> {
+    async fn start(&self, Launch { spec, run_dir, memory }: Launch<'_>) -> Result<Machine> {
+        if self.jail.is_some() && !matches!(memory, Memory::Fresh) {
+            return Err(Error::Refused {
+                vmm: "Firecracker",
+                request: "a snapshot".into(),
+                message: "not together with the jailer, whose files lie elsewhere".into(),
+            });
+        }
         let (mut command, spec, log) = match &self.jail {
             Some(jail) => (
                 jail.command(&self.program, run_dir),
@@ -106,7 +114,10 @@ impl Firecracker {
         };
         // The environment may hold keys, and the VMM needs none of it.
         command.args(["--api-sock", SOCKET]).current_dir(run_dir.path()).env_clear();
-        let requests = boot_requests(&spec, log);
+        let requests = match memory {
+            Memory::RestoredFrom(directory) => restore_requests(directory, log),
+            Memory::Fresh | Memory::SavedTo(_) => boot_requests(&spec, log),
+        };
 
         // The guest connects as soon as it has booted: listen before it starts.
         let home = SocketDir::open(self.home(run_dir))?;
@@ -118,7 +129,16 @@ impl Firecracker {
         let mut process = VmmProcess::spawn(command, Vec::new())?;
         let console = process.take_stdout().map(ConsoleTail::follow).unwrap_or_default();
         match boot(&home, &mut process, &console, &requests).await {
-            Ok(()) => Ok(Machine { process, stream: Box::new(stream), console, control: None }),
+            Ok(api) => {
+                let directory = match memory {
+                    Memory::SavedTo(directory) => Some(directory.to_owned()),
+                    Memory::Fresh | Memory::RestoredFrom(_) => None,
+                };
+                let control = Box::new(FirecrackerControl { api, directory });
+                // A restored guest finds its connection reset and says hello again.
+                let stream = Box::new(stream);
+                Ok(Machine { process, stream, console, control, has_said_hello: false })
+            }
             Err(error) => {
                 let error = explain(error, &mut process, &console).await;
                 // Reaped here, not by the runtime some time later.
@@ -139,7 +159,9 @@ impl Backend for Firecracker {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { snapshot: true, pause: true, jailer: true }
+        // Firecracker saves and loads, but a restored guest does not find its way
+        // back to the host over vsock yet: until it does, runs boot from cold.
+        Capabilities { snapshot: false, jailer: true }
     }
 
     fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>> {
@@ -153,12 +175,38 @@ async fn boot(
     process: &mut VmmProcess,
     console: &ConsoleTail,
     requests: &[Request],
-) -> Result<()> {
+) -> Result<Api> {
     let mut api = first_contact(home, process, console).await?;
     for request in requests {
         api.send(request).await?;
     }
-    Ok(())
+    Ok(api)
+}
+
+/// A running Firecracker, and where its snapshot goes.
+#[derive(Debug)]
+struct FirecrackerControl {
+    api: Api,
+    directory: Option<PathBuf>,
+}
+
+impl Control for FirecrackerControl {
+    fn save(&mut self) -> BoxFuture<'_, Result<()>> {
+        async {
+            let Some(directory) = self.directory.take() else {
+                return Err(Error::Refused {
+                    vmm: "Firecracker",
+                    request: "a snapshot".into(),
+                    message: "the machine was not launched to be saved".into(),
+                });
+            };
+            for request in save_requests(&directory) {
+                self.api.send(&request).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
 }
 
 /// Connects to the API of a VMM that has just been started.

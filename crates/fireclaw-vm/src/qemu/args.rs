@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 
 use super::Accelerator;
 use crate::MachineSpec;
+use crate::backend::{MEMORY_FILE, Memory};
 
 /// Inherited socket descriptors, by their number in QEMU.
 #[derive(Debug, Clone, Copy)]
@@ -25,12 +26,32 @@ pub fn arguments(
     spec: &MachineSpec,
     id: &str,
     accelerator: Accelerator,
+    memory: Memory<'_>,
     fds: Fds,
 ) -> Vec<std::ffi::OsString> {
     let mut line = Line::default();
     line.two("-name", id);
     // virtio-mmio devices only, no PCI, no BIOS menus.
-    line.two("-M", "microvm,rtc=on,auto-kernel-cmdline=on");
+    let backed = !matches!(memory, Memory::Fresh);
+    let backend = if backed { ",memory-backend=memory" } else { "" };
+    line.two("-M", format!("microvm,rtc=on,auto-kernel-cmdline=on{backend}"));
+    let (directory, share) = match memory {
+        Memory::Fresh => (None, ""),
+        Memory::SavedTo(directory) => (Some(directory), "on"),
+        // Not shared: a private mapping, copied on write.
+        Memory::RestoredFrom(directory) => (Some(directory), "off"),
+    };
+    if let Some(directory) = directory {
+        let mut object = std::ffi::OsString::from(format!(
+            "memory-backend-file,id=memory,size={}M,share={share},mem-path=",
+            spec.memory_mib
+        ));
+        object.push(escaped(&directory.join(MEMORY_FILE)));
+        line.two("-object", object);
+    }
+    if matches!(memory, Memory::RestoredFrom(_)) {
+        line.two("-incoming", "defer");
+    }
     match accelerator {
         Accelerator::Kvm => line.two("-accel", "kvm").two("-cpu", "host"),
         Accelerator::Tcg { .. } => {
@@ -123,6 +144,10 @@ mod tests {
     use crate::Disk;
 
     fn line(accelerator: Accelerator) -> String {
+        line_with(accelerator, Memory::Fresh)
+    }
+
+    fn line_with(accelerator: Accelerator, memory: Memory<'_>) -> String {
         let spec = MachineSpec {
             kernel: "/k".into(),
             initramfs: "/i".into(),
@@ -132,7 +157,7 @@ mod tests {
             kernel_args: vec!["extra=1".into()],
         };
         let fds = Fds { console: 3, stream: 4, qmp: 5 };
-        let words = arguments(&spec, "fireclaw-0", accelerator, fds);
+        let words = arguments(&spec, "fireclaw-0", accelerator, memory, fds);
         words.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
@@ -142,6 +167,16 @@ mod tests {
         assert!(tcg.contains("tsc_early_khz=2596122") && tcg.contains("-accel tcg"), "{tcg}");
         let kvm = line(Accelerator::Kvm);
         assert!(!kvm.contains("tsc") && kvm.contains("-accel kvm -cpu host"), "{kvm}");
+    }
+
+    #[test]
+    fn clones_map_memory_privately() {
+        let directory = std::path::Path::new("/s");
+        let saved = line_with(Accelerator::Kvm, Memory::SavedTo(directory));
+        assert!(saved.contains("share=on,mem-path=/s/memory") && !saved.contains("-incoming"));
+        let restored = line_with(Accelerator::Kvm, Memory::RestoredFrom(directory));
+        assert!(restored.contains("share=off,mem-path=/s/memory"), "{restored}");
+        assert!(restored.contains("-incoming defer"), "{restored}");
     }
 
     #[test]

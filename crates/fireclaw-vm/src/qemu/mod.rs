@@ -1,6 +1,7 @@
 //! QEMU's `microvm` machine: on KVM where it boots, else in software.
 
 mod args;
+mod control;
 mod qmp;
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,9 +12,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::net::UnixStream;
 
-use crate::backend::{Backend, Capabilities, Launch, Machine, VmmKind};
+use crate::backend::{Backend, Capabilities, Launch, Machine, Memory, VmmKind};
 use crate::{ConsoleTail, Error, Result, VmmProcess, tsc};
 
+use control::QemuControl;
 pub use qmp::Qmp;
 
 /// The program's name on `PATH`.
@@ -93,33 +95,34 @@ impl Qemu {
             stream: stream_vmm.as_raw_fd(),
             qmp: qmp_vmm.as_raw_fd(),
         };
+        let id = launch.run_dir.id();
         let mut command = std::process::Command::new(&self.program);
         command
-            .args(args::arguments(launch.spec, launch.run_dir.id(), self.accelerator, fds))
+            .args(args::arguments(launch.spec, id, self.accelerator, launch.memory, fds))
             .current_dir(launch.run_dir.path())
             .env_clear();
-        let process = VmmProcess::spawn(command, vec![console_vmm, stream_vmm, qmp_vmm])?;
-        let mut machine = Machine {
-            process,
-            stream: Box::new(stream),
-            console: ConsoleTail::follow(console),
-            control: None,
-        };
-        // The guest boots meanwhile. A VMM that refuses its arguments ends here.
-        let ready = Qmp::connect(qmp).await;
-        match ready {
-            Ok(qmp) => machine.control = Some(Box::new(qmp)),
-            Err(e) => {
-                // It closed its end: it has ended, or will never be of use.
-                let ended = tokio::time::timeout(GRACE, machine.process.wait()).await;
-                return match ended {
-                    Ok(status) => Err(machine.process.died(status?, &machine.console).await),
-                    Err(_) => Err(e),
-                };
-            }
+        let mut process = VmmProcess::spawn(command, vec![console_vmm, stream_vmm, qmp_vmm])?;
+        let console = ConsoleTail::follow(console);
+        // A fresh guest boots meanwhile; a restored one goes on from here.
+        match control(qmp, launch.memory).await {
+            Ok(control) => Ok(Machine {
+                process,
+                stream: Box::new(stream),
+                console,
+                control: Box::new(control),
+                has_said_hello: matches!(launch.memory, Memory::RestoredFrom(_)),
+            }),
+            // A VMM that refuses its arguments closes its end and is gone soon.
+            Err(e) => match tokio::time::timeout(GRACE, process.wait()).await {
+                Ok(status) => Err(process.died(status?, &console).await),
+                Err(_) => Err(e),
+            },
         }
-        Ok(machine)
     }
+}
+
+async fn control(socket: UnixStream, memory: Memory<'_>) -> Result<QemuControl> {
+    QemuControl::new(Qmp::connect(socket).await?, memory).await
 }
 
 /// How long a VMM that closed its control socket may take to end.
@@ -138,7 +141,7 @@ impl Backend for Qemu {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { snapshot: true, pause: true, jailer: false }
+        Capabilities { snapshot: true, jailer: false }
     }
 
     fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>> {

@@ -6,6 +6,7 @@ pub mod images;
 pub mod man;
 pub mod run;
 pub mod setup;
+pub mod snapshot;
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -19,7 +20,10 @@ use crate::error::{CliError, Kind, Result};
 pub fn execute(cli: Cli) -> Result<u8> {
     // What a killed run left behind goes first, whatever is asked. Doctor does
     // it itself, to tell of it.
-    if matches!(cli.command, Command::Run(_) | Command::Setup(_) | Command::Images(_)) {
+    if matches!(
+        cli.command,
+        Command::Run(_) | Command::Setup(_) | Command::Images(_) | Command::Snapshot(_)
+    ) {
         fireclaw_vm::sweep(&Home::from_environment().run())?;
     }
     match cli.command {
@@ -27,6 +31,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Command::Setup(args) => setup::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Images(args) => images::execute(args),
+        Command::Snapshot(args) => snapshot::execute(&args),
         Command::Completions(args) => completions::execute(&args),
         Command::Man(args) => man::execute(&args),
     }

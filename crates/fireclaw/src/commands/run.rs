@@ -3,14 +3,15 @@
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fireclaw_image::{Bootable, Home, Manifest, Options};
 use fireclaw_protocol::message::{EnvVar, ExecRequest};
 use fireclaw_vm::firecracker::Jail;
 use fireclaw_vm::probe::{Cache, Choice, Prober};
-use fireclaw_vm::{Disk, Guest, Launch, MachineSpec, RunDir};
+use fireclaw_vm::snapshot::{Key, Snapshot, Store};
+use fireclaw_vm::{Backend, Disk, Guest, Launch, MachineSpec, Memory, RunDir};
 
 use crate::error::{CliError, Kind, Result};
 use crate::run::phases::Phases;
@@ -83,6 +84,10 @@ pub struct Args {
     /// Confine Firecracker with its jailer as this user and group (root only)
     #[arg(long, value_name = "UID:GID", value_parser = values::owner)]
     jail: Option<(u32, u32)>,
+
+    /// Boot from cold instead of from a snapshot
+    #[arg(long)]
+    no_snapshot: bool,
 
     /// Do not pass standard input on
     #[arg(short = 'n', long)]
@@ -220,13 +225,65 @@ async fn boot(
     if let Some(note) = chosen.note.filter(|_| !args.quiet) {
         eprintln!("fireclaw: {note}");
     }
-    let run_dir = RunDir::create(&run)?;
+    let backend = chosen.backend.as_ref();
+    let patience = values::boot_patience(backend.kind())?;
+    if !args.no_snapshot && args.jail.is_none() && backend.capabilities().snapshot {
+        match snapshot(backend, &spec, home, patience).await {
+            Ok(snapshot) => {
+                phases.mark("prepare");
+                let memory = Memory::RestoredFrom(&snapshot.directory);
+                match start(backend, &spec, &run, memory, patience, phases).await {
+                    Ok(started) => return Ok(started),
+                    Err(e) => {
+                        phases.note(format!("the snapshot could not be used: {}", e.text()));
+                        Store::new(home.snapshots()).remove(&snapshot.name)?;
+                    }
+                }
+            }
+            Err(e) => phases.note(format!("no snapshot could be made: {e}")),
+        }
+    }
     phases.mark("prepare");
-    let machine = chosen.backend.launch(Launch { spec: &spec, run_dir: &run_dir }).await?;
+    start(backend, &spec, &run, Memory::Fresh, patience, phases).await
+}
+
+/// The snapshot for this machine; made now if there is no valid one.
+async fn snapshot(
+    backend: &dyn Backend,
+    spec: &MachineSpec,
+    home: &Home,
+    patience: Duration,
+) -> fireclaw_vm::Result<Snapshot> {
+    let key = Key::new(backend, spec)?;
+    let run = home.run();
+    let fill = async |directory: PathBuf| {
+        if std::io::stderr().is_terminal() {
+            eprintln!("fireclaw: making a snapshot, once, for faster starts from now on");
+        }
+        let run_dir = RunDir::create(&run)?;
+        let memory = Memory::SavedTo(&directory);
+        let machine = backend.launch(Launch { spec, run_dir: &run_dir, memory }).await?;
+        Guest::save(machine, patience).await
+    };
+    Store::new(home.snapshots()).find_or_create(&key.automatic_name(), &key, fill).await
+}
+
+async fn start(
+    backend: &dyn Backend,
+    spec: &MachineSpec,
+    run: &Path,
+    memory: Memory<'_>,
+    patience: Duration,
+    phases: &mut Phases,
+) -> Result<(RunDir, Guest)> {
+    let run_dir = RunDir::create(run)?;
+    let machine = backend.launch(Launch { spec, run_dir: &run_dir, memory }).await?;
     phases.mark("monitor start");
-    let patience = values::boot_patience(chosen.backend.kind())?;
     let guest = Guest::greet(machine, "fireclaw", patience).await?;
-    phases.booted(guest.hello());
+    match guest.hello() {
+        Some(hello) => phases.booted(hello),
+        None => phases.mark("identity"),
+    }
     Ok((run_dir, guest))
 }
 

@@ -39,6 +39,13 @@ impl Phases {
         self.last = now;
     }
 
+    /// Says something that matters only to who asked for the phases.
+    pub fn note(&self, what: impl std::fmt::Display) {
+        if self.shown {
+            eprintln!("fireclaw: {what}");
+        }
+    }
+
     /// Prints the table on standard error.
     pub fn report(&self) {
         if !self.shown {

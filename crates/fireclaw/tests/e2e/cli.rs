@@ -25,6 +25,9 @@ fn the_reference_is_up_to_date() {
         "images add",
         "images rm",
         "images prune",
+        "snapshot",
+        "snapshot ls",
+        "snapshot rm",
         "completions",
         "man",
     ];

@@ -89,8 +89,10 @@ impl Home {
     pub fn new() -> Self {
         let shared = shared_home();
         let home = Self::empty();
-        for name in ["kernels", "images", "initramfs"] {
-            symlink(shared.join(name), home.path().join(name)).unwrap();
+        for name in ["kernels", "images", "initramfs", "snapshots"] {
+            if shared.join(name).exists() {
+                symlink(shared.join(name), home.path().join(name)).unwrap();
+            }
         }
         fs::copy(shared.join("manifest.json"), home.path().join("manifest.json")).unwrap();
         fs::create_dir(home.path().join("cache")).unwrap();

@@ -14,4 +14,5 @@ mod faults;
 mod harness;
 mod images;
 mod run;
+mod snapshots;
 mod streams;

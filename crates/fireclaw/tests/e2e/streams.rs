@@ -206,7 +206,7 @@ fn a_second_interrupt_does_not_wait() {
 #[test]
 fn an_interrupt_during_boot_leaves_nothing() {
     let home = Home::new();
-    let mut child = home.fireclaw(["run", "true"]).spawn().unwrap();
+    let mut child = home.fireclaw(["run", "--no-snapshot", "sleep 600"]).spawn().unwrap();
     let vmm = vmm_of(&child);
     signal(&child, Signal::INT);
     assert_eq!(wait(&mut child, patience()).code(), Some(130));

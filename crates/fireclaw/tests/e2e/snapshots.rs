@@ -1,0 +1,175 @@
+//! Runs start from a snapshot, and nobody can tell but by the clock.
+
+use std::collections::HashSet;
+use std::fs;
+use std::process::Stdio;
+
+use rustix::process::Signal;
+
+use crate::harness::{Home, alone, finish, finish_child, patience, signal, wait, wait_until};
+
+/// A home whose snapshots are its own.
+fn home() -> Home {
+    let home = Home::new();
+    let _ = fs::remove_file(home.path().join("snapshots"));
+    home
+}
+
+/// Whether the monitor under test offers snapshots, which Firecracker's
+/// backend does not yet.
+fn offered() -> bool {
+    std::env::var("FIRECLAW_VMM").as_deref() != Ok("firecracker")
+}
+
+#[track_caller]
+fn names(home: &Home) -> Vec<String> {
+    let done = finish(home.fireclaw(["snapshot", "ls", "--json"]), Vec::new(), patience()).exits(0);
+    let list: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    list.as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn it_is_made_on_first_use_and_used_from_then_on() {
+    if !offered() {
+        return;
+    }
+    let home = home();
+    let cold = home.run(["-v", "--no-snapshot", "true"]).exits(0);
+    assert!(cold.stderr().contains("fireclaw: kernel") && names(&home).is_empty());
+    home.run(["-v", "true"]).exits(0).says(&["fireclaw: identity"]);
+    let made = names(&home);
+    assert_eq!(made.len(), 1);
+    home.run(["-v", "true"]).exits(0).says(&["fireclaw: identity"]);
+    // Another size is another machine.
+    home.run(["-v", "--memory", "192", "true"]).exits(0);
+    assert_eq!(names(&home).len(), 2);
+
+    let list = finish(home.fireclaw(["snapshot", "ls"]), Vec::new(), patience()).exits(0);
+    assert!(list.stdout().contains(&made[0]) && list.stdout().contains("256 MiB"));
+    let remove =
+        |name: &str| finish(home.fireclaw(["snapshot", "rm", name]), Vec::new(), patience());
+    remove(&made[0]).exits(0);
+    remove(&made[0]).exits(1).says(&["no snapshot named", "there are:"]);
+    remove("../images").exits(1);
+    remove(&"x".repeat(300)).exits(1);
+    assert_eq!(names(&home).len(), 1);
+    home.is_clean();
+}
+
+/// From the very first call, in 32 clones, eight at a time.
+#[test]
+fn clones_have_nothing_random_in_common() {
+    let _alone = alone();
+    let home = Home::new();
+    let script = "head -c 8 /dev/urandom | od -An -tx1
+        cat /etc/machine-id /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid
+        python3 -c 'import os, random, uuid
+print(os.getrandom(8).hex()); print(random.random()); print(uuid.uuid4())'";
+    let mut seen = HashSet::new();
+    for _ in 0..4 {
+        let start = |_| {
+            let mut run = home.fireclaw(["run", script]);
+            run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        for child in (0..8).map(start).collect::<Vec<_>>() {
+            let stdout = finish_child(child, patience()).exits(0).stdout();
+            assert_eq!(stdout.lines().count(), 7, "{stdout}");
+            for line in stdout.lines() {
+                assert!(seen.insert(line.to_owned()), "twice: {line}");
+            }
+        }
+    }
+    assert_eq!(seen.len(), 32 * 7);
+    home.is_clean();
+}
+
+#[test]
+fn the_clock_goes_on_from_now() {
+    let home = home();
+    let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    home.run(["true"]).exits(0);
+    let before = clock().as_millis();
+    let stdout = home.run(["date +%s%3N; cut -d' ' -f1 /proc/uptime"]).exits(0).stdout();
+    let after = clock().as_millis();
+    let guest: u128 = stdout.lines().next().unwrap().parse().unwrap();
+    assert!((before..=after).contains(&guest), "{guest} is not in {before}..={after}");
+    let uptime: f64 = stdout.lines().nth(1).unwrap().parse().unwrap();
+    assert!(uptime > 0.0, "the monotonic clock goes on from the snapshot");
+}
+
+#[test]
+fn a_spoilt_one_is_made_anew() {
+    if !offered() {
+        return;
+    }
+    let home = home();
+    home.run(["true"]).exits(0);
+    let directory = home.path().join("snapshots").join(&names(&home)[0]);
+    for file in ["memory", "state", "meta.json"] {
+        let path = directory.join(file);
+        let whole = fs::metadata(&path).unwrap().len();
+        fs::File::options().write(true).open(&path).unwrap().set_len(whole / 2).unwrap();
+        let done = home.run(["-v", "echo fine"]).exits(0);
+        assert_eq!(done.stdout(), "fine\n");
+        // The description is as long as the numbers in it.
+        let now = fs::metadata(&path).unwrap().len();
+        assert!(now.abs_diff(whole) <= 8, "{file} was not made anew: {now} of {whole} bytes");
+        home.run(["-v", "true"]).exits(0).says(&["fireclaw: identity"]);
+    }
+    home.is_clean();
+}
+
+#[test]
+fn a_killed_maker_leaves_nothing_that_is_used() {
+    if !offered() {
+        return;
+    }
+    let home = home();
+    let snapshots = home.path().join("snapshots");
+    let half_done = || {
+        fs::read_dir(&snapshots).is_ok_and(|entries| {
+            entries.flatten().any(|entry| entry.path().join("memory").exists())
+        })
+    };
+    for _ in 0..2 {
+        let mut child = home.fireclaw(["run", "true"]).spawn().unwrap();
+        wait_until("the snapshot to be begun", half_done);
+        signal(&child, Signal::KILL);
+        wait(&mut child, patience());
+        assert!(names(&home).is_empty(), "half a snapshot is listed");
+    }
+    home.run(["true"]).exits(0);
+    assert_eq!(names(&home).len(), 1);
+    let left: Vec<_> = fs::read_dir(&snapshots)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".new"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    home.is_clean();
+}
+
+#[test]
+fn removing_it_does_not_disturb_who_runs_from_it() {
+    if !offered() {
+        return;
+    }
+    let home = home();
+    home.run(["true"]).exits(0);
+    let child = home
+        .fireclaw(["run", "read line; python3 -c 'print(6 * 7)'"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    crate::harness::vmm_of(&child);
+    // Once the directory of the run is there and the VMM runs, its memory is mapped.
+    let name = &names(&home)[0];
+    finish(home.fireclaw(["snapshot", "rm", name]), Vec::new(), patience()).exits(0);
+    let mut child = child;
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"go\n").unwrap();
+    let done = finish_child(child, patience()).exits(0);
+    assert_eq!(done.stdout(), "42\n");
+}
