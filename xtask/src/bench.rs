@@ -36,6 +36,10 @@ struct Figures {
     /// The median of cold/floor, pair by pair.
     ratio: f64,
     own_ms: Spread,
+    /// The same run from a snapshot.
+    snapshot_ms: Spread,
+    /// The median of snapshot/cold, pair by pair.
+    snapshot_ratio: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -75,6 +79,8 @@ pub fn run(args: &Args) -> Result<()> {
         "cold run, ms",
         "ratio (goal)",
         "own share, ms (goal)",
+        "from snapshot, ms",
+        "ratio to cold",
     ]);
     for figures in &all {
         table.add_row([
@@ -84,6 +90,8 @@ pub fn run(args: &Args) -> Result<()> {
             figures.cold_ms.text(),
             format!("{:.2} (≤ {COLD_GOAL})", figures.ratio),
             format!("{} (≤ {OWN_GOAL_MS})", figures.own_ms.text()),
+            figures.snapshot_ms.text(),
+            format!("{:.2}", figures.snapshot_ratio),
         ]);
     }
     println!("{table}");
@@ -110,12 +118,19 @@ async fn measure(home: &Home, kernel: &str, runs: usize) -> Result<Figures> {
     let backend = prober.choose(Choice::Auto).await?.backend;
     let floor_spec = MachineSpec { initramfs: floor_init, ..spec.clone() };
     let (mut floors, mut colds, mut owns, mut ratios) = (vec![], vec![], vec![], vec![]);
+    let (mut snapshots, mut snapshot_ratios) = (vec![], vec![]);
     // One of each is not counted: it fills the page cache.
     for n in 0..=runs {
         let floor = milliseconds(floor_once(backend.as_ref(), &floor_spec, &run).await?);
-        let (cold, own) = cold_once(kernel)?;
+        let (cold, own) = run_once(&["--no-snapshot", "--kernel", kernel])?;
+        let (snapshot, _) = run_once(&["--kernel", kernel])?;
         if n > 0 {
-            eprintln!("{kernel} {n}/{runs}: floor {floor:.0} ms, cold run {cold:.0} ms");
+            eprintln!(
+                "{kernel} {n}/{runs}: floor {floor:.0} ms, cold {cold:.0} ms, \
+                 from snapshot {snapshot:.0} ms"
+            );
+            snapshots.push(snapshot);
+            snapshot_ratios.push(snapshot / cold);
             ratios.push(cold / floor);
             floors.push(floor);
             colds.push(cold);
@@ -130,6 +145,8 @@ async fn measure(home: &Home, kernel: &str, runs: usize) -> Result<Figures> {
         cold_ms: Spread::of(colds),
         ratio: Spread::of(ratios).median,
         own_ms: Spread::of(owns),
+        snapshot_ms: Spread::of(snapshots),
+        snapshot_ratio: Spread::of(snapshot_ratios).median,
     })
 }
 
@@ -149,10 +166,12 @@ async fn floor_once(backend: &dyn Backend, spec: &MachineSpec, run: &Path) -> Re
 }
 
 /// `fireclaw run true` from outside, and what it says of its own share.
-fn cold_once(kernel: &str) -> Result<(f64, f64)> {
+fn run_once(options: &[&str]) -> Result<(f64, f64)> {
     let start = Instant::now();
     let output = Command::new(crate::root().join("target/release/fireclaw"))
-        .args(["run", "-qnv", "--no-snapshot", "--kernel", kernel, "true"])
+        .args(["run", "-qnv"])
+        .args(options)
+        .arg("true")
         .output()
         .context("target/release/fireclaw; `make build` first")?;
     let time = milliseconds(start.elapsed());

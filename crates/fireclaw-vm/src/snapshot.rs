@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -307,8 +308,17 @@ impl Drop for Fresh {
 
 /// Renames `fresh` to `place`; what was there takes its old name.
 fn put_in_place(fresh: &Path, place: &Path) -> Result<()> {
-    let flags = if place.exists() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-    renameat_with(CWD, fresh, CWD, place, flags).map_err(|e| Error::file("create", place)(e.into()))
+    let failed = |e: io::Error| Error::file("create", place)(e);
+    if place.exists() {
+        match renameat_with(CWD, fresh, CWD, place, RenameFlags::EXCHANGE) {
+            Ok(()) => return Ok(()),
+            // Not every file system can exchange: then the old one goes first,
+            // and a kill in between leaves none, which the next run makes.
+            Err(Errno::INVAL | Errno::NOSYS) => remove(place)?,
+            Err(e) => return Err(failed(e.into())),
+        }
+    }
+    fs::rename(fresh, place).map_err(failed)
 }
 
 fn remove(directory: &Path) -> Result<()> {
