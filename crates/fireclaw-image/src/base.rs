@@ -4,8 +4,7 @@ use std::path::Path;
 
 use crate::debian::{self, Request};
 use crate::kernel::DebianKernel;
-use crate::setup::Progress;
-use crate::{Error, Home, Image, Kernel, Result, ext4, files};
+use crate::{Error, Home, Image, Kernel, Progress, Result, ext4, files, initramfs};
 
 /// The kernel package for virtual machines, without drivers for hardware.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
@@ -60,9 +59,11 @@ pub fn kernel(
         })
     })?;
     let directory = Path::new("kernels").join(&found.release);
+    let modules = initramfs::modules_archive(&found.modules)
+        .map_err(Error::file("pack", home.root().join(&directory)))?;
     Ok(Kernel {
         image: files::write(home, &directory.join("vmlinux"), &found.image)?,
-        modules: Some(files::write(home, &directory.join("modules.cpio"), &found.modules)?),
+        modules: Some(files::write(home, &directory.join("modules.cpio"), &modules)?),
         release: found.release,
         origin: format!("Debian {} {KERNEL_PACKAGE}", debian::SUITE),
     })

@@ -13,8 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::setup::Progress;
-use crate::{Error, Home, Result};
+use crate::{Error, Home, Progress, Result};
 
 const MMDEBSTRAP: &str = "mmdebstrap";
 

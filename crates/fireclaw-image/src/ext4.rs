@@ -11,7 +11,7 @@ use arcbox_ext4::error::FormatError;
 use arcbox_ext4::{FileTimestamps, FormatOptions, Formatter};
 use tar::EntryType;
 
-use crate::{Error, Result, kernel, setup};
+use crate::{Error, Result, kernel, space};
 
 /// The size that the image starts with: one whole block group, because the
 /// formatter counts in groups. It grows as needed and is sparse.
@@ -108,7 +108,7 @@ fn times(seconds: u32) -> FileTimestamps {
 
 fn write_error(error: FormatError, image: &Path, origin: &str) -> Error {
     match &error {
-        FormatError::Io(e) if e.kind() == ErrorKind::StorageFull => setup::space_error(image),
+        FormatError::Io(e) if e.kind() == ErrorKind::StorageFull => space::error(image),
         _ => None,
     }
     .unwrap_or_else(|| Error::BadArchive { origin: origin.to_owned(), problem: error.to_string() })

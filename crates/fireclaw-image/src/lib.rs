@@ -14,14 +14,17 @@ mod home;
 mod initramfs;
 pub mod kernel;
 mod manifest;
+mod progress;
 mod setup;
+mod space;
 
 pub use debian::cancel;
 pub use error::{Error, Result};
 pub use home::Home;
 pub use initramfs::{FLOOR_PROGRAM, GUEST_PROGRAM, build_floor_initramfs};
 pub use manifest::{Artifact, Image, Kernel, Manifest};
+pub use progress::Progress;
 pub use setup::{
-    Bootable, Options, Progress, Pruned, add_image, add_minimal_kernel, prune, remove_image,
-    resolve, setup, write_image,
+    Bootable, Options, Pruned, add_image, add_minimal_kernel, prune, remove_image, resolve, setup,
+    write_image,
 };

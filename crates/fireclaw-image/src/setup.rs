@@ -4,21 +4,9 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use crate::manifest::{Artifact, Image, Kernel, Manifest};
-use crate::{Error, GUEST_PROGRAM, Home, Result, base, ext4, files, initramfs, kernel};
-
-/// The free space that set-up asks for before it starts, in MiB: the packages,
-/// their unpacked tree, and the finished image.
-const NEEDED_MIB: u64 = 1500;
-
-/// Hears how a long operation goes.
-pub trait Progress: Sync {
-    /// A step begins: number, count, and what it does.
-    fn step(&self, number: usize, of: usize, what: &str);
-    /// What the current step is at.
-    fn detail(&self, what: &str);
-    /// The current step ended well, or had been done before.
-    fn done(&self, result: &str);
-}
+use crate::{
+    Error, GUEST_PROGRAM, Home, Progress, Result, base, ext4, files, initramfs, kernel, space,
+};
 
 /// What set-up is asked for besides the usual.
 #[derive(Debug, Default)]
@@ -76,7 +64,7 @@ pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<
         });
         let has_own = manifest.kernels.contains_key(Manifest::OWN_KERNEL);
         if options.force || !(whole || has_own) {
-            require_space(home)?;
+            space::require(home.root())?;
             let fresh = base::kernel(home, options.mirror, options.modules, progress)?;
             manifest.kernels.insert(Manifest::DEBIAN_KERNEL.into(), fresh);
             manifest.write(home)?;
@@ -87,7 +75,7 @@ pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<
     progress.step(2, 3, "base image");
     let whole = manifest.images.get(Manifest::BASE_IMAGE).is_some_and(|i| intact(home, &i.rootfs));
     if options.force || !whole {
-        require_space(home)?;
+        space::require(home.root())?;
         let image = base::image(home, options.mirror, progress)?;
         manifest.images.insert(Manifest::BASE_IMAGE.into(), image);
         manifest.write(home)?;
@@ -358,27 +346,6 @@ fn intact(home: &Home, artifact: &Artifact) -> bool {
 
 fn file_kib(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |m| m.len() / 1024)
-}
-
-fn require_space(home: &Home) -> Result<()> {
-    match free_mib(home.root()) {
-        Some(free_mib) if free_mib < NEEDED_MIB => {
-            Err(Error::NoSpace { path: home.root().to_owned(), needed_mib: NEEDED_MIB, free_mib })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The error for a file that could not grow.
-pub(crate) fn space_error(path: &Path) -> Option<Error> {
-    let directory = path.parent()?;
-    let free_mib = free_mib(directory)?;
-    Some(Error::NoSpace { path: directory.to_owned(), needed_mib: NEEDED_MIB, free_mib })
-}
-
-fn free_mib(directory: &Path) -> Option<u64> {
-    let stat = rustix::fs::statvfs(directory).ok()?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize) >> 20)
 }
 
 #[cfg(test)]

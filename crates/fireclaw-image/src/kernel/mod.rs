@@ -12,8 +12,6 @@ pub use vmlinux::{Format, Problem};
 pub(crate) use decompress::plain;
 pub(crate) use modules::Module;
 
-use crate::initramfs;
-
 /// The modules that a guest needs on a kernel that has them as modules, with
 /// the group that tells the guest's init when to load them.
 const NEEDED: &[(&str, &str)] = &[
@@ -32,8 +30,8 @@ pub(crate) struct DebianKernel {
     pub release: String,
     /// The kernel as a VMM boots it.
     pub image: Vec<u8>,
-    /// The needed modules as a cpio archive.
-    pub modules: Vec<u8>,
+    /// The needed modules in the order in which they load.
+    pub modules: Vec<Module>,
 }
 
 impl DebianKernel {
@@ -59,8 +57,7 @@ impl DebianKernel {
         let image = bootable(packed).map_err(|e| e.to_string())?;
         let needed: Vec<_> =
             NEEDED.iter().copied().chain(extra.iter().map(|name| (*name, "all"))).collect();
-        let chosen = found.choose(&needed)?;
-        let modules = initramfs::modules_archive(&chosen).map_err(|e| e.to_string())?;
+        let modules = found.choose(&needed)?;
         Ok(Self { release, image, modules })
     }
 }

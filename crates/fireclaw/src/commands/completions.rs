@@ -1,9 +1,7 @@
 //! `fireclaw completions`: what a shell needs to complete our command line.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::args::Cli;
 use crate::error::Result;
 
 /// Print a completion script for a shell
@@ -19,9 +17,9 @@ pub struct Args {
 }
 
 /// Prints the script.
-pub fn execute(args: &Args) -> Result<u8> {
+pub fn execute(args: &Args, mut cli: clap::Command) -> Result<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "fireclaw", &mut script);
+    clap_complete::generate(args.shell, &mut cli, "fireclaw", &mut script);
     super::print(String::from_utf8_lossy(&script).trim_end())?;
     Ok(0)
 }

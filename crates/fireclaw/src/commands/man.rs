@@ -2,9 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
-
-use crate::args::Cli;
 use crate::error::{CliError, Result};
 
 /// Write the manual pages
@@ -20,19 +17,17 @@ pub struct Args {
 }
 
 /// Writes the pages.
-pub fn execute(args: &Args) -> Result<u8> {
+pub fn execute(args: &Args, cli: clap::Command) -> Result<u8> {
     let failed = |path: &Path, e| CliError::file("write", path, &e);
     match &args.dir {
         Some(dir) => {
             std::fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
-            clap_mangen::generate_to(Cli::command(), dir).map_err(|e| failed(dir, e))?;
+            clap_mangen::generate_to(cli, dir).map_err(|e| failed(dir, e))?;
         }
         None => {
             let mut page = Vec::new();
             let stdout = Path::new("standard output");
-            clap_mangen::Man::new(Cli::command())
-                .render(&mut page)
-                .map_err(|e| failed(stdout, e))?;
+            clap_mangen::Man::new(cli).render(&mut page).map_err(|e| failed(stdout, e))?;
             super::print(String::from_utf8_lossy(&page).trim_end())?;
         }
     }

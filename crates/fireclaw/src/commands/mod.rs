@@ -11,6 +11,7 @@ pub mod snapshot;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
+use clap::CommandFactory;
 use fireclaw_image::Home;
 
 use crate::args::{Cli, Command};
@@ -32,8 +33,8 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Command::Doctor(args) => doctor::execute(&args),
         Command::Images(args) => images::execute(args),
         Command::Snapshot(args) => snapshot::execute(&args),
-        Command::Completions(args) => completions::execute(&args),
-        Command::Man(args) => man::execute(&args),
+        Command::Completions(args) => completions::execute(&args, Cli::command()),
+        Command::Man(args) => man::execute(&args, Cli::command()),
     }
 }
 
