@@ -197,6 +197,11 @@ mod tests {
             .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
+        // Its command line shows only once its exec is through.
+        let line = format!("/proc/{}/cmdline", orphan.id());
+        while !fs::read_to_string(&line).unwrap().contains(dead) {
+            std::thread::yield_now();
+        }
         // Not ours: never touched.
         fs::write(run.join("notes.lock"), "").unwrap();
 

@@ -260,8 +260,17 @@ impl Store {
     }
 
     /// Removes a snapshot; clones that run from it keep what they mapped.
+    ///
+    /// It is renamed first: a clone that is just starting then finds nothing
+    /// under the old name, instead of half a snapshot or a place to make files.
     pub fn remove(&self, name: &str) -> Result<()> {
-        remove(&self.root.join(name))
+        let directory = self.root.join(name);
+        let gone = self.root.join(format!(".{name}.{}.gone", std::process::id()));
+        match fs::rename(&directory, &gone) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(Error::file("remove", directory)(e)),
+            Ok(()) => remove(&gone),
+        }
     }
 
     /// Automatic snapshots that this key makes useless.
@@ -272,8 +281,11 @@ impl Store {
             let meta = fs::read(entry.path().join(META_FILE)).unwrap_or_default();
             let old = serde_json::from_slice::<Meta>(&meta);
             if is_automatic && old.is_ok_and(|old| key.replaces(&old.key)) {
+                let _ = self.remove(&name.to_string_lossy());
+            }
+            // What a remover left that was killed.
+            if name.to_str().is_some_and(|name| name.ends_with(".gone")) {
                 let _ = remove(&entry.path());
-                let _ = fs::remove_file(entry.path().with_extension("lock"));
             }
         }
     }
@@ -314,7 +326,11 @@ fn put_in_place(fresh: &Path, place: &Path) -> Result<()> {
             Ok(()) => return Ok(()),
             // Not every file system can exchange: then the old one goes first,
             // and a kill in between leaves none, which the next run makes.
-            Err(Errno::INVAL | Errno::NOSYS) => remove(place)?,
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                let gone = place.with_extension("gone");
+                fs::rename(place, &gone).map_err(failed)?;
+                remove(&gone)?;
+            }
             Err(e) => return Err(failed(e.into())),
         }
     }

@@ -103,6 +103,10 @@ fn doctor_sweeps_and_says_so() {
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
+    // Its command line shows only once its exec is through.
+    wait_until("the orphan to be there", || {
+        !crate::harness::processes_mentioning("fireclaw-00000000deadbeef").is_empty()
+    });
     let done = finish(home.fireclaw(["doctor", "--json"]), Vec::new(), patience()).exits(0);
     assert!(done.stdout().contains("cleared away 1 machine"), "{}", done.stdout());
     assert!(!wait(&mut orphan, patience()).success());

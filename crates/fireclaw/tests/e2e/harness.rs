@@ -16,10 +16,15 @@ pub fn binary() -> PathBuf {
         .map_or_else(|| env!("CARGO_BIN_EXE_fireclaw").into(), PathBuf::from)
 }
 
-/// No single command of a test may take longer; nested virtualization is slow.
-pub fn patience() -> Duration {
+/// How many times slower than usual this machine is: nested virtualization.
+pub fn slowdown() -> u32 {
     let factor = std::env::var("FIRECLAW_TEST_SLOWDOWN").ok().and_then(|f| f.parse().ok());
-    Duration::from_secs(180) * factor.unwrap_or(1)
+    factor.unwrap_or(1).max(1)
+}
+
+/// No single command of a test may take longer.
+pub fn patience() -> Duration {
+    Duration::from_secs(180) * slowdown()
 }
 
 /// The home that is set up once for all tests: `FIRECLAW_HOME` if set.

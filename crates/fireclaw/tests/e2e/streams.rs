@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Home, alone, finish, finish_child, patience, resident_kib, signal, vmm_of, wait,
+    Home, alone, finish, finish_child, patience, resident_kib, signal, slowdown, vmm_of, wait,
 };
 
 #[test]
@@ -62,8 +62,9 @@ fn no_stdin_leaves_ours_alone() {
 fn a_gibibyte_of_output_arrives() {
     let _alone = alone();
     let home = Home::new();
+    let size = (1u64 << 30) / u64::from(slowdown()).pow(2);
     let mut child = home
-        .fireclaw(["run", "-t", "170", "head -c 1G /dev/zero"])
+        .fireclaw(["run", "-t", "170", &format!("head -c {size} /dev/zero")])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -77,7 +78,7 @@ fn a_gibibyte_of_output_arrives() {
         highest = highest.max(resident_kib(pid));
     }
     assert!(wait(&mut child, patience()).success());
-    assert_eq!(total, 1 << 30);
+    assert_eq!(total, size);
     assert!(highest < 64 * 1024, "fireclaw grew to {highest} KiB");
 }
 
