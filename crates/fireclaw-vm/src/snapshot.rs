@@ -35,6 +35,8 @@ const AUTOMATIC: &str = "auto-";
 /// restored from one would be what a cold boot for the other gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
+    /// Our own version: the machine line and the kernel's parameters are ours.
+    fireclaw: String,
     vmm: VmmKind,
     vmm_version: String,
     /// The processor's name and abilities: a guest has adapted to them.
@@ -79,6 +81,7 @@ impl Key {
     pub fn new(backend: &dyn Backend, spec: &MachineSpec) -> Result<Self> {
         let disks = spec.disks.iter().map(|disk| Stamp::of(&disk.path)).collect::<Result<_>>()?;
         Ok(Self {
+            fireclaw: env!("CARGO_PKG_VERSION").to_owned(),
             vmm: backend.kind(),
             vmm_version: backend.version().to_owned(),
             processor: processor(),
@@ -365,6 +368,7 @@ mod tests {
         fs::write(&file, "kernel").unwrap();
         let stamp = Stamp::of(&file).unwrap();
         Key {
+            fireclaw: "0.1.0".into(),
             vmm: VmmKind::QemuTcg,
             vmm_version: "7.2".into(),
             processor: processor(),
