@@ -13,8 +13,9 @@ SHELL := /bin/bash
 #   busybox-static    a root file system without anything of ours, for a test
 #   uidmap            mmdebstrap without root
 #   util-linux        unshare, for tests in namespaces
+#   strace            kills a command at each of its steps, for a test
 #   g++               the fuzzer's runtime
-PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linux g++
+PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linux strace g++
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 CARGO ?= cargo
 

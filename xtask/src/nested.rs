@@ -16,7 +16,7 @@ use fireclaw_image::{Home, Manifest, Options};
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
 use fireclaw_vm::probe::{Cache, Prober};
 use fireclaw_vm::qemu::Accelerator;
-use fireclaw_vm::{Backend, Disk, Guest, Launch, MachineSpec, Memory, RunDir};
+use fireclaw_vm::{Backend, Disk, Launch, MachineSpec, Memory, RunDir, Waiting};
 
 /// The exit status that says "there is no Firecracker here to test with".
 const NO_FIRECRACKER: u8 = 77;
@@ -180,7 +180,8 @@ async fn in_machine(home: &Home, spec: &MachineSpec, script: &str) -> Result<u8>
     let run_dir = RunDir::create(&run)?;
     println!("booting the outer machine");
     let machine = qemu.launch(Launch { spec, run_dir: &run_dir, memory: Memory::Fresh }).await?;
-    let mut guest = Guest::greet(machine, "nested", Duration::from_secs(180)).await?;
+    let waiting = Waiting::meet(machine, Duration::from_secs(180)).await?;
+    let mut guest = waiting.settle("nested").await?;
     let argv = ["/bin/bash", "-c", script].map(|word| word.as_bytes().to_vec().into());
     let mut exec =
         guest.commands().exec(ExecRequest { argv: argv.into(), ..ExecRequest::default() }).await?;

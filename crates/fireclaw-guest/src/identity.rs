@@ -2,22 +2,67 @@
 
 use std::fs;
 use std::fs::OpenOptions;
+use std::path::Path;
 
-use fireclaw_protocol::hello::Identity;
-use rustix::time::{ClockId, Timespec, clock_settime};
+use fireclaw_protocol::hello::{Identity, Prepared, Settle};
+use fireclaw_protocol::message::ExecRequest;
+use rustix::mount::mount_bind;
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-/// Applies all of it or says what failed. No command runs before this.
-pub fn apply(identity: &Identity) -> Result<(), String> {
-    set_clock(identity.wall_clock_ns)?;
-    add_entropy(&identity.entropy)?;
-    rustix::system::sethostname(identity.hostname.as_bytes())
-        .map_err(|e| format!("cannot set the host name: {e}"))?;
-    write_names(identity);
-    Ok(())
+use crate::exec::{self, Reaper};
+
+/// What the kernel tells of its boot, the same in every clone of a snapshot
+/// once anybody has read it.
+const KERNEL_BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The file that is seen in its place.
+const BOOT_ID: &str = "/run/fireclaw-boot-id";
+
+/// Covers the kernel's boot id, which cannot be set, with a file that can.
+pub fn cover_boot_id() {
+    if let Ok(uuid) = fs::read("/proc/sys/kernel/random/uuid")
+        && fs::write(BOOT_ID, uuid).is_ok()
+    {
+        let _ = mount_bind(BOOT_ID, KERNEL_BOOT_ID);
+    }
 }
 
+/// This guest, whoever it is told to be.
+pub struct Guest {
+    /// Tells how a preparing command ended.
+    pub reaper: Reaper,
+}
+
+impl Settle for Guest {
+    fn take_on(&mut self, identity: &Identity) -> Result<(), String> {
+        add_entropy(&identity.entropy)?;
+        rustix::system::sethostname(identity.hostname.as_bytes())
+            .map_err(|e| format!("cannot set the host name: {e}"))?;
+        write_names(identity);
+        // Last: all the above takes time.
+        set_clock(identity.wall_clock_ns)
+    }
+
+    async fn prepare(&mut self, command: ExecRequest) -> Prepared {
+        exec::prepare(command, &self.reaper).await
+    }
+
+    fn clock(&self) -> u64 {
+        let now = clock_gettime(ClockId::Realtime);
+        now.tv_sec.unsigned_abs() * SECOND + now.tv_nsec.unsigned_abs()
+    }
+
+    fn step_clock(&mut self, nanoseconds: u64) {
+        if let Err(e) = set_clock(self.clock().saturating_add(nanoseconds)) {
+            crate::say!("{e}");
+        }
+    }
+}
+
+/// Nanoseconds in a second.
+const SECOND: u64 = 1_000_000_000;
+
 fn set_clock(nanoseconds: u64) -> Result<(), String> {
-    const SECOND: u64 = 1_000_000_000;
     let time = Timespec {
         tv_sec: i64::try_from(nanoseconds / SECOND).map_err(|e| e.to_string())?,
         tv_nsec: i64::try_from(nanoseconds % SECOND).map_err(|e| e.to_string())?,
@@ -67,6 +112,11 @@ fn add_entropy(bytes: &[u8]) -> Result<(), String> {
 fn write_names(identity: &Identity) {
     let hex: String = identity.machine_id.iter().map(|byte| format!("{byte:02x}")).collect();
     let _ = fs::write("/etc/machine-id", format!("{hex}\n"));
+    if Path::new(BOOT_ID).exists()
+        && let Ok(uuid) = fs::read("/proc/sys/kernel/random/uuid")
+    {
+        let _ = fs::write(BOOT_ID, uuid);
+    }
     let _ = fs::write("/etc/hostname", format!("{}\n", identity.hostname));
     let _ = fs::write(
         "/etc/hosts",

@@ -4,13 +4,11 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use fireclaw_protocol::hello::{GuestHello, greet_host};
-use fireclaw_protocol::message::Open;
-use fireclaw_protocol::session::{self, Channel};
-use fireclaw_protocol::{Error, GENERATION, frame};
+use fireclaw_protocol::{Error, GENERATION, session};
 
 use crate::boot::Booted;
 use crate::exec::{Execs, Reaper};
-use crate::identity;
+use crate::identity::Guest;
 
 /// How long to wait before the stream is opened again after it broke.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -22,22 +20,21 @@ pub async fn serve(booted: &Booted) -> Result<Infallible, String> {
 
 async fn sessions(booted: &Booted) -> Result<Infallible, String> {
     let reaper = Reaper::start()?;
+    let mut guest = Guest { reaper: reaper.clone() };
     let hello = GuestHello {
         generation: GENERATION,
         version: env!("CARGO_PKG_VERSION").into(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         kernel_us: microseconds(booted.kernel),
         init_us: microseconds(booted.init),
+        prepared: None,
     };
     loop {
         let mut stream = booted.transport.open().await?;
-        match greet_host(&mut stream, &hello, identity::apply).await {
-            Ok(_) => {
+        match greet_host(&mut stream, &hello, &mut guest).await {
+            Ok(()) => {
                 let execs = Execs::new(reaper.clone());
-                let accept = |channel| {
-                    tokio::task::spawn_local(channel_opened(channel, execs.clone()));
-                };
-                if let Err(e) = session::serve(stream, accept).await {
+                if let Err(e) = session::serve(stream, |channel| execs.accept(channel)).await {
                     crate::say!("the session ended: {e}");
                 }
             }
@@ -51,15 +48,4 @@ async fn sessions(booted: &Booted) -> Result<Infallible, String> {
 
 fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-async fn channel_opened(mut channel: Channel, execs: Execs) {
-    match frame::read(&mut channel, frame::MAX_FROM_HOST).await {
-        Ok(Some(Open::Exec(request))) => execs.run(request, channel).await,
-        Ok(Some(Open::Stdin { exec })) => execs.attach_stdin(exec, channel),
-        Ok(Some(Open::Stdout { exec })) => execs.attach_stdout(exec, channel),
-        Ok(Some(Open::Stderr { exec })) => execs.attach_stderr(exec, channel),
-        Ok(None) => {}
-        Err(e) => crate::say!("a channel was opened wrongly: {e}"),
-    }
 }

@@ -22,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "passwd",
     "procps",
     "python3",
+    "uuid-runtime",
 ];
 
 const OPTIONS: &[&str] = &[

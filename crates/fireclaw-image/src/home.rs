@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 /// initramfs/      one for each kernel and guest program
 /// cache/          answers about this host; may be deleted
 /// snapshots/      machines that wait for their first command; may be deleted
+/// pool/           sockets of pools of waiting machines
 /// run/            one directory for each running machine
 /// ```
 #[derive(Debug, Clone)]
@@ -48,6 +49,11 @@ impl Home {
     /// Snapshots of machines that wait for their first command.
     pub fn snapshots(&self) -> PathBuf {
         self.root.join("snapshots")
+    }
+
+    /// Sockets of pools of waiting machines.
+    pub fn pool(&self) -> PathBuf {
+        self.root.join("pool")
     }
 
     /// Answers about this host.

@@ -1,11 +1,22 @@
 //! The handshake that begins a session, on the bare stream.
 //!
-//! Each hello is eight bytes of [`MAGIC`] and one [`crate::frame`].
+//! ```text
+//! guest                          host
+//! GuestHello            ──▶                    up, waiting
+//!                       ◀──  HostHello         who you are; perhaps a command to prepare with
+//!   … which is run, and then it says GuestHello again and waits anew
+//! Ready                 ──▶                    taken on
+//!                       ◀──  Settled           the clock's last correction; commands may come
+//! ```
+//!
+//! Each is eight bytes of [`MAGIC`] and one [`crate::frame`]. A guest that
+//! waits has nothing under way in either direction: the moment for a snapshot.
 
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::message::{ExecRequest, ExitStatus};
 use crate::{Error, GENERATION, OLDEST_GUEST, Result, frame};
 
 /// What every hello starts with, so that a stream in disorder is seen at once.
@@ -13,6 +24,9 @@ pub const MAGIC: [u8; 8] = *b"FIRECLAW";
 
 /// The longest text in a hello, in bytes.
 const MAX_TEXT: usize = 256;
+
+/// How much of what a preparing command wrote is told, in bytes.
+pub const MAX_PREPARED_OUTPUT: usize = 4096;
 
 /// The guest says that it is up: the first bytes of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -32,6 +46,21 @@ pub struct GuestHello {
     /// Microseconds from there to this hello: modules and mounts.
     #[n(4)]
     pub init_us: u64,
+    /// How the command ended that [`HostHello::prepare`] asked for.
+    #[n(5)]
+    pub prepared: Option<Prepared>,
+}
+
+/// What became of a command that prepared the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Prepared {
+    /// How it ended; absent if it could not be started.
+    #[n(0)]
+    pub status: Option<ExitStatus>,
+    /// The last of its output, or why it could not be started: at most
+    /// [`MAX_PREPARED_OUTPUT`] bytes. Untrusted.
+    #[n(1)]
+    pub output: ByteVec,
 }
 
 /// The host's answer: who this guest is from now on.
@@ -43,6 +72,10 @@ pub struct HostHello {
     /// What the guest must take on before it confirms.
     #[n(1)]
     pub identity: Identity,
+    /// A command to run first, whose traces in memory and on disk are wanted:
+    /// the guest then waits anew and gets another identity.
+    #[n(2)]
+    pub prepare: Option<ExecRequest>,
 }
 
 /// What makes one guest different from all others, renewed with every session.
@@ -68,6 +101,21 @@ pub struct Ready {
     /// What could not be set, if anything. Untrusted text.
     #[n(0)]
     pub problem: Option<String>,
+    /// The guest's wall clock as it says this: nanoseconds since the epoch.
+    #[n(1)]
+    pub wall_clock_ns: u64,
+}
+
+/// The host's last word before commands may come.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Settled {
+    /// By how many nanoseconds the guest's wall clock goes forward.
+    ///
+    /// Between the host's clock in [`Identity`] and the guest's setting of it
+    /// lies all the work of taking on an identity, which under emulation takes
+    /// tens of milliseconds the first time.
+    #[n(0)]
+    pub clock_step_ns: u64,
 }
 
 /// Writes a hello with its magic.
@@ -99,24 +147,22 @@ where
 
 /// The host's half of the handshake, up to the point where commands may start.
 ///
-/// `identity` is called only after the guest has spoken, so that the clock it
-/// carries is fresh.
+/// `clock` is the wall clock in nanoseconds since the epoch; `identity` is
+/// called only after the guest has spoken.
 pub async fn greet_guest<S>(
     stream: &mut S,
     identity: impl FnOnce() -> Identity,
+    clock: impl Fn() -> u64,
 ) -> Result<GuestHello>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let hello = meet_guest(stream).await?;
-    settle_guest(stream, identity()).await?;
+    settle_guest(stream, identity(), clock).await?;
     Ok(hello)
 }
 
 /// The first part of [`greet_guest`]: waits for the guest's hello.
-///
-/// Between the two parts the guest waits and nothing is under way in either
-/// direction: the moment for a snapshot.
 pub async fn meet_guest<S>(stream: &mut S) -> Result<GuestHello>
 where
     S: AsyncRead + Unpin,
@@ -125,46 +171,93 @@ where
     if !(OLDEST_GUEST..=GENERATION).contains(&hello.generation) {
         return Err(Error::Generation { theirs: hello.generation });
     }
-    if hello.version.len() > MAX_TEXT || hello.kernel.len() > MAX_TEXT {
+    let overlong = |prepared: &Prepared| prepared.output.len() > MAX_PREPARED_OUTPUT;
+    if hello.version.len() > MAX_TEXT
+        || hello.kernel.len() > MAX_TEXT
+        || hello.prepared.as_ref().is_some_and(overlong)
+    {
         return Err(Error::violation("an overlong text in the guest's hello"));
     }
     Ok(hello)
 }
 
-/// The second part of [`greet_guest`], also for a guest that said hello before
-/// a snapshot was taken of it.
-pub async fn settle_guest<S>(stream: &mut S, identity: Identity) -> Result<()>
+/// Between the parts of [`greet_guest`], any number of times: has a waiting
+/// guest run a command under a passing identity, after which it waits again.
+pub async fn prepare_guest<S>(
+    stream: &mut S,
+    identity: Identity,
+    command: ExecRequest,
+) -> Result<Prepared>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    write(stream, &HostHello { generation: GENERATION, identity }).await?;
-    let ready: Ready = read(stream, frame::MAX_FROM_GUEST).await?;
-    match ready.problem {
-        None => Ok(()),
-        Some(problem) => Err(Error::Violation(format!(
-            "the guest could not take on its identity: {}",
-            problem.chars().take(MAX_TEXT).collect::<String>().escape_debug()
-        ))),
-    }
+    let hello = HostHello { generation: GENERATION, identity, prepare: Some(command) };
+    write(stream, &hello).await?;
+    let hello = meet_guest(stream).await?;
+    hello.prepared.ok_or_else(|| Error::violation("the guest does not say how it prepared"))
 }
 
-/// The guest's half of the handshake: `apply` sets clock, randomness and names.
+/// The second part of [`greet_guest`], also for a guest that said hello before
+/// a snapshot was taken of it.
+pub async fn settle_guest<S>(
+    stream: &mut S,
+    identity: Identity,
+    clock: impl Fn() -> u64,
+) -> Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    write(stream, &HostHello { generation: GENERATION, identity, prepare: None }).await?;
+    let ready: Ready = read(stream, frame::MAX_FROM_GUEST).await?;
+    if let Some(problem) = ready.problem {
+        return Err(Error::Violation(format!(
+            "the guest could not take on its identity: {}",
+            problem.chars().take(MAX_TEXT).collect::<String>().escape_debug()
+        )));
+    }
+    // Never back: a clock that is ahead stays so.
+    let clock_step_ns = clock().saturating_sub(ready.wall_clock_ns);
+    write(stream, &Settled { clock_step_ns }).await
+}
+
+/// What a guest does during the handshake.
+pub trait Settle {
+    /// Sets clock, randomness and names, or says what could not be set.
+    fn take_on(&mut self, identity: &Identity) -> std::result::Result<(), String>;
+    /// Runs a command to its end.
+    fn prepare(&mut self, command: ExecRequest) -> impl Future<Output = Prepared>;
+    /// The wall clock: nanoseconds since the epoch.
+    fn clock(&self) -> u64;
+    /// Sets the wall clock forward by so many nanoseconds.
+    fn step_clock(&mut self, nanoseconds: u64);
+}
+
+/// The guest's half of the handshake.
 pub async fn greet_host<S>(
     stream: &mut S,
     hello: &GuestHello,
-    apply: impl FnOnce(&Identity) -> std::result::Result<(), String>,
-) -> Result<HostHello>
+    guest: &mut impl Settle,
+) -> Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    write(stream, hello).await?;
-    let host: HostHello = read(stream, frame::MAX_FROM_HOST).await?;
-    let problem = apply(&host.identity).err();
-    let failed = problem.clone();
-    write(stream, &Ready { problem }).await?;
-    match failed {
-        None => Ok(host),
-        Some(problem) => Err(Error::Violation(problem)),
+    let mut hello = hello.clone();
+    loop {
+        write(stream, &hello).await?;
+        let host: HostHello = read(stream, frame::MAX_FROM_HOST).await?;
+        let taken_on = guest.take_on(&host.identity);
+        if let (Some(command), Ok(())) = (host.prepare, &taken_on) {
+            hello.prepared = Some(guest.prepare(command).await);
+            continue;
+        }
+        let problem = taken_on.err();
+        write(stream, &Ready { problem: problem.clone(), wall_clock_ns: guest.clock() }).await?;
+        if let Some(problem) = problem {
+            return Err(Error::Violation(problem));
+        }
+        let settled: Settled = read(stream, frame::MAX_FROM_HOST).await?;
+        guest.step_clock(settled.clock_step_ns);
+        return Ok(());
     }
 }
 
@@ -179,33 +272,83 @@ mod tests {
             kernel: "6.1.0".into(),
             kernel_us: 1,
             init_us: 2,
+            prepared: None,
         }
     }
 
-    fn identity() -> Identity {
+    fn identity(wall_clock_ns: u64) -> Identity {
         Identity {
-            wall_clock_ns: 1,
+            wall_clock_ns,
             entropy: vec![0; 32].into(),
             hostname: "h".into(),
             machine_id: [0; 16].into(),
         }
     }
 
+    /// A guest that takes 5 ns to take on an identity.
+    #[derive(Default)]
+    struct Slow {
+        clock: u64,
+        prepared: Vec<ExecRequest>,
+        problem: Option<String>,
+    }
+
+    impl Settle for Slow {
+        fn take_on(&mut self, identity: &Identity) -> std::result::Result<(), String> {
+            self.clock = identity.wall_clock_ns;
+            self.problem.clone().map_or(Ok(()), Err)
+        }
+
+        async fn prepare(&mut self, command: ExecRequest) -> Prepared {
+            self.prepared.push(command);
+            Prepared { status: Some(ExitStatus::Code(3)), output: b"warm".to_vec().into() }
+        }
+
+        fn clock(&self) -> u64 {
+            self.clock
+        }
+
+        fn step_clock(&mut self, nanoseconds: u64) {
+            self.clock += nanoseconds;
+        }
+    }
+
     #[tokio::test]
-    async fn both_sides_agree() {
+    async fn both_sides_agree_and_the_clock_catches_up() {
         let (mut host, mut vm) = tokio::io::duplex(4096);
-        let hello = guest(GENERATION);
-        let (a, b) =
-            tokio::join!(greet_guest(&mut host, identity), greet_host(&mut vm, &hello, |_| Ok(())));
+        let (hello, mut slow) = (guest(GENERATION), Slow::default());
+        let (a, b) = tokio::join!(
+            greet_guest(&mut host, || identity(100), || 105),
+            greet_host(&mut vm, &hello, &mut slow)
+        );
         assert_eq!(a.unwrap(), hello);
-        assert_eq!(b.unwrap().identity, identity());
+        b.unwrap();
+        assert_eq!(slow.clock, 105);
+    }
+
+    #[tokio::test]
+    async fn a_guest_prepares_and_waits_anew() {
+        let (mut host, mut vm) = tokio::io::duplex(4096);
+        let (hello, mut slow) = (guest(GENERATION), Slow::default());
+        let host_side = async {
+            meet_guest(&mut host).await.unwrap();
+            let command = ExecRequest { id: 7, ..ExecRequest::default() };
+            let prepared = prepare_guest(&mut host, identity(1), command).await.unwrap();
+            assert_eq!(prepared.status, Some(ExitStatus::Code(3)));
+            assert_eq!(&prepared.output[..], b"warm");
+            settle_guest(&mut host, identity(50), || 49).await.unwrap();
+        };
+        let ((), b) = tokio::join!(host_side, greet_host(&mut vm, &hello, &mut slow));
+        b.unwrap();
+        assert_eq!((slow.prepared.len(), slow.prepared[0].id), (1, 7));
+        assert_eq!(slow.clock, 50, "a clock never goes back");
     }
 
     #[tokio::test]
     async fn a_guest_from_the_future_is_refused() {
         let (mut host, mut vm) = tokio::io::duplex(4096);
         write(&mut vm, &guest(GENERATION + 1)).await.unwrap();
-        let got = greet_guest(&mut host, identity).await;
+        let got = greet_guest(&mut host, || identity(1), || 1).await;
         assert!(matches!(got, Err(Error::Generation { theirs }) if theirs == GENERATION + 1));
     }
 
@@ -213,12 +356,23 @@ mod tests {
     async fn a_guest_without_identity_runs_nothing() {
         let (mut host, mut vm) = tokio::io::duplex(4096);
         let hello = guest(GENERATION);
-        let (a, _) = tokio::join!(
-            greet_guest(&mut host, identity),
-            greet_host(&mut vm, &hello, |_| Err("no clock\x1b[2J".into()))
+        let mut broken = Slow { problem: Some("no clock\x1b[2J".into()), ..Slow::default() };
+        let (a, b) = tokio::join!(
+            greet_guest(&mut host, || identity(1), || 1),
+            greet_host(&mut vm, &hello, &mut broken)
         );
         let text = a.unwrap_err().to_string();
         assert!(text.contains("no clock") && !text.contains('\x1b'), "{text}");
+        assert!(b.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_preparing_command_says_is_bounded() {
+        let (mut host, mut vm) = tokio::io::duplex(64 * 1024);
+        let output = vec![b'x'; MAX_PREPARED_OUTPUT + 1].into();
+        let prepared = Some(Prepared { status: None, output });
+        write(&mut vm, &GuestHello { prepared, ..guest(GENERATION) }).await.unwrap();
+        assert!(matches!(meet_guest(&mut host).await, Err(Error::Violation(_))));
     }
 
     #[tokio::test]

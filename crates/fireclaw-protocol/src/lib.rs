@@ -6,7 +6,7 @@
 //! 1. the guest speaks first ([`hello::GuestHello`]), so nothing is sent into a
 //!    device that nobody reads yet;
 //! 2. the host answers with the guest's identity ([`hello::HostHello`]) and the
-//!    guest confirms ([`hello::Ready`]) once clock, randomness and hostname are
+//!    guest confirms ([`hello::Ready`]) once clock, randomness and names are
 //!    set. No command can start before that;
 //! 3. both sides switch to [yamux], and every channel is one of its
 //!    flow-controlled streams, opened by the host with an [`message::Open`].

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
 
-use crate::{ConsoleTail, Result, RunDir, VmmProcess};
+use crate::{Result, RunDir, VmmProcess};
 
 /// What to boot. Memory is in MiB (2^20 bytes).
 #[derive(Debug, Clone)]
@@ -80,8 +81,16 @@ pub struct Capabilities {
 }
 
 /// A byte stream to the guest.
-pub trait StreamIo: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> StreamIo for T {}
+pub trait StreamIo: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The socket beneath it, once there is one: to hand it to another process.
+    fn into_socket(self: Box<Self>) -> Option<UnixStream>;
+}
+
+impl StreamIo for UnixStream {
+    fn into_socket(self: Box<Self>) -> Option<UnixStream> {
+        Some(*self)
+    }
+}
 
 /// A VMM that can boot machines.
 pub trait Backend: fmt::Debug + Send + Sync {
@@ -137,13 +146,13 @@ pub struct Machine {
     pub process: VmmProcess,
     /// The stream to the guest.
     pub stream: Box<dyn StreamIo>,
-    /// The last of what the guest wrote to its serial console.
-    pub console: ConsoleTail,
     /// The VMM's control connection.
     pub control: Box<dyn Control>,
     /// Whether the guest said hello before its snapshot was taken and now
     /// waits for the host's answer.
     pub has_said_hello: bool,
+    /// Its directory, if that goes with it. Last, so that it goes last.
+    pub run_dir: Option<RunDir>,
 }
 
 /// What can be asked of a running VMM.

@@ -74,6 +74,25 @@ pub enum Error {
         /// The last lines of the guest's console, escaped.
         console: String,
     },
+    /// The command that should have prepared a machine failed.
+    #[error("the warming command {how}")]
+    NotPrepared {
+        /// How it ended, in words.
+        how: String,
+        /// The last of its output, escaped.
+        output: String,
+    },
+    /// A snapshot cannot have this name.
+    #[error("{name:?} cannot be the name of this snapshot: {problem}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// Why not.
+        problem: String,
+    },
+    /// There is a pool of this kind already.
+    #[error("a pool of such machines runs already")]
+    PoolRuns,
     /// A file or directory of ours could not be used.
     #[error("cannot {action} {}: {source}", path.display())]
     File {

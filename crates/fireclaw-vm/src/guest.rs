@@ -1,31 +1,47 @@
 //! The session with the program inside a machine.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fireclaw_protocol::frame;
-use fireclaw_protocol::hello::{GuestHello, Identity, greet_guest, meet_guest, settle_guest};
+use fireclaw_protocol::hello::{
+    GuestHello, Identity, Prepared, meet_guest, prepare_guest, settle_guest,
+};
 use fireclaw_protocol::message::{ExecControl, ExecEvent, ExecRequest, Open};
 use fireclaw_protocol::session::{Channel, Session};
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::task::JoinHandle;
 
-use crate::{Error, Machine, Result};
-
-/// How many lines of the console an error shows.
-const CONSOLE_LINES: usize = 20;
+use crate::backend::Control;
+use crate::{Error, Machine, Result, RunDir, VmmProcess};
 
 /// How long a VMM may take to end after its guest's stream broke.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// A machine whose guest has taken on its identity and runs commands.
+/// A machine whose guest is up and waits to be told who it is.
 #[derive(Debug)]
-pub struct Guest {
+pub struct Waiting {
     machine: Machine,
+    hello: Option<GuestHello>,
+    patience: Duration,
+}
+
+/// A machine whose guest has taken on its identity and runs commands.
+pub struct Guest {
+    process: VmmProcess,
     commands: Commands,
     driver: JoinHandle<fireclaw_protocol::Result<()>>,
-    hello: Option<GuestHello>,
+    _control: Box<dyn Control>,
+    // Dropped last: the monitor is gone before its directory is.
+    _run_dir: Option<RunDir>,
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guest").field("process", &self.process).finish_non_exhaustive()
+    }
 }
 
 /// Starts commands in a guest; clones share the session.
@@ -97,41 +113,21 @@ impl Commands {
     }
 }
 
-impl Guest {
-    /// Waits until the guest is up and has taken on a fresh identity under
-    /// `hostname`.
+impl Waiting {
+    /// Waits until the guest is up: at most `patience`, as for each step that
+    /// follows.
     ///
     /// # Errors
     /// [`Error::GuestSilent`] after `patience`, [`Error::VmmDied`] if the VMM
     /// ends first, [`Error::Protocol`] for a guest that does not keep to the
     /// protocol. The machine is dropped, which kills it.
-    pub async fn greet(mut machine: Machine, hostname: &str, patience: Duration) -> Result<Self> {
-        let identity = fresh_identity(hostname)?;
-        let fresh = || Identity { wall_clock_ns: wall_clock_ns(), ..identity };
-        let has_said_hello = machine.has_said_hello;
-        let stream = &mut machine.stream;
-        let greeting = async {
-            if has_said_hello {
-                settle_guest(stream, fresh()).await.map(|()| None)
-            } else {
-                greet_guest(stream, fresh).await.map(Some)
-            }
-        };
-        let outcome = tokio::select! {
-            outcome = tokio::time::timeout(patience, greeting) => outcome,
-            status = machine.process.wait() => {
-                return Err(machine.process.died(status?, &machine.console).await);
-            }
-        };
-        let hello = match outcome {
-            Ok(Ok(hello)) => hello,
-            Ok(Err(e)) => return Err(explain(&mut machine, e).await),
-            Err(_) => return Err(silent(&machine, patience)),
-        };
-        let stream = std::mem::replace(&mut machine.stream, Box::new(tokio::io::empty()));
-        let (session, driver) = Session::host(stream);
-        let commands = Commands { session, last_id: Arc::default() };
-        Ok(Self { machine, commands, driver: tokio::spawn(driver), hello })
+    pub async fn meet(mut machine: Machine, patience: Duration) -> Result<Self> {
+        let mut hello = None;
+        if !machine.has_said_hello {
+            let Machine { process, stream, .. } = &mut machine;
+            hello = Some(attended(process, patience, meet_guest(stream)).await?);
+        }
+        Ok(Self { machine, hello, patience })
     }
 
     /// What the guest said of itself when it booted; nothing after a restore.
@@ -140,29 +136,52 @@ impl Guest {
         self.hello.as_ref()
     }
 
-    /// The process id of the VMM.
-    pub fn vmm_pid(&self) -> Option<u32> {
-        self.machine.process.pid()
+    /// Has the guest run a command, after which it waits again. Nothing that
+    /// the command started runs on.
+    ///
+    /// # Errors
+    /// As [`Waiting::meet`]. How the command itself ended is in the answer.
+    pub async fn prepare(&mut self, command: ExecRequest) -> Result<Prepared> {
+        let limit = command.timeout_ms.map(Duration::from_millis).unwrap_or_default();
+        let identity = fresh_identity("fireclaw")?;
+        let Machine { process, stream, .. } = &mut self.machine;
+        let talk = prepare_guest(stream, identity, command);
+        attended(process, self.patience + limit, talk).await
     }
 
-    /// Boots a machine up to the point where its guest waits for the host, and
-    /// writes its snapshot. The machine is gone afterwards.
+    /// Writes the machine's snapshot and ends it.
     ///
-    /// The machine must have been launched with [`crate::Memory::SavedTo`].
-    pub async fn save(mut machine: Machine, patience: Duration) -> Result<()> {
-        let met = tokio::select! {
-            met = tokio::time::timeout(patience, meet_guest(&mut machine.stream)) => met,
-            status = machine.process.wait() => {
-                return Err(machine.process.died(status?, &machine.console).await);
-            }
-        };
-        match met {
-            Ok(Ok(_)) => {}
-            Ok(Err(e)) => return Err(explain(&mut machine, e).await),
-            Err(_) => return Err(silent(&machine, patience)),
-        }
-        machine.control.save().await?;
-        machine.process.kill().await
+    /// Legal if it was launched with [`crate::Memory::SavedTo`].
+    pub async fn save(mut self) -> Result<()> {
+        self.machine.control.save().await?;
+        self.machine.process.kill().await
+    }
+
+    /// Gives the guest an identity of its own; commands may then start.
+    ///
+    /// # Errors
+    /// As [`Waiting::meet`].
+    pub async fn settle(mut self, hostname: &str) -> Result<Guest> {
+        let identity = fresh_identity(hostname)?;
+        let Machine { process, stream, .. } = &mut self.machine;
+        let talk = settle_guest(stream, identity, wall_clock_ns);
+        attended(process, self.patience, talk).await?;
+        let Machine { process, stream, control, run_dir, .. } = self.machine;
+        let (session, driver) = Session::host(stream);
+        let commands = Commands { session, last_id: Arc::default() };
+        let driver = tokio::spawn(driver);
+        Ok(Guest { process, commands, driver, _control: control, _run_dir: run_dir })
+    }
+
+    pub(crate) fn into_machine(self) -> Machine {
+        self.machine
+    }
+}
+
+impl Guest {
+    /// The process id of the VMM.
+    pub fn vmm_pid(&self) -> Option<u32> {
+        self.process.pid()
     }
 
     /// The handle to start commands with.
@@ -172,40 +191,58 @@ impl Guest {
 
     /// Resolves when the VMM ends by itself, with the reason. Cancel-safe.
     pub async fn died(&mut self) -> Error {
-        match self.machine.process.wait().await {
-            Ok(status) => self.machine.process.died(status, &self.machine.console).await,
-            Err(e) => e,
-        }
+        self.process.ended().await
     }
 
     /// Turns a broken stream into what broke it: most often the VMM's end.
     pub async fn explain(&mut self, error: fireclaw_protocol::Error) -> Error {
-        explain(&mut self.machine, error).await
+        explain(&mut self.process, error).await
     }
 
     /// Ends the machine at once and waits until it is gone.
     pub async fn kill(mut self) -> Result<()> {
-        let killed = self.machine.process.kill().await;
+        let killed = self.process.kill().await;
         self.driver.abort();
         killed
     }
 }
 
-fn silent(machine: &Machine, patience: Duration) -> Error {
-    Error::GuestSilent {
-        seconds: patience.as_secs(),
-        console: machine.console.last_lines(CONSOLE_LINES),
+/// Talks with a guest for as long as there is patience and a VMM.
+async fn attended<T>(
+    process: &mut VmmProcess,
+    patience: Duration,
+    talk: impl Future<Output = fireclaw_protocol::Result<T>>,
+) -> Result<T> {
+    let outcome = tokio::select! {
+        outcome = tokio::time::timeout(patience, talk) => outcome,
+        death = process.ended() => return Err(death),
+    };
+    match outcome {
+        Ok(Ok(said)) => Ok(said),
+        Ok(Err(e)) => Err(explain(process, e).await),
+        Err(_) => {
+            Err(Error::GuestSilent { seconds: patience.as_secs(), console: process.console() })
+        }
     }
 }
 
-async fn explain(machine: &mut Machine, error: fireclaw_protocol::Error) -> Error {
+async fn explain(process: &mut VmmProcess, error: fireclaw_protocol::Error) -> Error {
     // A stream in good order says nothing of the VMM.
     if matches!(error, fireclaw_protocol::Error::Io(_) | fireclaw_protocol::Error::Closed)
-        && let Ok(Ok(status)) = tokio::time::timeout(LAST_WORDS, machine.process.wait()).await
+        && let Ok(death) = tokio::time::timeout(LAST_WORDS, process.ended()).await
     {
-        return machine.process.died(status, &machine.console).await;
+        return death;
     }
-    Error::Protocol { source: error, console: machine.console.last_lines(CONSOLE_LINES) }
+    Error::Protocol { source: error, console: process.console() }
+}
+
+/// A host name for a machine that nobody names: `fireclaw-` and 8 hexadecimal
+/// digits.
+pub fn fresh_hostname() -> Result<String> {
+    let mut random = [0; 4];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| Error::system("getrandom")(e.into()))?;
+    Ok(format!("fireclaw-{:08x}", u32::from_ne_bytes(random)))
 }
 
 fn fresh_identity(hostname: &str) -> Result<Identity> {

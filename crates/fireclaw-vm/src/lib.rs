@@ -9,12 +9,15 @@ mod console;
 mod error;
 pub mod firecracker;
 mod guest;
+mod launcher;
+pub mod pool;
 pub mod probe;
 mod process;
 mod program;
 pub mod qemu;
 mod rundir;
 pub mod snapshot;
+mod socket_dir;
 mod tsc;
 
 pub use backend::{
@@ -22,7 +25,9 @@ pub use backend::{
 };
 pub use console::{ConsoleTail, escape};
 pub use error::{Error, Result};
-pub use guest::{Commands, Exec, ExecEvents, ExecSignals, Guest};
-pub use process::VmmProcess;
+pub use guest::{Commands, Exec, ExecEvents, ExecSignals, Guest, Waiting, fresh_hostname};
+pub use launcher::Launcher;
+pub use process::{Console, VmmProcess};
 pub use program::find_program;
 pub use rundir::{RunDir, Swept, sweep};
+pub use socket_dir::SocketDir;

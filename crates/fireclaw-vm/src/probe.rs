@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::firecracker::{self, Firecracker, Jail};
 use crate::qemu::{self, Accelerator, Qemu};
 use crate::{
-    Backend, Error, Guest, Launch, MachineSpec, Memory, Result, RunDir, VmmKind, find_program,
+    Backend, Error, Launch, MachineSpec, Memory, Result, RunDir, VmmKind, Waiting, find_program,
 };
 
 pub use cache::{Cache, Verdict};
@@ -127,7 +127,8 @@ impl Prober<'_> {
             let machine = backend
                 .launch(Launch { spec: self.spec, run_dir: &run_dir, memory: Memory::Fresh })
                 .await?;
-            Guest::greet(machine, "probe", BOOT_LIMIT).await?.kill().await
+            let waiting = Waiting::meet(machine, BOOT_LIMIT).await?;
+            waiting.settle("probe").await?.kill().await
         };
         match tokio::time::timeout(BOOT_LIMIT, attempt).await {
             Ok(Ok(())) => Verdict::Boots {

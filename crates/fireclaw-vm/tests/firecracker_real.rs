@@ -17,9 +17,10 @@ use fireclaw_vm::firecracker::types::{
     BackendType, LogLevel, Logger, MemoryBackend, Request, SnapshotCreateParams,
     SnapshotLoadParams, SnapshotType, Vm, VmState, VsockOverride,
 };
-use fireclaw_vm::firecracker::{Firecracker, Jail, SocketDir};
+use fireclaw_vm::firecracker::{Firecracker, Jail};
 use fireclaw_vm::{
-    Backend, Disk, Error, Launch, Machine, MachineSpec, Memory, Result, RunDir, VmmProcess,
+    Backend, Console, Disk, Error, Launch, Machine, MachineSpec, Memory, Result, RunDir, SocketDir,
+    VmmProcess,
 };
 use tokio::io::AsyncReadExt;
 use tokio::time::{sleep, timeout};
@@ -116,7 +117,7 @@ async fn restore(home: &Home, firecracker: &Firecracker) {
     let second = RunDir::create(&home.dir.path().join("second")).unwrap();
     let mut command = std::process::Command::new(firecracker.program());
     command.args(["--id", second.id(), "--api-sock", "api.sock"]).current_dir(second.path());
-    let mut process = VmmProcess::spawn(command, Vec::new()).unwrap();
+    let mut process = VmmProcess::spawn(command, Vec::new(), Console::Stdout).unwrap();
     let dir = SocketDir::open(second.path()).unwrap();
     let mut api = loop {
         match Api::connect(&dir).await {

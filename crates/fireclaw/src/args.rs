@@ -2,7 +2,8 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completions, doctor, images, man, run, setup, snapshot};
+use crate::commands::{completions, doctor, images, man, pool, run, setup, snapshot};
+use crate::error::RUN_FAILED;
 
 /// Runs commands in throw-away microVMs: fresh kernel, fresh disk, gone afterwards.
 #[derive(Debug, Parser)]
@@ -32,6 +33,7 @@ pub enum Command {
     Doctor(doctor::Args),
     Images(images::Args),
     Snapshot(snapshot::Args),
+    Pool(pool::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -41,7 +43,7 @@ impl Command {
     /// the command in the guest as `env`, `timeout` and `docker run` do.
     pub fn failure_code(&self) -> u8 {
         match self {
-            Self::Run(_) => 125,
+            Self::Run(_) => RUN_FAILED,
             _ => 1,
         }
     }

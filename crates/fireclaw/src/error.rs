@@ -6,6 +6,10 @@ use std::path::Path;
 use fireclaw_image::Error as ImageError;
 use fireclaw_vm::Error as VmError;
 
+/// The exit status of `run` when Fireclaw itself failed, kept apart from those
+/// of commands as `env` and `timeout` do.
+pub const RUN_FAILED: u8 = 125;
+
 /// Whose turn it is to do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -47,6 +51,14 @@ impl CliError {
     /// Adds what to do next.
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// Ended by a signal to us: the status is what a shell makes of it.
+    pub fn interrupted(signal: i32) -> Self {
+        Self {
+            exit_code: u8::try_from(128 + signal).ok(),
+            ..Self::new(Kind::System, "interrupted")
+        }
     }
 
     fn detail(mut self, name: &'static str, text: String) -> Self {
@@ -157,6 +169,12 @@ impl From<VmError> for CliError {
             VmError::Protocol { console, .. } => {
                 Self::new(Kind::Guest, message).detail("the console's last lines", console)
             }
+            VmError::NotPrepared { output, .. } => Self::new(Kind::Usage, message)
+                .detail("its last words", output)
+                .hint("try it in a machine: fireclaw run COMMAND"),
+            VmError::BadName { .. } => Self::new(Kind::Usage, message),
+            VmError::PoolRuns => Self::new(Kind::Usage, message)
+                .hint("end that one first, or start one of another shape"),
             VmError::File { source, .. } => match hint_for_io(&source) {
                 Some(hint) => Self::new(Kind::System, message).hint(hint),
                 None => Self::new(Kind::System, message),

@@ -3,8 +3,14 @@
 mod args;
 mod commands;
 mod error;
+mod machine;
+mod phases;
+mod preparation;
 mod progress;
 mod run;
+mod runtime;
+mod signals;
+mod values;
 
 use std::process::ExitCode;
 

@@ -30,6 +30,7 @@ pub fn boot() -> Result<Booted, String> {
     modules::load(transport)?;
     mounts::root()?;
     mounts::system();
+    crate::identity::cover_boot_id();
     loopback_up();
     Ok(Booted { transport, kernel, init: uptime().saturating_sub(kernel) })
 }

@@ -1,5 +1,6 @@
 //! Commands: started, fed, listened to, signalled, and ended with all they started.
 
+mod prepare;
 mod pump;
 mod reaper;
 mod spawn;
@@ -13,11 +14,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fireclaw_protocol::frame;
-use fireclaw_protocol::message::{ExecControl, ExecEvent, ExecFailure, ExecRequest, ExitStatus};
+use fireclaw_protocol::message::{
+    ExecControl, ExecEvent, ExecFailure, ExecRequest, ExitStatus, Open,
+};
 use fireclaw_protocol::session::Channel;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
 
+pub use prepare::prepare;
 pub use reaper::Reaper;
 use tree::Tree;
 
@@ -75,19 +79,25 @@ impl Execs {
         Self { reaper, waiting: Rc::default() }
     }
 
-    /// Gives command `exec` its standard input.
-    pub fn attach_stdin(&self, exec: u32, channel: Channel) {
-        self.with(exec, |slots| slots.stdin.attach(channel));
-    }
-
-    /// Gives command `exec` somewhere to write its standard output.
-    pub fn attach_stdout(&self, exec: u32, channel: Channel) {
-        self.with(exec, |slots| slots.stdout.attach(channel));
-    }
-
-    /// Gives command `exec` somewhere to write its standard error.
-    pub fn attach_stderr(&self, exec: u32, channel: Channel) {
-        self.with(exec, |slots| slots.stderr.attach(channel));
+    /// Does what a channel that the host opened is for.
+    pub fn accept(&self, mut channel: Channel) {
+        let execs = self.clone();
+        tokio::task::spawn_local(async move {
+            match frame::read(&mut channel, frame::MAX_FROM_HOST).await {
+                Ok(Some(Open::Exec(request))) => execs.run(request, channel).await,
+                Ok(Some(Open::Stdin { exec })) => {
+                    execs.with(exec, |slots| slots.stdin.attach(channel));
+                }
+                Ok(Some(Open::Stdout { exec })) => {
+                    execs.with(exec, |slots| slots.stdout.attach(channel));
+                }
+                Ok(Some(Open::Stderr { exec })) => {
+                    execs.with(exec, |slots| slots.stderr.attach(channel));
+                }
+                Ok(None) => {}
+                Err(e) => crate::say!("a channel was opened wrongly: {e}"),
+            }
+        });
     }
 
     fn with<T>(&self, exec: u32, act: impl FnOnce(&mut Attachments) -> T) -> T {
@@ -101,7 +111,7 @@ impl Execs {
     }
 
     /// Runs one command from start to end, reporting on `control`.
-    pub async fn run(&self, request: ExecRequest, control: Channel) {
+    async fn run(&self, request: ExecRequest, control: Channel) {
         let (from_host, mut to_host) = tokio::io::split(control);
         let id = request.id;
         if let Err((cause, message)) = self.started(&request, from_host, &mut to_host).await {

@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
             hostname: "fuzz".into(),
             machine_id: [0; 16].into(),
         };
-        if let Ok(hello) = greet_guest(&mut host, identity).await {
+        if let Ok(hello) = greet_guest(&mut host, identity, || 1).await {
             assert!(hello.version.len() <= 256 && hello.kernel.len() <= 256);
         }
     });

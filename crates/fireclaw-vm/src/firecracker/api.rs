@@ -17,9 +17,9 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::dir::SocketDir;
 use super::types::Request;
 use crate::console::escape;
+use crate::socket_dir::SocketDir;
 use crate::{Error, Result};
 
 /// The name of the API's socket in the VMM's directory.

@@ -12,7 +12,6 @@
 
 pub mod api;
 mod config;
-mod dir;
 mod jail;
 mod stream;
 pub mod types;
@@ -25,13 +24,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 
+use crate::process::Console;
+use crate::socket_dir::SocketDir;
 use crate::{
-    Backend, Capabilities, ConsoleTail, Control, Error, Launch, Machine, Memory, Result, RunDir,
-    VmmKind, VmmProcess,
+    Backend, Capabilities, Control, Error, Launch, Machine, Memory, Result, RunDir, VmmKind,
+    VmmProcess,
 };
 use api::{Api, SOCKET};
 pub use config::{GUEST_CID, VSOCK, boot_requests, restore_requests, save_requests};
-pub use dir::SocketDir;
 pub use jail::Jail;
 pub use stream::GuestStream;
 use types::Request;
@@ -126,9 +126,8 @@ impl Firecracker {
             jail.give(&home.path().join(format!("{VSOCK}_{STREAM_PORT}")))?;
         }
 
-        let mut process = VmmProcess::spawn(command, Vec::new())?;
-        let console = process.take_stdout().map(ConsoleTail::follow).unwrap_or_default();
-        match boot(&home, &mut process, &console, &requests).await {
+        let mut process = VmmProcess::spawn(command, Vec::new(), Console::Stdout)?;
+        match boot(&home, &mut process, &requests).await {
             Ok(api) => {
                 let directory = match memory {
                     Memory::SavedTo(directory) => Some(directory.to_owned()),
@@ -137,10 +136,10 @@ impl Firecracker {
                 let control = Box::new(FirecrackerControl { api, directory });
                 // A restored guest finds its connection reset and says hello again.
                 let stream = Box::new(stream);
-                Ok(Machine { process, stream, console, control, has_said_hello: false })
+                Ok(Machine { process, stream, control, has_said_hello: false, run_dir: None })
             }
             Err(error) => {
-                let error = explain(error, &mut process, &console).await;
+                let error = explain(error, &mut process).await;
                 // Reaped here, not by the runtime some time later.
                 let _ = process.kill().await;
                 Err(error)
@@ -170,13 +169,8 @@ impl Backend for Firecracker {
 }
 
 /// Sends everything up to the guest's first instruction.
-async fn boot(
-    home: &SocketDir,
-    process: &mut VmmProcess,
-    console: &ConsoleTail,
-    requests: &[Request],
-) -> Result<Api> {
-    let mut api = first_contact(home, process, console).await?;
+async fn boot(home: &SocketDir, process: &mut VmmProcess, requests: &[Request]) -> Result<Api> {
+    let mut api = first_contact(home, process).await?;
     for request in requests {
         api.send(request).await?;
     }
@@ -210,11 +204,7 @@ impl Control for FirecrackerControl {
 }
 
 /// Connects to the API of a VMM that has just been started.
-async fn first_contact(
-    home: &SocketDir,
-    process: &mut VmmProcess,
-    console: &ConsoleTail,
-) -> Result<Api> {
+async fn first_contact(home: &SocketDir, process: &mut VmmProcess) -> Result<Api> {
     let connect = async {
         loop {
             match Api::connect(home).await {
@@ -229,17 +219,14 @@ async fn first_contact(
             what: "waiting for Firecracker's API socket",
             source: std::io::Error::other(format!("not there after {} s", START.as_secs())),
         }),
-        status = process.wait() => Err(process.died(status?, console).await),
+        death = process.ended() => Err(death),
     }
 }
 
 /// Prefers "the VMM died, and this is what it said" to "the connection broke".
-async fn explain(error: Error, process: &mut VmmProcess, console: &ConsoleTail) -> Error {
+async fn explain(error: Error, process: &mut VmmProcess) -> Error {
     if matches!(error, Error::Refused { .. } | Error::VmmDied { .. }) {
         return error;
     }
-    match timeout(END, process.wait()).await {
-        Ok(Ok(status)) => process.died(status, console).await,
-        _ => error,
-    }
+    timeout(END, process.ended()).await.unwrap_or(error)
 }

@@ -9,8 +9,8 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::dir::SocketDir;
-use crate::{Error, Result};
+use crate::socket_dir::SocketDir;
+use crate::{Error, Result, StreamIo};
 
 /// A stream that can be used before its other end is there.
 ///
@@ -70,6 +70,15 @@ impl GuestStream {
             State::Connected(stream) => Some(Pin::new(stream)),
             State::Listening(_) | State::Closed => None,
         }))
+    }
+}
+
+impl StreamIo for GuestStream {
+    fn into_socket(self: Box<Self>) -> Option<UnixStream> {
+        match self.state {
+            State::Connected(stream) => Some(stream),
+            State::Listening(_) | State::Closed => None,
+        }
     }
 }
 

@@ -79,8 +79,12 @@ pub fn arguments(
         line.two("-drive", drive);
         line.two("-device", format!("virtio-blk-device,drive=disk{n}"));
     }
-    line.two("-kernel", &spec.kernel).two("-initrd", &spec.initramfs);
-    line.two("-append", kernel_line(spec, accelerator));
+    // A restored guest has its kernel in memory; reading the files again would
+    // only cost time.
+    if !matches!(memory, Memory::RestoredFrom(_)) {
+        line.two("-kernel", &spec.kernel).two("-initrd", &spec.initramfs);
+        line.two("-append", kernel_line(spec, accelerator));
+    }
     line.0
 }
 

@@ -13,7 +13,8 @@ use futures_util::future::BoxFuture;
 use tokio::net::UnixStream;
 
 use crate::backend::{Backend, Capabilities, Launch, Machine, Memory, VmmKind};
-use crate::{ConsoleTail, Error, Result, VmmProcess, tsc};
+use crate::process::Console;
+use crate::{Error, Result, VmmProcess, tsc};
 
 use control::QemuControl;
 pub use qmp::Qmp;
@@ -101,22 +102,19 @@ impl Qemu {
             .args(args::arguments(launch.spec, id, self.accelerator, launch.memory, fds))
             .current_dir(launch.run_dir.path())
             .env_clear();
-        let mut process = VmmProcess::spawn(command, vec![console_vmm, stream_vmm, qmp_vmm])?;
-        let console = ConsoleTail::follow(console);
+        let inherit = vec![console_vmm, stream_vmm, qmp_vmm];
+        let mut process = VmmProcess::spawn(command, inherit, Console::Socket(console))?;
         // A fresh guest boots meanwhile; a restored one goes on from here.
         match control(qmp, launch.memory).await {
             Ok(control) => Ok(Machine {
                 process,
                 stream: Box::new(stream),
-                console,
                 control: Box::new(control),
                 has_said_hello: matches!(launch.memory, Memory::RestoredFrom(_)),
+                run_dir: None,
             }),
             // A VMM that refuses its arguments closes its end and is gone soon.
-            Err(e) => match tokio::time::timeout(GRACE, process.wait()).await {
-                Ok(status) => Err(process.died(status?, &console).await),
-                Err(_) => Err(e),
-            },
+            Err(e) => Err(tokio::time::timeout(GRACE, process.ended()).await.unwrap_or(e)),
         }
     }
 }

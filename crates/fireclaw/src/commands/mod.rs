@@ -4,6 +4,7 @@ pub mod completions;
 pub mod doctor;
 pub mod images;
 pub mod man;
+pub mod pool;
 pub mod run;
 pub mod setup;
 pub mod snapshot;
@@ -13,6 +14,7 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use fireclaw_image::Home;
+use fireclaw_vm::snapshot::Store;
 
 use crate::args::{Cli, Command};
 use crate::error::{CliError, Kind, Result};
@@ -23,16 +25,23 @@ pub fn execute(cli: Cli) -> Result<u8> {
     // it itself, to tell of it.
     if matches!(
         cli.command,
-        Command::Run(_) | Command::Setup(_) | Command::Images(_) | Command::Snapshot(_)
+        Command::Run(_)
+            | Command::Setup(_)
+            | Command::Images(_)
+            | Command::Snapshot(_)
+            | Command::Pool(_)
     ) {
-        fireclaw_vm::sweep(&Home::from_environment().run())?;
+        let home = Home::from_environment();
+        fireclaw_vm::sweep(&home.run())?;
+        Store::new(home.snapshots()).sweep();
     }
     match cli.command {
         Command::Run(args) => run::execute(args),
         Command::Setup(args) => setup::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Images(args) => images::execute(args),
-        Command::Snapshot(args) => snapshot::execute(&args),
+        Command::Snapshot(args) => snapshot::execute(args),
+        Command::Pool(args) => pool::execute(&args),
         Command::Completions(args) => completions::execute(&args, Cli::command()),
         Command::Man(args) => man::execute(&args, Cli::command()),
     }

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use fireclaw_image::{Home, Options};
 
-use crate::error::{CliError, Kind, Result};
-use crate::progress::Screen;
-use crate::run::signals::Signals;
+use crate::error::Result;
+use crate::preparation::prepare;
 
 /// Prepare this machine once: kernel, base image, initramfs
 ///
@@ -47,30 +46,4 @@ pub fn execute(args: &Args) -> Result<u8> {
     prepare(&home, &options)?;
     eprintln!("ready: everything is in {}", home.root().display());
     Ok(0)
-}
-
-/// Set-up with progress, ended cleanly by a signal.
-pub fn prepare(home: &Home, options: &Options) -> Result<()> {
-    let failed = |e| CliError::new(Kind::System, format!("cannot listen for signals: {e}"));
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let mut signals = runtime.block_on(async { Signals::listen() }).map_err(failed)?;
-    let (done, finished) = tokio::sync::oneshot::channel();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            // The receiver waits for as long as this thread runs.
-            let _ = done.send(fireclaw_image::setup(home, options, &Screen::new()));
-        });
-        runtime.block_on(async {
-            tokio::pin!(finished);
-            loop {
-                tokio::select! {
-                    result = &mut finished => break result,
-                    _ = signals.next() => fireclaw_image::cancel(),
-                }
-            }
-        })
-    })
-    .map_err(|_| CliError::new(Kind::System, "set-up ended without a word"))??;
-    Ok(())
 }

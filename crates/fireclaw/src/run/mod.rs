@@ -1,9 +1,8 @@
 //! The parts of `fireclaw run`.
 
-pub mod phases;
+pub mod order;
+pub mod parallel;
 pub mod relay;
-pub mod signals;
-pub mod values;
 
 use std::time::Duration;
 

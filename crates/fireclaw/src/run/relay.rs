@@ -5,18 +5,24 @@ use std::time::Duration;
 
 use fireclaw_protocol::message::{ExecEvent, ExecRequest};
 use fireclaw_protocol::session::Channel;
-use fireclaw_vm::{Commands, Exec};
+use fireclaw_vm::{Commands, Exec, ExecEvents, Guest};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Outcome;
-use super::signals::Signals;
 use crate::error::{CliError, Kind};
+use crate::signals::Signals;
 
 /// How long a command may take to end after a signal, or past its time limit,
 /// before the machine is ended under it.
 pub const GRACE: Duration = Duration::from_secs(5);
 
-const BUFFER: usize = 64 * 1024;
+/// How much is read at once, in bytes.
+pub const BUFFER: usize = 64 * 1024;
+
+/// Our outputs, as errors call them.
+pub const STDOUT: &str = "standard output";
+/// See [`STDOUT`].
+pub const STDERR: &str = "standard error";
 
 /// Why relaying could not go on.
 #[derive(Debug)]
@@ -25,6 +31,24 @@ pub enum Broken {
     Guest(fireclaw_protocol::Error),
     /// Our own standard output or error.
     Output(CliError),
+}
+
+/// Waits for what is relayed from a guest, and for what can end it early.
+pub async fn attend(
+    guest: &mut Guest,
+    relayed: impl Future<Output = Result<Outcome, Broken>>,
+    timeout: Duration,
+) -> crate::error::Result<Outcome> {
+    tokio::select! {
+        outcome = relayed => match outcome {
+            Ok(outcome) => Ok(outcome),
+            Err(Broken::Guest(e)) => Err(guest.explain(e).await.into()),
+            Err(Broken::Output(e)) => Err(e),
+        },
+        death = guest.died() => Err(death.into()),
+        // The guest keeps the time itself; one that does not is ended here.
+        () = tokio::time::sleep(timeout + GRACE) => Ok(Outcome::TimedOut),
+    }
 }
 
 /// Starts a command and relays until it has ended and all its output is written.
@@ -38,46 +62,17 @@ pub async fn run(
         exec = commands.exec(request) => exec.map_err(Broken::Guest)?,
         signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
     };
-    relay(exec, with_stdin, signals).await
-}
-
-async fn relay(exec: Exec, with_stdin: bool, mut signals: Signals) -> Result<Outcome, Broken> {
-    let Exec { stdin, stdout, stderr, mut control, mut events } = exec;
+    let Exec { stdin, stdout, stderr, mut control, events } = exec;
     // Stays behind when the run ends: a read of standard input cannot be ended.
     tokio::spawn(feed(stdin, with_stdin));
     let output = async {
         tokio::try_join!(
-            drain(stdout, tokio::io::stdout(), "standard output"),
-            drain(stderr, tokio::io::stderr(), "standard error"),
-        )
+            drain(stdout, tokio::io::stdout(), STDOUT),
+            drain(stderr, tokio::io::stderr(), STDERR),
+        )?;
+        Ok(())
     };
-    let ending = async {
-        loop {
-            match events.next().await.map_err(Broken::Guest)? {
-                ExecEvent::Started => {}
-                ExecEvent::Exited(status) => return Ok(Outcome::Exited(status)),
-                ExecEvent::Failed { cause, message } => {
-                    return Ok(Outcome::NotStarted(cause, message));
-                }
-            }
-        }
-    };
-    tokio::pin!(output);
-    let finished = async {
-        tokio::pin!(ending);
-        let ended = tokio::select! {
-            outcome = &mut ending => outcome?,
-            written = &mut output => {
-                written?;
-                return ending.await;
-            }
-        };
-        // A command that never ran has no output to wait for.
-        if matches!(ended, Outcome::Exited(_)) {
-            output.await?;
-        }
-        Ok(ended)
-    };
+    let finished = finished(events, output);
     tokio::pin!(finished);
     let signal = tokio::select! {
         outcome = &mut finished => return outcome,
@@ -90,6 +85,38 @@ async fn relay(exec: Exec, with_stdin: bool, mut signals: Signals) -> Result<Out
         second = signals.next() => Ok(Outcome::Interrupted(second)),
         () = tokio::time::sleep(GRACE) => Ok(Outcome::Interrupted(signal)),
     }
+}
+
+/// Waits until a command has ended and `output` has taken all that it wrote.
+pub async fn finished(
+    mut events: ExecEvents,
+    output: impl Future<Output = Result<(), Broken>>,
+) -> Result<Outcome, Broken> {
+    let ending = async {
+        loop {
+            match events.next().await.map_err(Broken::Guest)? {
+                ExecEvent::Started => {}
+                ExecEvent::Exited(status) => return Ok(Outcome::Exited(status)),
+                ExecEvent::Failed { cause, message } => {
+                    return Ok(Outcome::NotStarted(cause, message));
+                }
+            }
+        }
+    };
+    tokio::pin!(output);
+    tokio::pin!(ending);
+    let ended = tokio::select! {
+        outcome = &mut ending => outcome?,
+        written = &mut output => {
+            written?;
+            return ending.await;
+        }
+    };
+    // A command that never ran has no output to wait for.
+    if matches!(ended, Outcome::Exited(_)) {
+        output.await?;
+    }
+    Ok(ended)
 }
 
 /// Copies our standard input to the command until either ends.
@@ -130,10 +157,12 @@ async fn drain(
         match written.await {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            Err(e) => {
-                let message = format!("cannot write to {name}: {e}");
-                return Err(Broken::Output(CliError::new(Kind::System, message)));
-            }
+            Err(e) => return Err(cannot_write(name, &e)),
         }
     }
+}
+
+/// The error for an output of ours that does not take what is written.
+pub fn cannot_write(name: &str, error: &std::io::Error) -> Broken {
+    Broken::Output(CliError::new(Kind::System, format!("cannot write to {name}: {error}")))
 }

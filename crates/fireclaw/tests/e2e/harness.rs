@@ -240,19 +240,24 @@ pub fn vmm_of(child: &Child) -> i32 {
 pub fn process_of(child: &Child, mark: &str) -> i32 {
     let mut found = None;
     wait_until(mark, || {
-        found = fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            let after_name = stat.rsplit_once(')')?.1;
-            let parent: u32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
-            let line = fs::read(entry.path().join("cmdline")).ok()?;
-            let is_marked = String::from_utf8_lossy(&line).contains(mark);
-            (parent == child.id() && is_marked)
-                .then(|| entry.file_name().to_str()?.parse().ok())
-                .flatten()
-        });
+        found = processes_of(child, mark).first().copied();
         found.is_some()
     });
     found.unwrap()
+}
+
+/// The processes that a child has started and that have `mark` on their
+/// command lines.
+pub fn processes_of(child: &Child, mark: &str) -> Vec<i32> {
+    let of_it = |entry: fs::DirEntry| {
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let after_name = stat.rsplit_once(')')?.1;
+        let parent: u32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let is_marked = String::from_utf8_lossy(&line).contains(mark);
+        (parent == child.id() && is_marked).then(|| entry.file_name().to_str()?.parse().ok())?
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter_map(of_it).collect()
 }
 
 /// The resident memory of a process in KiB; 0 when it is gone.

@@ -9,6 +9,7 @@
 
 mod clean;
 mod cli;
+mod clones;
 mod errors;
 mod faults;
 mod harness;

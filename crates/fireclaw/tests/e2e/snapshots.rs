@@ -36,10 +36,10 @@ fn it_is_made_on_first_use_and_used_from_then_on() {
     let home = home();
     let cold = home.run(["-v", "--no-snapshot", "true"]).exits(0);
     assert!(cold.stderr().contains("fireclaw: kernel") && names(&home).is_empty());
-    home.run(["-v", "true"]).exits(0).says(&["fireclaw: identity"]);
+    home.run(["-v", "true"]).exits(0).says(&["fireclaw: restore"]);
     let made = names(&home);
     assert_eq!(made.len(), 1);
-    home.run(["-v", "true"]).exits(0).says(&["fireclaw: identity"]);
+    home.run(["-v", "true"]).exits(0).says(&["fireclaw: restore"]);
     // Another size is another machine.
     home.run(["-v", "--memory", "192", "true"]).exits(0);
     assert_eq!(names(&home).len(), 2);
@@ -52,16 +52,26 @@ fn it_is_made_on_first_use_and_used_from_then_on() {
     remove(&made[0]).exits(1).says(&["no snapshot named", "there are:"]);
     remove("../images").exits(1);
     remove(&"x".repeat(300)).exits(1);
+    remove("").exits(1);
     assert_eq!(names(&home).len(), 1);
     home.is_clean();
 }
 
-/// From the very first call, in 32 clones, eight at a time.
+/// From the very first call, in 32 clones, eight at a time, of a machine that
+/// had read all of it before it was saved.
 #[test]
 fn clones_have_nothing_random_in_common() {
     let _alone = alone();
     let home = Home::new();
+    let warm = "cat /etc/machine-id /proc/sys/kernel/random/boot_id; uuidgen; \
+        python3 -c 'import os, random, uuid; os.getrandom(8); random.random(); uuid.uuid4()'";
+    if offered() {
+        let create = ["snapshot", "create", "--name", "read-it-all", "--warm", warm];
+        finish(home.fireclaw(create), Vec::new(), patience()).exits(0);
+    }
     let script = "head -c 8 /dev/urandom | od -An -tx1
+        uuidgen
+        hostname
         cat /etc/machine-id /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid
         python3 -c 'import os, random, uuid
 print(os.getrandom(8).hex()); print(random.random()); print(uuid.uuid4())'";
@@ -70,18 +80,22 @@ print(os.getrandom(8).hex()); print(random.random()); print(uuid.uuid4())'";
     let rounds = if offered() { 4 } else { 1 };
     for _ in 0..rounds {
         let start = |_| {
-            let mut run = home.fireclaw(["run", script]);
+            let mut run = home.fireclaw(["run"]);
+            if offered() {
+                run.args(["--snapshot", "read-it-all"]);
+            }
+            run.arg(script);
             run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         };
         for child in (0..8).map(start).collect::<Vec<_>>() {
             let stdout = finish_child(child, patience()).exits(0).stdout();
-            assert_eq!(stdout.lines().count(), 7, "{stdout}");
+            assert_eq!(stdout.lines().count(), 9, "{stdout}");
             for line in stdout.lines() {
                 assert!(seen.insert(line.to_owned()), "twice: {line}");
             }
         }
     }
-    assert_eq!(seen.len(), rounds * 8 * 7);
+    assert_eq!(seen.len(), rounds * 8 * 9);
     home.is_clean();
 }
 
@@ -116,7 +130,7 @@ fn a_spoilt_one_is_made_anew() {
         // The description is as long as the numbers in it.
         let now = fs::metadata(&path).unwrap().len();
         assert!(now.abs_diff(whole) <= 8, "{file} was not made anew: {now} of {whole} bytes");
-        home.run(["-v", "true"]).exits(0).says(&["fireclaw: identity"]);
+        home.run(["-v", "true"]).exits(0).says(&["fireclaw: restore"]);
     }
     home.is_clean();
 }
@@ -174,4 +188,108 @@ fn removing_it_does_not_disturb_who_runs_from_it() {
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"go\n").unwrap();
     let done = finish_child(child, patience()).exits(0);
     assert_eq!(done.stdout(), "42\n");
+}
+
+#[test]
+fn a_named_one_has_run_its_command_before() {
+    if !offered() {
+        return;
+    }
+    let home = home();
+    let snapshot = |arguments: &[&str]| {
+        let mut command = home.fireclaw(["snapshot"]);
+        command.args(arguments);
+        finish(command, Vec::new(), patience())
+    };
+    let create =
+        ["create", "--name", "warm", "--memory", "192", "--warm", "echo before > /root/it"];
+    assert_eq!(snapshot(&create).exits(0).stdout(), "warm\n");
+    // The same again is fine, another machine under that name is not.
+    snapshot(&create).exits(0);
+    snapshot(&["create", "--name", "warm"]).exits(1).says(&["stands for another machine"]);
+    assert_eq!(names(&home), ["warm"]);
+    let listed = snapshot(&["ls"]).exits(0).stdout();
+    assert!(listed.contains("192 MiB") && listed.contains("echo before"), "{listed}");
+
+    let read = ["-v", "--snapshot", "warm", "cat /root/it; free -m | grep -c 'Mem: *1[0-9][0-9] '"];
+    let done = home.run(read).exits(0).says(&["fireclaw: restore"]);
+    assert_eq!(done.stdout(), "before\n1\n");
+    // An ordinary run has nothing of it.
+    home.run(["test ! -e /root/it"]).exits(0);
+    // Its files spoilt, it is made again from its recipe, command and all.
+    let snapshots = home.path().join("snapshots");
+    let memory = fs::read_dir(&snapshots)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path().join("memory"))
+        .filter(|path| path.exists());
+    for path in memory {
+        fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+    }
+    assert_eq!(home.run(read).exits(0).stdout(), "before\n1\n");
+
+    home.run(["--snapshot", "warm", "--memory", "512", "true"]).exits(2).says(&["--memory"]);
+    home.run(["--snapshot", "nosuch", "true"]).exits(125).says(&["no snapshot named", "warm"]);
+    snapshot(&["create", "--warm", "true"]).exits(2).says(&["--name"]);
+    for wrong in ["a/b", "..", "auto-1", &"x".repeat(300)] {
+        snapshot(&["create", "--name", wrong]).exits(1).says(&["cannot be the name"]);
+    }
+    snapshot(&["create", "--name", "bad", "--warm", "echo no such luck >&2; exit 3"])
+        .exits(1)
+        .says(&["exited with status 3", "no such luck"]);
+    snapshot(&["rm", "warm"]).exits(0);
+    home.run(["--snapshot", "warm", "true"]).exits(125);
+    assert!(!names(&home).iter().any(|name| name == "warm" || name == "bad"));
+    home.is_clean();
+}
+
+/// Wherever the maker is killed, the next run works, from a snapshot that is
+/// whole, and nothing is left that nobody owns.
+#[test]
+fn a_maker_killed_at_each_step_leaves_the_old_or_the_new() {
+    if !offered() {
+        return;
+    }
+    let home = home();
+    let snapshots = home.path().join("snapshots");
+    let trace = home.path().join("trace");
+    // What changes the disk, in the order in which it does.
+    let mut kills = 0;
+    for call in ["mkdir", "fsync", "rename", "renameat2", "unlink", "unlinkat", "rmdir"] {
+        for step in 1.. {
+            // There is an old one, which is no longer valid: it is replaced.
+            for entry in fs::read_dir(&snapshots).into_iter().flatten().flatten() {
+                let state = entry.path().join("state");
+                if state.exists() {
+                    fs::write(state, "spoilt").unwrap();
+                }
+            }
+            let mut strace = std::process::Command::new("strace");
+            strace.arg("-o").arg(&trace).arg("-e").arg(format!("trace={call}"));
+            strace.arg("-e").arg(format!("inject={call}:signal=KILL:when={step}"));
+            let run = home.fireclaw(["snapshot", "create"]);
+            strace.arg(run.get_program()).args(run.get_args());
+            for (name, value) in run.get_envs() {
+                strace.env(name, value.unwrap_or_default());
+            }
+            let done = finish(strace, Vec::new(), patience());
+            if done.code() == 0 {
+                break;
+            }
+            assert_eq!(done.code(), 137, "{}", done.stderr());
+            kills += 1;
+            let run = home.run(["-v", "echo fine"]).exits(0).says(&["fireclaw: restore"]);
+            assert_eq!(run.stdout(), "fine\n", "killed at {call} {step}");
+            assert_eq!(names(&home).len(), 1);
+            let left: Vec<_> = fs::read_dir(&snapshots)
+                .unwrap()
+                .flatten()
+                .map(|entry| entry.file_name().into_string().unwrap())
+                .filter(|name| name.starts_with('.'))
+                .collect();
+            assert!(left.is_empty(), "killed at {call} {step}: {left:?}");
+            home.is_clean();
+        }
+    }
+    assert!(kills >= 10, "only {kills} steps were found");
 }

@@ -1,15 +1,21 @@
 //! `fireclaw doctor`: what works on this machine, and what to do if not.
 
+mod check;
+mod prove;
+
 use std::time::Duration;
 
-use comfy_table::{Table, presets};
 use fireclaw_image::{Artifact, Home, Manifest};
 use fireclaw_vm::probe::{self, Cache, Prober, Verdict};
 use fireclaw_vm::{Backend, Disk, Error as VmError, MachineSpec};
 use serde::Serialize;
 
 use super::{print, print_json};
-use crate::error::{CliError, Kind, Result};
+use crate::error::Result;
+use crate::machine::Host;
+use crate::runtime::runtime;
+use crate::values;
+use check::{Check, Grade, fail, ok, warn};
 
 /// Check this machine: every requirement with a verdict and a hint
 ///
@@ -19,7 +25,9 @@ use crate::error::{CliError, Kind, Result};
 Examples:
   fireclaw doctor
   fireclaw doctor --json | jq '.checks[] | select(.verdict != \"ok\")'
-  fireclaw doctor --reprobe              boot a guest on KVM again")]
+  fireclaw doctor --reprobe              boot a guest on KVM again
+  fireclaw doctor --prove                clock, randomness, identity, disks, memory and
+                                         leaks of clones, as measured here and now")]
 pub struct Args {
     /// Print JSON
     #[arg(long)]
@@ -28,24 +36,13 @@ pub struct Args {
     /// Forget what was found out about KVM and try again
     #[arg(long)]
     reprobe: bool,
-}
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Grade {
-    Ok,
-    /// Works, but something better is possible.
-    Warn,
-    Fail,
-}
+    /// Start clones of one snapshot here and prove that they share nothing
+    #[arg(long)]
+    prove: bool,
 
-#[derive(Debug, Serialize)]
-struct Check {
-    name: &'static str,
-    verdict: Grade,
-    found: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
+    #[command(flatten)]
+    host: Host,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,18 +50,9 @@ struct Report {
     /// Whether `fireclaw run` can work here.
     ready: bool,
     checks: Vec<Check>,
-}
-
-fn ok(name: &'static str, found: impl Into<String>) -> Check {
-    Check { name, verdict: Grade::Ok, found: found.into(), hint: None }
-}
-
-fn warn(name: &'static str, found: impl Into<String>, hint: &str) -> Check {
-    Check { name, verdict: Grade::Warn, found: found.into(), hint: Some(hint.into()) }
-}
-
-fn fail(name: &'static str, found: impl Into<String>, hint: &str) -> Check {
-    Check { name, verdict: Grade::Fail, found: found.into(), hint: Some(hint.into()) }
+    /// What `--prove` found out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    proved: Vec<Check>,
 }
 
 /// Runs every check.
@@ -74,36 +62,24 @@ pub fn execute(args: &Args) -> Result<u8> {
     checks.extend(prepared(&home));
     checks.push(namespaces());
     checks.extend(tools());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| CliError::new(Kind::System, format!("cannot start: {e}")))?;
-    checks.extend(runtime.block_on(monitors(&home, args.reprobe)));
-    let report = Report { ready: checks.iter().all(|c| c.verdict != Grade::Fail), checks };
+    checks.extend(runtime()?.block_on(monitors(&home, args.reprobe)));
+    let passed = |checks: &[Check]| checks.iter().all(|c| c.verdict != Grade::Fail);
+    let ready = passed(&checks);
+    let proved = match ready && args.prove {
+        true => prove::prove(&home, &args.host)?,
+        false => Vec::new(),
+    };
+    let report = Report { ready, checks, proved };
     if args.json {
         print_json(&report)?;
     } else {
-        print(&table(&report))?;
-    }
-    Ok(u8::from(!report.ready))
-}
-
-fn table(report: &Report) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    for check in &report.checks {
-        let grade = match check.verdict {
-            Grade::Ok => "ok",
-            Grade::Warn => "warn",
-            Grade::Fail => "FAIL",
-        };
-        table.add_row([grade, check.name, &check.found]);
-        if let Some(hint) = &check.hint {
-            table.add_row(["", "", &format!("hint: {hint}")]);
+        let verdict = if ready { "ready: fireclaw run works here" } else { "not ready" };
+        print(&format!("{}\n{verdict}", check::table(&report.checks)))?;
+        if args.prove && ready {
+            print(&format!("\nclones of one snapshot:\n{}", check::table(&report.proved)))?;
         }
     }
-    let verdict = if report.ready { "ready: fireclaw run works here" } else { "not ready" };
-    format!("{table}\n{verdict}")
+    Ok(u8::from(!ready || !passed(&report.proved)))
 }
 
 fn processor() -> Check {
@@ -114,13 +90,7 @@ fn processor() -> Check {
 }
 
 fn memory() -> Check {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))
-        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
-        .unwrap_or(0)
-        / 1024;
+    let available = values::host_memory_mib("MemAvailable:").unwrap_or(0);
     let found = format!("{available} MiB free");
     if available >= 512 {
         ok("memory", found)

@@ -2,6 +2,8 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::error::{CliError, Kind, Result};
+
 /// SIGINT, SIGTERM, SIGHUP and SIGQUIT as they arrive.
 #[derive(Debug)]
 pub struct Signals {
@@ -13,12 +15,16 @@ pub struct Signals {
 
 impl Signals {
     /// From now on these signals no longer end this process by themselves.
-    pub fn listen() -> std::io::Result<Self> {
+    pub fn listen() -> Result<Self> {
+        let on = |kind| {
+            signal(kind)
+                .map_err(|e| CliError::new(Kind::System, format!("cannot listen for signals: {e}")))
+        };
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            quit: signal(SignalKind::quit())?,
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+            hangup: on(SignalKind::hangup())?,
+            quit: on(SignalKind::quit())?,
         })
     }
 

@@ -56,10 +56,7 @@ pub fn memory(text: &str) -> Parsed<u64> {
 
 /// Refuses a guest larger than the host.
 pub fn fits_host(memory_mib: u64) -> Result<()> {
-    let host_mib = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| text.lines().next()?.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .map_or(u64::MAX, |kib| kib / 1024);
+    let host_mib = host_memory_mib("MemTotal:").unwrap_or(u64::MAX);
     if memory_mib <= host_mib {
         return Ok(());
     }
@@ -68,6 +65,29 @@ pub fn fits_host(memory_mib: u64) -> Result<()> {
         format!("{memory_mib} MiB of memory were asked for, this machine has {host_mib} MiB"),
     )
     .hint("ask for less with --memory"))
+}
+
+/// A line of `/proc/meminfo` (proc(5)) in MiB.
+pub fn host_memory_mib(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? / 1024)
+}
+
+/// How many machines run side by side.
+pub fn parallel(text: &str) -> Parsed<usize> {
+    match text.parse() {
+        Ok(n @ 1..=1024) => Ok(n),
+        _ => Err("it must be a number from 1 to 1024".into()),
+    }
+}
+
+/// How many machines wait in a pool.
+pub fn pool_size(text: &str) -> Parsed<usize> {
+    match text.parse() {
+        Ok(n @ 1..=256) => Ok(n),
+        _ => Err("it must be a number from 1 to 256".into()),
+    }
 }
 
 /// A user and a group by number.

@@ -1,0 +1,94 @@
+//! Machines of one shape, started as fast as can be.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fireclaw_protocol::message::{ExecRequest, ExitStatus};
+
+use crate::snapshot::{Key, Recipe, Snapshot, Store};
+use crate::{Backend, Error, Launch, Machine, MachineSpec, Memory, Result, RunDir, Waiting};
+
+/// How long a warming command may take.
+const WARMING: Duration = Duration::from_secs(300);
+
+/// Starts machines that are all alike.
+#[derive(Debug)]
+pub struct Launcher {
+    /// The VMM.
+    pub backend: Box<dyn Backend>,
+    /// What to boot.
+    pub spec: MachineSpec,
+    /// Where run directories are made.
+    pub run: PathBuf,
+    /// How long a guest may take to answer.
+    pub patience: Duration,
+}
+
+impl Launcher {
+    /// Starts the VMM. The machine owns its run directory.
+    pub async fn launch(&self, memory: Memory<'_>) -> Result<Machine> {
+        let run_dir = RunDir::create(&self.run)?;
+        let launch = Launch { spec: &self.spec, run_dir: &run_dir, memory };
+        let machine = self.backend.launch(launch).await?;
+        Ok(Machine { run_dir: Some(run_dir), ..machine })
+    }
+
+    /// What a snapshot of this machine depends on, as everything is now.
+    pub fn key(&self, warm: Option<&str>) -> Result<Key> {
+        Key::new(self.backend.as_ref(), &self.spec, warm)
+    }
+
+    /// The snapshot of this machine; made now if there is no valid one, after
+    /// `on_make` has been called.
+    ///
+    /// # Errors
+    /// [`Error::NotPrepared`] if the recipe's command fails, and whatever a
+    /// boot or a file system can say.
+    pub async fn snapshot(
+        &self,
+        store: &Store,
+        recipe: &Recipe,
+        on_make: impl FnOnce(),
+    ) -> Result<Snapshot> {
+        let key = self.key(recipe.warm.as_deref())?;
+        let fill = async |directory: PathBuf| {
+            on_make();
+            self.save_in(&directory, recipe.warm.as_deref()).await
+        };
+        store.find_or_create(&key, recipe, fill).await
+    }
+
+    async fn save_in(&self, directory: &Path, warm: Option<&str>) -> Result<()> {
+        let machine = self.launch(Memory::SavedTo(directory)).await?;
+        let mut waiting = Waiting::meet(machine, self.patience).await?;
+        if let Some(line) = warm {
+            prepare(&mut waiting, line).await?;
+        }
+        waiting.save().await
+    }
+}
+
+/// Has the guest run a shell line, which must succeed.
+async fn prepare(waiting: &mut Waiting, line: &str) -> Result<()> {
+    let prepared = waiting.prepare(shell(line, WARMING)).await?;
+    let how = match prepared.status {
+        Some(ExitStatus::Code(0)) => return Ok(()),
+        Some(ExitStatus::Code(code)) => format!("exited with status {code}"),
+        Some(ExitStatus::Signal(signal)) => format!("was ended by signal {signal}"),
+        Some(ExitStatus::TimedOut) => format!("took longer than {} s", WARMING.as_secs()),
+        None => "could not be started".to_owned(),
+    };
+    let text = String::from_utf8_lossy(&prepared.output).into_owned();
+    let output = text.lines().map(crate::escape).collect::<Vec<_>>().join("\n");
+    Err(Error::NotPrepared { how, output })
+}
+
+/// A shell line as a command that may take so long.
+pub(crate) fn shell(line: &str, limit: Duration) -> ExecRequest {
+    let argv = ["/bin/sh", "-c", line].map(|word| word.as_bytes().to_vec().into());
+    ExecRequest {
+        argv: argv.into(),
+        timeout_ms: Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        ..ExecRequest::default()
+    }
+}

@@ -1,0 +1,47 @@
+//! Machines that wait, restored and ready, until somebody takes one.
+//!
+//! A pool is a process with a socket `<id>.sock`, where the id is that of the
+//! snapshot from which its machines come, so that whoever wants another kind of
+//! machine never finds it. It gives whoever connects the socket of a machine's
+//! stream. That connection is the *lease*: when it closes, by whatever end of
+//! the taker, the pool ends the machine; when the machine ends first, the pool
+//! says so on it. The pool stays the owner: the machines end with it.
+
+mod lease;
+mod server;
+
+pub(crate) use lease::Lease;
+pub use lease::take;
+pub use server::Pool;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// What the pool says with the descriptor of the machine's stream.
+#[derive(Debug, Serialize, Deserialize)]
+struct Offer {
+    /// The VMM's process id.
+    pid: u32,
+}
+
+/// What the pool says when the machine ends before its lease: the fields of
+/// [`crate::Error::VmmDied`].
+#[derive(Debug, Serialize, Deserialize)]
+struct Death {
+    status: String,
+    stderr: String,
+    console: String,
+}
+
+/// The longest message on a lease, in bytes.
+const MAX_MESSAGE: usize = 256 * 1024;
+
+fn socket_name(id: &str) -> String {
+    format!("{id}.sock")
+}
+
+/// Whether a pool has been there: cheaper than to connect.
+fn is_there(directory: &Path, id: &str) -> bool {
+    directory.join(socket_name(id)).exists()
+}

@@ -1,0 +1,122 @@
+//! The taker's side.
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+
+use super::{Death, MAX_MESSAGE, Offer, is_there, socket_name};
+use crate::backend::Control;
+use crate::socket_dir::SocketDir;
+use crate::{Error, Machine, Result, VmmProcess};
+
+/// How long a pool may take to make its offer: one that is stuck must not cost
+/// more than a restore.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A machine of a pool, for as long as this lives.
+#[derive(Debug)]
+pub struct Lease {
+    pid: u32,
+    connection: UnixStream,
+    said: Vec<u8>,
+}
+
+/// A machine from the pool with this id in `directory`, if there is a pool and
+/// it has one ready. Its guest waits for its identity.
+pub async fn take(directory: &Path, id: &str) -> Option<Machine> {
+    if !is_there(directory, id) {
+        return None;
+    }
+    let dir = SocketDir::open(directory).ok()?;
+    let connection = UnixStream::connect(dir.short(&socket_name(id))).await.ok()?;
+    let offer = receive(&connection);
+    let (offer, stream) = tokio::time::timeout(PATIENCE, offer).await.ok()?.ok()??;
+    let stream = StdUnixStream::from(stream);
+    stream.set_nonblocking(true).ok()?;
+    let stream = UnixStream::from_std(stream).ok()?;
+    let lease = Lease { pid: offer.pid, connection, said: Vec::new() };
+    Some(Machine {
+        process: VmmProcess::leased(lease),
+        stream: Box::new(stream),
+        control: Box::new(NoControl),
+        has_said_hello: true,
+        run_dir: None,
+    })
+}
+
+/// The offer with its descriptor; none if the pool closed instead.
+async fn receive(connection: &UnixStream) -> io::Result<Option<(Offer, OwnedFd)>> {
+    let mut bytes = [0; 256];
+    let (length, fd) = connection
+        .async_io(Interest::READABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            let mut slices = [IoSliceMut::new(&mut bytes)];
+            let got = recvmsg(connection.as_fd(), &mut slices, &mut control, flags)?;
+            let fd = control.drain().find_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+                _ => None,
+            });
+            Ok((got.bytes, fd))
+        })
+        .await?;
+    let Some(fd) = fd else { return Ok(None) };
+    let offer = serde_json::from_slice(bytes.get(..length).unwrap_or_default())?;
+    Ok(Some((offer, fd)))
+}
+
+impl Lease {
+    /// The VMM's process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Resolves when the pool says that the machine ended, or ends itself.
+    pub async fn ended(&mut self) -> Error {
+        let mut buffer = [0; 4096];
+        while self.said.len() < MAX_MESSAGE
+            && let Ok(n @ 1..) = self.connection.read(&mut buffer).await
+        {
+            self.said.extend(&buffer[..n]);
+        }
+        match serde_json::from_slice(&self.said) {
+            Ok(Death { status, stderr, console }) => Error::VmmDied { status, stderr, console },
+            Err(_) => Error::VmmDied {
+                status: "its pool ended".into(),
+                stderr: String::new(),
+                console: String::new(),
+            },
+        }
+    }
+
+    /// Gives the machine back, which ends it.
+    pub async fn end(&mut self) -> Result<()> {
+        self.connection.shutdown().await.map_err(Error::system("giving a machine back"))
+    }
+}
+
+/// The control connection stays with the pool.
+struct NoControl;
+
+impl Control for NoControl {
+    fn save(&mut self) -> BoxFuture<'_, Result<()>> {
+        async {
+            Err(Error::Refused {
+                vmm: "the pool",
+                request: "a snapshot".into(),
+                message: "its machines were not launched to be saved".into(),
+            })
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,83 @@
+//! `fireclaw pool`: machines that wait.
+
+use fireclaw_image::Home;
+use fireclaw_vm::pool::Pool;
+use fireclaw_vm::snapshot::Store;
+
+use crate::error::{CliError, Result};
+use crate::machine::{self, Host, Limit, Shape};
+use crate::runtime::runtime;
+use crate::signals::Signals;
+use crate::values;
+
+/// Keep machines ready, so that `fireclaw run` need not start one
+///
+/// Stays in the foreground until Ctrl-C or SIGTERM, which end the machines.
+/// `fireclaw run` of the same shape takes a machine from it by itself; each is
+/// used once, and another takes its place. A machine that waits has its memory
+/// from the snapshot, and an identity of its own only once it is taken.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fireclaw pool --size 4
+  fireclaw pool --size 2 --snapshot py   machines of a named snapshot")]
+pub struct Args {
+    /// How many machines wait
+    #[arg(short, long, value_name = "N", default_value = "4", value_parser = values::pool_size, allow_negative_numbers = true)]
+    size: usize,
+
+    /// Machines of this snapshot, see `fireclaw snapshot`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["cpus", "memory", "image", "kernel"])]
+    snapshot: Option<String>,
+
+    #[command(flatten)]
+    shape: Shape,
+
+    #[command(flatten)]
+    host: Host,
+}
+
+/// Keeps the pool until a signal comes.
+pub fn execute(args: &Args) -> Result<u8> {
+    let home = Home::from_environment();
+    let store = Store::new(home.snapshots());
+    let recipe = match &args.snapshot {
+        Some(name) => store.recipe(name).ok_or_else(|| super::snapshot::unknown(&store, name))?,
+        None => args.shape.recipe(None),
+    };
+    let bootable = args.host.prepared(&home, &recipe)?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime()?, async {
+        let mut signals = Signals::listen()?;
+        let serve = async {
+            let launcher = args.host.launcher(&home, bootable, &recipe, None).await?;
+            if !launcher.backend.capabilities().snapshot {
+                return Err(machine::no_snapshots(&launcher));
+            }
+            let limit = Limit::of(&launcher);
+            if args.size > limit.machines {
+                let most = limit.machines;
+                return Err(CliError::usage(format!("{} machines are too many", args.size))
+                    .hint(format!("at most {most} here: {}", limit.reason)));
+            }
+            let snapshot = launcher.snapshot(&store, &recipe, machine::say_making).await?;
+            let pool = Pool::new(launcher, snapshot, args.size, home.pool())?;
+            let mut said = false;
+            let never = pool.serve(|waiting, problem| {
+                if let Some(problem) = problem {
+                    eprintln!("fireclaw: a machine was lost: {problem}");
+                }
+                if waiting == args.size && !said {
+                    said = true;
+                    eprintln!("fireclaw: {waiting} machines wait; Ctrl-C ends them");
+                }
+            });
+            match never.await? {}
+        };
+        tokio::select! {
+            ended = serve => ended,
+            // What waits is killed as it is dropped.
+            _ = signals.next() => Ok(0),
+        }
+    })
+}

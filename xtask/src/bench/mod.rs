@@ -1,0 +1,125 @@
+//! `cargo xtask bench`: runs against floors measured in the same minutes.
+
+mod boot;
+mod clones;
+mod spread;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use comfy_table::{Table, presets};
+use fireclaw_image::{Home, Manifest};
+use fireclaw_vm::probe::{Cache, Choice, Prober};
+use fireclaw_vm::{Disk, Launcher, MachineSpec};
+use serde::Serialize;
+
+use boot::Boots;
+use clones::Clones;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Runs of each kind
+    #[arg(short = 'n', long, default_value_t = 11)]
+    runs: usize,
+
+    /// Where the figures go as JSON
+    #[arg(long, default_value = "target/bench.json")]
+    json: PathBuf,
+}
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    kernel: String,
+    monitor: String,
+    runs: usize,
+    boots: Boots,
+    clones: Clones,
+}
+
+/// Measures every kernel that the home has.
+pub fn run(args: &Args) -> Result<()> {
+    let home = Home::from_environment();
+    let manifest = Manifest::read(&home)?;
+    ensure!(manifest.kernel().is_some(), "nothing is set up; `make setup` first");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut all = Vec::new();
+    for kernel in manifest.kernels.keys() {
+        let launcher = runtime.block_on(launcher(&home, kernel))?;
+        let boots = runtime.block_on(boot::measure(&launcher, kernel, args.runs))?;
+        let clones = runtime.block_on(clones::measure(&launcher, &home, kernel, args.runs))?;
+        all.push(Figures {
+            kernel: kernel.clone(),
+            monitor: format!("{}, {}", launcher.backend.kind(), launcher.backend.version()),
+            runs: args.runs,
+            boots,
+            clones,
+        });
+    }
+    for figures in &all {
+        let mut table = Table::new();
+        table.load_preset(presets::ASCII_MARKDOWN).set_header(["what", "ms", "ratio", "goal"]);
+        figures.boots.rows(&mut table);
+        figures.clones.rows(&mut table);
+        println!("\nkernel {}, {}\n{table}", figures.kernel, figures.monitor);
+    }
+    println!("\nmedian (fastest to slowest) of {} runs, in turn", args.runs);
+    std::fs::write(&args.json, serde_json::to_vec_pretty(&all)?)
+        .with_context(|| args.json.display().to_string())
+}
+
+/// What starts the same machines as `fireclaw run --kernel KERNEL`.
+async fn launcher(home: &Home, kernel: &str) -> Result<Launcher> {
+    let boot = fireclaw_image::resolve(home, Manifest::BASE_IMAGE, Some(Path::new(kernel)))?;
+    let spec = MachineSpec {
+        kernel: boot.kernel,
+        initramfs: boot.initramfs,
+        cpus: 1,
+        memory_mib: 256,
+        disks: vec![Disk { path: boot.rootfs, read_only: true }],
+        kernel_args: Vec::new(),
+    };
+    let run = home.run();
+    let mut prober = Prober { spec: &spec, run: &run, cache: Cache::open(&home.host_cache()) };
+    let backend = prober.choose(Choice::Auto).await?.backend;
+    let patience = backend.kind().boot_patience();
+    Ok(Launcher { backend, spec, run, patience })
+}
+
+/// The command under measurement.
+fn fireclaw() -> Command {
+    Command::new(crate::root().join("target/release/fireclaw"))
+}
+
+/// One `fireclaw run` from outside.
+#[derive(Debug)]
+struct Run {
+    ms: f64,
+    /// What it says of its own share.
+    own_ms: f64,
+    stderr: String,
+}
+
+fn run_once(options: &[&str]) -> Result<Run> {
+    let start = Instant::now();
+    let output = fireclaw()
+        .args(["run", "-qnv"])
+        .args(options)
+        .arg("true")
+        .output()
+        .context("target/release/fireclaw; `make build` first")?;
+    let ms = milliseconds(start);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "fireclaw run failed: {stderr}");
+    let own_ms = stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("fireclaw: own share"))
+        .and_then(|rest| rest.trim().strip_suffix(" ms")?.trim().parse().ok())
+        .with_context(|| format!("no own share in: {stderr}"))?;
+    Ok(Run { ms, own_ms, stderr })
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}
