@@ -1,0 +1,99 @@
+//! What can go wrong before a line is sent, and around the private server.
+
+use std::path::PathBuf;
+
+use crate::message::InvalidLine;
+
+/// An error of this crate. What happens to a connection later is an
+/// [`Event`](crate::Event), not an error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting cannot be used.
+    #[error("the IRC setting `{setting}` is not usable: {reason}")]
+    Config {
+        /// The field's name in [`Config`](crate::Config) or
+        /// [`Options`](crate::server::Options).
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Neither a channel nor a nick.
+    #[error("`{name}` is not a valid IRC {what}")]
+    Name {
+        /// What it should have been: `channel`, `nick` or `target`.
+        what: &'static str,
+        /// What it is, escaped.
+        name: String,
+    },
+    /// The words do not form a line of the protocol.
+    #[error("not a valid IRC line: {0}")]
+    Line(#[from] InvalidLine),
+    /// Too many lines wait to be sent; none of these was taken.
+    #[error("{waiting} lines wait to be sent to the IRC server already")]
+    QueueFull {
+        /// How many lines wait.
+        waiting: usize,
+    },
+    /// The client has stopped, by `quit`, by a fatal answer of the server, or
+    /// because nobody listens to its events.
+    #[error("the IRC client has stopped")]
+    Stopped,
+    /// No ngircd is installed.
+    #[error("{program} is not installed")]
+    ServerMissing {
+        /// The program's name or path as asked for.
+        program: String,
+        /// The environment variable that can name it.
+        variable: &'static str,
+        /// The Debian package that carries it.
+        package: &'static str,
+    },
+    /// ngircd did not come up.
+    #[error("the private IRC server did not start: {reason}")]
+    ServerFailed {
+        /// How it ended or what was waited for, in words.
+        reason: String,
+        /// The last lines that it wrote, escaped.
+        log: String,
+    },
+    /// A file of ours could not be used.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried, such as `create`.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another system call failed.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// The result of an operation of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+
+    pub(crate) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+
+    pub(crate) fn name(what: &'static str, name: &str) -> Self {
+        Self::Name { what, name: name.chars().take(80).flat_map(char::escape_debug).collect() }
+    }
+}
