@@ -14,16 +14,16 @@
 //! - [`server`]: ngircd.
 
 pub mod address;
-//pub mod client;
+pub mod client;
 mod error;
 pub mod mask;
 pub mod message;
 pub mod names;
 mod secret;
-//pub mod server;
+pub mod server;
 pub mod text;
 
-//pub use client::{Client, Config, Event, Handle};
+pub use client::{Client, Config, Event, Handle};
 pub use error::{Error, Result};
 pub use secret::Secret;
-//pub use server::PrivateServer;
+pub use server::PrivateServer;

@@ -1,0 +1,129 @@
+//! ngircd's configuration file; see ngircd.conf(5).
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::path::Path;
+
+use super::Options;
+use super::process::User;
+use crate::{Error, Result, Secret};
+
+/// The longest value that ngircd takes, in bytes.
+const MAX_VALUE: usize = 120;
+
+/// Writes the file and opens it for ngircd, which gets it as an open file: the
+/// directory may be closed to the user that it runs as.
+pub(super) fn write(path: &Path, options: &Options, port: u16, user: Option<User>) -> Result<File> {
+    let text = text(options, port)?;
+    // A new file, so that nobody has the old one open, and no link is followed.
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::file("replace", path)(e));
+        }
+        _ => {}
+    }
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(Error::file("create", path))?;
+    file.write_all(text.as_bytes()).map_err(Error::file("write", path))?;
+    let readable = File::open(path).map_err(Error::file("open", path))?;
+    if let Some(User { uid, gid }) = user {
+        fchown(&file, Some(uid), Some(gid)).map_err(Error::file("give away", path))?;
+    }
+    Ok(readable)
+}
+
+fn text(options: &Options, port: u16) -> Result<String> {
+    let Options { password, name, motd, nick_len, .. } = options;
+    let password = password.as_ref().map(Secret::reveal);
+    for (setting, value) in
+        [("name", Some(name.as_str())), ("motd", Some(motd)), ("password", password)]
+    {
+        let Some(value) = value else { continue };
+        if value.is_empty()
+            || value.len() > MAX_VALUE
+            || value.contains(char::is_control)
+            || value.trim() != value
+        {
+            let reason = format!("it must be one line of 1 to {MAX_VALUE} bytes");
+            return Err(Error::Config { setting, reason });
+        }
+    }
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    if !name.contains('.') || name.len() > 63 || !name.chars().all(is_name) {
+        let reason = "it must be a host name with a dot".to_owned();
+        return Err(Error::Config { setting: "name", reason });
+    }
+    if !(9..=31).contains(nick_len) {
+        let reason = "ngircd takes 9 to 31 bytes".to_owned();
+        return Err(Error::Config { setting: "nick_len", reason });
+    }
+    let password = password.map_or(String::new(), |password| format!("Password = {password}\n"));
+    Ok(format!(
+        "# Written by Fireclaw at each start.\n\
+         [Global]\n\
+         Name = {name}\n\
+         Info = Fireclaw\n\
+         AdminInfo1 = Fireclaw\n\
+         AdminInfo2 = this machine\n\
+         AdminEMail = root@localhost\n\
+         MotdPhrase = {motd}\n\
+         Listen = 127.0.0.1\n\
+         Ports = {port}\n\
+         {password}\
+         [Limits]\n\
+         MaxConnections = 0\n\
+         MaxConnectionsIP = 0\n\
+         MaxJoins = 0\n\
+         MaxListSize = 0\n\
+         MaxNickLength = {nick_len}\n\
+         MaxPenaltyTime = 0\n\
+         PingTimeout = 120\n\
+         PongTimeout = 60\n\
+         [Options]\n\
+         DNS = no\n\
+         Ident = no\n\
+         PAM = no\n\
+         ConnectIPv4 = no\n\
+         ConnectIPv6 = no\n\
+         AllowRemoteOper = no\n\
+         IncludeDir = /nonexistent\n"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_and_no_lookups() {
+        let text = text(&Options::default(), 6667).unwrap();
+        for line in ["Listen = 127.0.0.1", "Ports = 6667", "DNS = no", "Ident = no", "PAM = no"] {
+            assert!(text.lines().any(|l| l == line), "{line}");
+        }
+        assert!(!text.contains("Password"));
+    }
+
+    #[test]
+    fn a_value_cannot_add_a_line() {
+        let with = |change: fn(&mut Options)| {
+            let mut options = Options::default();
+            change(&mut options);
+            text(&options, 6667)
+        };
+        assert!(with(|o| o.motd = "a\n[Operator]\nName = x".into()).is_err());
+        assert!(with(|o| o.password = Some(Secret::new("a\rb"))).is_err());
+        assert!(with(|o| o.name = "nodot".into()).is_err());
+        assert!(with(|o| o.name = "a.b;c".into()).is_err());
+        assert!(with(|o| o.nick_len = 99).is_err());
+        assert!(
+            with(|o| o.password = Some(Secret::new("s3 cret")))
+                .unwrap()
+                .contains("\nPassword = s3 cret\n")
+        );
+    }
+}
