@@ -188,7 +188,7 @@ impl Session {
         self.learn_own_prefix(message);
         match message.command.as_str() {
             "PING" => out.send("PONG", &[message.param(0)]),
-            "ERROR" => out.close(words(message.trailing())),
+            "ERROR" => self.on_error(message, &mut out),
             "CAP" => self.on_cap(message, &mut out),
             "AUTHENTICATE" => self.on_authenticate(message, &mut out),
             "PRIVMSG" | "NOTICE" => self.on_chat(message, now, time, &mut out),
@@ -237,6 +237,18 @@ impl Session {
                 self.on_refused(numeric, message, out);
             }
             _ => {}
+        }
+    }
+
+    /// `ERROR :words`, after which the server closes the connection.
+    fn on_error(&self, message: &Message, out: &mut Actions) {
+        let reason = words(message.trailing());
+        // ngircd says nothing but this to a wrong password, no number.
+        let password = reason.to_ascii_lowercase().contains("bad password");
+        if password && self.link.phase == Phase::Registering {
+            out.fail(format!("the server refuses us: {reason}"));
+        } else {
+            out.close(reason);
         }
     }
 
