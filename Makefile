@@ -15,7 +15,8 @@ SHELL := /bin/bash
 #   util-linux        unshare, for tests in namespaces
 #   strace            kills a command at each of its steps, for a test
 #   g++               the fuzzer's runtime
-PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linux strace g++
+#   ngircd            the private IRC server, and the one of the tests
+PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linux strace g++ ngircd
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 CARGO ?= cargo
 

@@ -6,12 +6,10 @@
 //! [`PrivateServer`] runs ngircd on the loopback interface for those who have no
 //! server.
 //!
-//! - [`message`]: lines as RFC 1459, RFC 2812 and the IRCv3 message tags have them;
-//! - [`text`]: scrubbing, splitting and folding of what is to be said;
-//! - [`address`], [`names`], [`mask`]: who is spoken to, which names are valid,
-//!   who matches a hostmask;
-//! - [`client`]: the connection;
-//! - [`server`]: ngircd.
+//! [`message`] has lines as RFC 1459, RFC 2812 and the IRCv3 message tags have
+//! them. [`text`] scrubs, splits and folds what is to be said. [`address`],
+//! [`names`] and [`mask`] know who is spoken to, which names are valid, and who
+//! has a hostmask. [`client`] is the connection, [`server`] is ngircd.
 
 pub mod address;
 pub mod client;

@@ -1,6 +1,8 @@
 //! The client against servers that follow a script: TLS, SASL, and servers that
 //! are slow or mad.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use std::sync::Arc;

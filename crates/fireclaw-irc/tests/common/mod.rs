@@ -2,6 +2,7 @@
 
 // Each test program uses a part of it.
 #![allow(dead_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::time::Duration;
 
