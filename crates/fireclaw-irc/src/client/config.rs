@@ -128,6 +128,10 @@ const MAX_NICK: usize = 64;
 pub(crate) const MAX_CHANNEL: usize = 200;
 /// The longest of the other words, in bytes: their lines must fit 512.
 const MAX_WORDS: usize = 300;
+/// The most lines at once, and the longest of all waits: what is beyond is a
+/// mistake, and moments beyond the clock's range cannot be reckoned with.
+const MAX_BURST: u32 = 10_000;
+const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// All that a channel's name may start with before the server has said what
 /// it allows (RFC 2812, 1.3).
 pub(crate) const CHANNEL_TYPES: &str = "#&+!";
@@ -184,8 +188,15 @@ impl Config {
         if self.sasl.is_some() && self.tls.is_none() && !is_loopback(&self.host) {
             return wrong("sasl", "without TLS the password would be sent in clear text");
         }
-        if self.rate.burst == 0 {
-            return wrong("rate", "a burst of 0 lines would never send anything");
+        let Rate { burst, interval } = self.rate;
+        if !(1..=MAX_BURST).contains(&burst) || interval > MAX_WAIT {
+            return wrong("rate", "it must be a burst of 1 to 10000 lines, and at most a day");
+        }
+        let Timing { connect, register, idle, pong, retry_first, retry_max, stable, regain, quit } =
+            self.timing;
+        let waits = [connect, register, idle, pong, retry_first, retry_max, regain, quit];
+        if waits.contains(&Duration::ZERO) || waits.iter().chain([&stable]).any(|w| *w > MAX_WAIT) {
+            return wrong("timing", "each must be more than nothing and at most a day");
         }
         Ok(())
     }
@@ -214,6 +225,9 @@ mod tests {
         assert!(refused(|c| c.realname = "a\r\nQUIT".into()).contains("`realname`"));
         assert!(refused(|c| c.password = Some(Secret::new("a\n"))).contains("`password`"));
         assert!(refused(|c| c.rate.burst = 0).contains("`rate`"));
+        assert!(refused(|c| c.rate.interval = Duration::MAX).contains("`rate`"));
+        assert!(refused(|c| c.timing.regain = Duration::ZERO).contains("`timing`"));
+        assert!(refused(|c| c.timing.stable = Duration::MAX).contains("`timing`"));
     }
 
     #[test]

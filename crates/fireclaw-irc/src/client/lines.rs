@@ -26,9 +26,9 @@ impl LineBuffer {
                 self.part.extend_from_slice(piece);
             }
             if piece.ends_with(b"\n") {
-                let line = self.part.trim_ascii_end();
-                if !self.skipping && !line.is_empty() {
-                    each(line);
+                while self.part.pop_if(|b| matches!(b, b'\r' | b'\n')).is_some() {}
+                if !self.skipping && !self.part.is_empty() {
+                    each(&self.part);
                 }
                 self.part.clear();
                 self.skipping = false;
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn lines_in_pieces() {
-        assert_eq!(lines(&[b"PI", b"NG a\r", b"\nPONG b\n\r\n\nlast"]), ["PING a", "PONG b"]);
+        assert_eq!(lines(&[b"PI", b"NG a\r", b"\nPONG b \n\r\n\nlast"]), ["PING a", "PONG b "]);
     }
 
     #[test]

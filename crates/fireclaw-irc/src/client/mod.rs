@@ -2,6 +2,27 @@
 //! its channels and its nick.
 //!
 //! Inside, `session` is the protocol without a socket, and `driver` gives it one.
+//!
+//! ```no_run
+//! use fireclaw_irc::text::{Formatting, fold};
+//! use fireclaw_irc::{Client, Config, Event, address};
+//!
+//! # async fn bot() -> fireclaw_irc::Result<()> {
+//! let mut config = Config::new("127.0.0.1", 6667, "worker");
+//! config.channels.push("#agents".to_owned());
+//! let (handle, mut events) = Client::spawn(config)?;
+//! while let Some(event) = events.recv().await {
+//!     let Event::Message(chat) = event else { continue };
+//!     let me = handle.status();
+//!     if let Some(asked) = address::addressed(&chat.text, &me.nick, me.case) {
+//!         let answer = format!("{}: you said {asked}", chat.from.nick);
+//!         let short = fold(&answer, handle.budget(&chat.target), 4, Formatting::Remove);
+//!         handle.say(&chat.target, &short.lines.join("\n")).await?;
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod config;
 mod connect;

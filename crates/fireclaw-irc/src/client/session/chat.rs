@@ -11,8 +11,8 @@ use crate::names;
 /// The longest reason given for leaving, in bytes: ngircd cuts at 127.
 pub(super) const MAX_REASON: usize = 120;
 
-/// The longest token of a CTCP PING that is sent back, in bytes.
-const MAX_CTCP: usize = 64;
+/// The longest CTCP answer, in bytes.
+const MAX_CTCP: usize = 300;
 
 impl Session {
     /// `:nick!user@host PRIVMSG target :text`, or NOTICE.
