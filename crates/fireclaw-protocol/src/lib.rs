@@ -16,6 +16,8 @@
 //!
 //! [yamux]: https://github.com/hashicorp/yamux/blob/master/spec.md
 
+pub mod agent;
+pub mod chat;
 pub mod frame;
 pub mod hello;
 pub mod message;
