@@ -10,9 +10,6 @@ use crate::boot::Booted;
 use crate::exec::{Execs, Reaper};
 use crate::identity::Guest;
 
-/// How long to wait before the stream is opened again after it broke.
-const PAUSE: Duration = Duration::from_millis(20);
-
 /// Opens the stream and serves the host. Returns only when that cannot work.
 pub async fn serve(booted: &Booted) -> Result<Infallible, String> {
     tokio::task::LocalSet::new().run_until(sessions(booted)).await
@@ -38,11 +35,12 @@ async fn sessions(booted: &Booted) -> Result<Infallible, String> {
                     crate::say!("the session ended: {e}");
                 }
             }
-            // The host went away; it may come back.
+            // The host went away and may come back, or this machine was restored
+            // from a snapshot and has another host now.
             Err(Error::Io(_) | Error::Closed) => {}
             Err(e) => return Err(format!("the handshake with the host failed: {e}")),
         }
-        tokio::time::sleep(PAUSE).await;
+        booted.transport.pause().await;
     }
 }
 

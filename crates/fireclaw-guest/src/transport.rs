@@ -1,12 +1,16 @@
 //! The byte stream to the host, however the VMM provides it.
 
-mod port;
+mod descriptor;
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use port::Port;
+use descriptor::Descriptor;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::sleep;
 use tokio_vsock::{VsockAddr, VsockStream};
 
 /// The name that the host gives the virtio-serial port.
@@ -14,6 +18,9 @@ const PORT_NAME: &str = "fireclaw.0";
 
 /// The vsock port on which the host waits for this guest.
 const VSOCK_PORT: u32 = 5005;
+
+/// How long to wait before a host that was not there is tried again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Which kind of stream this machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,23 +56,53 @@ impl Kind {
         }
     }
 
-    /// Opens the stream; the host is listening already.
+    /// Opens the stream.
     pub async fn open(self) -> Result<Box<dyn Stream>, String> {
-        match self {
-            Self::Serial => open_port(),
-            Self::Vsock => {
-                let host = VsockAddr::new(tokio_vsock::VMADDR_CID_HOST, VSOCK_PORT);
-                let stream = VsockStream::connect(host).await;
-                Ok(Box::new(stream.map_err(|e| format!("cannot reach the host over vsock: {e}"))?))
-            }
+        let file = match self {
+            Self::Serial => open_port()?,
+            Self::Vsock => connect().await,
+        };
+        let stream = Descriptor::new(file).map_err(|e| format!("the stream to the host: {e}"))?;
+        Ok(Box::new(stream))
+    }
+
+    /// Waits after a stream that broke, if nothing else makes the next one wait
+    /// for a host: a port opens at once, whether or not there is one.
+    pub async fn pause(self) {
+        if self == Self::Serial {
+            sleep(PAUSE).await;
         }
     }
 }
 
-fn open_port() -> Result<Box<dyn Stream>, String> {
+/// Only one opener at a time is allowed by the kernel.
+fn open_port() -> Result<File, String> {
     let path = find_port()?;
-    let port = Port::open(&path).map_err(|e| format!("cannot open {}: {e}", path.display()))?;
-    Ok(Box::new(port))
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path)
+        .map_err(|e| format!("cannot open {}: {e}", path.display()))
+}
+
+/// Connects to the host, tried again until it listens: the machine lives no
+/// longer than its host wants.
+async fn connect() -> File {
+    let mut said = None;
+    loop {
+        let host = VsockAddr::new(tokio_vsock::VMADDR_CID_HOST, VSOCK_PORT);
+        match VsockStream::connect(host).await {
+            Ok(stream) => return File::from(OwnedFd::from(stream)),
+            Err(e) => {
+                // Once, or it would fill the console.
+                if said.replace(e.kind()) != Some(e.kind()) {
+                    crate::say!("cannot reach the host over vsock: {e}");
+                }
+                sleep(PAUSE).await;
+            }
+        }
+    }
 }
 
 fn find_port() -> Result<PathBuf, String> {
