@@ -151,6 +151,9 @@ pub struct Machine {
     /// Whether the guest said hello before its snapshot was taken and now
     /// waits for the host's answer.
     pub has_said_hello: bool,
+    /// Whether the guest was restored: what it says of its boot is then about
+    /// the machine that was saved.
+    pub is_restored: bool,
     /// Its directory, if that goes with it. Last, so that it goes last.
     pub run_dir: Option<RunDir>,
 }

@@ -127,6 +127,7 @@ impl Waiting {
             let Machine { process, stream, .. } = &mut machine;
             hello = Some(attended(process, patience, meet_guest(stream)).await?);
         }
+        let hello = hello.filter(|_| !machine.is_restored);
         Ok(Self { machine, hello, patience })
     }
 

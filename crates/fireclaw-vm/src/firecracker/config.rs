@@ -1,5 +1,6 @@
 //! From what to boot to the requests that boot it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::types::{
@@ -101,11 +102,18 @@ pub fn restore_requests(directory: &Path, log: Option<&Path>) -> Vec<Request> {
 }
 
 /// The same with absolute paths: the VMM runs in another directory than ours.
+///
+/// Symbolic links are resolved: a snapshot remembers the disks' paths, and a
+/// restored machine must find the same files there even if a link on the way
+/// leads elsewhere by then.
 pub(super) fn absolute(spec: &MachineSpec) -> Result<MachineSpec> {
     let mut spec = spec.clone();
     let disks = spec.disks.iter_mut().map(|disk| &mut disk.path);
     for path in disks.chain([&mut spec.kernel, &mut spec.initramfs]) {
-        *path = std::path::absolute(&*path).map_err(Error::file("find", &*path))?;
+        *path = fs::canonicalize(&*path)
+            // What is missing is told by Firecracker.
+            .or_else(|_| std::path::absolute(&*path))
+            .map_err(Error::file("find", &*path))?;
     }
     Ok(spec)
 }

@@ -134,9 +134,16 @@ impl Firecracker {
                     Memory::Fresh | Memory::RestoredFrom(_) => None,
                 };
                 let control = Box::new(FirecrackerControl { api, directory });
-                // A restored guest finds its connection reset and says hello again.
-                let stream = Box::new(stream);
-                Ok(Machine { process, stream, control, has_said_hello: false, run_dir: None })
+                Ok(Machine {
+                    process,
+                    stream: Box::new(stream),
+                    control,
+                    // A restored guest finds its connection reset, makes
+                    // another and says hello again.
+                    has_said_hello: false,
+                    is_restored: matches!(memory, Memory::RestoredFrom(_)),
+                    run_dir: None,
+                })
             }
             Err(error) => {
                 let error = explain(error, &mut process).await;
@@ -158,9 +165,7 @@ impl Backend for Firecracker {
     }
 
     fn capabilities(&self) -> Capabilities {
-        // Firecracker saves and loads, but a restored guest does not find its way
-        // back to the host over vsock yet: until it does, runs boot from cold.
-        Capabilities { snapshot: false, jailer: true }
+        Capabilities { snapshot: true, jailer: true }
     }
 
     fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>> {

@@ -49,6 +49,7 @@ pub async fn take(directory: &Path, id: &str) -> Option<Machine> {
         stream: Box::new(stream),
         control: Box::new(NoControl),
         has_said_hello: true,
+        is_restored: true,
         run_dir: None,
     })
 }

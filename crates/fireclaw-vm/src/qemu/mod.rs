@@ -104,13 +104,16 @@ impl Qemu {
             .env_clear();
         let inherit = vec![console_vmm, stream_vmm, qmp_vmm];
         let mut process = VmmProcess::spawn(command, inherit, Console::Socket(console))?;
+        let is_restored = matches!(launch.memory, Memory::RestoredFrom(_));
         // A fresh guest boots meanwhile; a restored one goes on from here.
         match control(qmp, launch.memory).await {
             Ok(control) => Ok(Machine {
                 process,
                 stream: Box::new(stream),
                 control: Box::new(control),
-                has_said_hello: matches!(launch.memory, Memory::RestoredFrom(_)),
+                // A serial port does not notice that its host is another.
+                has_said_hello: is_restored,
+                is_restored,
                 run_dir: None,
             }),
             // A VMM that refuses its arguments closes its end and is gone soon.

@@ -15,12 +15,6 @@ fn home() -> Home {
     home
 }
 
-/// Whether the monitor under test offers snapshots, which Firecracker's
-/// backend does not yet.
-fn offered() -> bool {
-    std::env::var("FIRECLAW_VMM").as_deref() != Ok("firecracker")
-}
-
 #[track_caller]
 fn names(home: &Home) -> Vec<String> {
     let done = finish(home.fireclaw(["snapshot", "ls", "--json"]), Vec::new(), patience()).exits(0);
@@ -30,9 +24,6 @@ fn names(home: &Home) -> Vec<String> {
 
 #[test]
 fn it_is_made_on_first_use_and_used_from_then_on() {
-    if !offered() {
-        return;
-    }
     let home = home();
     let cold = home.run(["-v", "--no-snapshot", "true"]).exits(0);
     assert!(cold.stderr().contains("fireclaw: kernel") && names(&home).is_empty());
@@ -76,8 +67,7 @@ fn clones_have_nothing_random_in_common() {
         python3 -c 'import os, random, uuid
 print(os.getrandom(8).hex()); print(random.random()); print(uuid.uuid4())'";
     let mut seen = HashSet::new();
-    // Cold boots of machines in machines take minutes: one round says enough.
-    let rounds = if offered() { 4 } else { 1 };
+    let rounds = 4;
     for _ in 0..rounds {
         let start = |_| {
             let mut run = home.fireclaw(["run"]);
@@ -115,9 +105,6 @@ fn the_clock_goes_on_from_now() {
 
 #[test]
 fn a_spoilt_one_is_made_anew() {
-    if !offered() {
-        return;
-    }
     let home = home();
     home.run(["true"]).exits(0);
     let directory = home.path().join("snapshots").join(&names(&home)[0]);
@@ -137,9 +124,6 @@ fn a_spoilt_one_is_made_anew() {
 
 #[test]
 fn a_killed_maker_leaves_nothing_that_is_used() {
-    if !offered() {
-        return;
-    }
     let home = home();
     let snapshots = home.path().join("snapshots");
     let half_done = || {
@@ -168,9 +152,6 @@ fn a_killed_maker_leaves_nothing_that_is_used() {
 
 #[test]
 fn removing_it_does_not_disturb_who_runs_from_it() {
-    if !offered() {
-        return;
-    }
     let home = home();
     home.run(["true"]).exits(0);
     let child = home
