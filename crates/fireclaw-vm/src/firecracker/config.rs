@@ -37,8 +37,9 @@ const KERNEL_ARGS: &str = "console=ttyS0 quiet reboot=k panic=-1 \
 /// The requests that configure a fresh VMM and start its guest, in order.
 ///
 /// The paths in `spec` are as the VMM sees them. Its log goes to `log`, or
-/// without one to standard output, which is also the guest's console.
-pub fn boot_requests(spec: &MachineSpec, log: Option<&Path>) -> Vec<Request> {
+/// without one to standard output, which is also the guest's console. Only a
+/// machine that `will_be_saved` takes [`save_requests`].
+pub fn boot_requests(spec: &MachineSpec, log: Option<&Path>, will_be_saved: bool) -> Vec<Request> {
     let mut boot_args = KERNEL_ARGS.to_owned();
     for arg in &spec.kernel_args {
         boot_args.push(' ');
@@ -50,6 +51,7 @@ pub fn boot_requests(spec: &MachineSpec, log: Option<&Path>) -> Vec<Request> {
         Request::MachineConfiguration(MachineConfiguration {
             vcpu_count: spec.cpus,
             mem_size_mib: spec.memory_mib,
+            track_dirty_pages: will_be_saved,
         }),
         Request::BootSource(BootSource {
             kernel_image_path: spec.kernel.clone(),
@@ -76,7 +78,9 @@ pub fn save_requests(directory: &Path) -> Vec<Request> {
     vec![
         Request::Vm(Vm { state: VmState::Paused }),
         Request::SnapshotCreate(SnapshotCreateParams {
-            snapshot_type: SnapshotType::Full,
+            // A guest that has just booted has used a small part of its memory:
+            // only that is written, whatever size it has.
+            snapshot_type: SnapshotType::Diff,
             snapshot_path: directory.join(STATE_FILE),
             mem_file_path: directory.join(MEMORY_FILE),
         }),

@@ -116,7 +116,8 @@ impl Firecracker {
         command.args(["--api-sock", SOCKET]).current_dir(run_dir.path()).env_clear();
         let requests = match memory {
             Memory::RestoredFrom(directory) => restore_requests(directory, log),
-            Memory::Fresh | Memory::SavedTo(_) => boot_requests(&spec, log),
+            Memory::Fresh => boot_requests(&spec, log, false),
+            Memory::SavedTo(_) => boot_requests(&spec, log, true),
         };
 
         // The guest connects as soon as it has booted: listen before it starts.

@@ -103,6 +103,8 @@ pub struct MachineConfiguration {
     pub vcpu_count: u32,
     /// Guest memory in MiB (2^20 bytes).
     pub mem_size_mib: u64,
+    /// Whether KVM notes which pages are written to: for [`SnapshotType::Diff`].
+    pub track_dirty_pages: bool,
 }
 
 /// What the guest boots.
@@ -191,6 +193,10 @@ pub struct SnapshotCreateParams {
 pub enum SnapshotType {
     /// All of the guest's memory.
     Full,
+    /// What was written to since the guest booted; the rest is a hole in the
+    /// file and thus zero, as it is in the guest. Without the tracking of dirty
+    /// pages, Firecracker would miss what the host has swapped out.
+    Diff,
 }
 
 /// Restores a guest into a fresh VMM.

@@ -30,16 +30,18 @@ fn all_requests() -> Vec<Request> {
         ],
         kernel_args: vec!["fireclaw.test=1".into()],
     };
-    let mut all = boot_requests(&spec, Some(Path::new("/proc/self/fd/2")));
+    let mut all = boot_requests(&spec, Some(Path::new("/proc/self/fd/2")), true);
     all.extend(
         [LogLevel::Error, LogLevel::Warning, LogLevel::Info]
             .map(|level| Request::Logger(Logger { log_path: None, level })),
     );
     all.extend([VmState::Paused, VmState::Resumed].map(|state| Request::Vm(Vm { state })));
-    all.push(Request::SnapshotCreate(SnapshotCreateParams {
-        snapshot_type: SnapshotType::Full,
-        snapshot_path: "state".into(),
-        mem_file_path: "memory".into(),
+    all.extend([SnapshotType::Full, SnapshotType::Diff].map(|snapshot_type| {
+        Request::SnapshotCreate(SnapshotCreateParams {
+            snapshot_type,
+            snapshot_path: "state".into(),
+            mem_file_path: "memory".into(),
+        })
     }));
     let load = |backend_type, network_overrides, vsock_override| {
         Request::SnapshotLoad(SnapshotLoadParams {
