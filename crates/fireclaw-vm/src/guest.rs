@@ -25,7 +25,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub struct Waiting {
     machine: Machine,
     hello: Option<GuestHello>,
-    patience: Duration,
+    /// How long each further step may take.
+    pub(crate) patience: Duration,
 }
 
 /// A machine whose guest has taken on its identity and runs commands.
@@ -204,6 +205,8 @@ impl Guest {
     pub async fn kill(mut self) -> Result<()> {
         let killed = self.process.kill().await;
         self.driver.abort();
+        // Only then is its descriptor closed.
+        let _ = self.driver.await;
         killed
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fireclaw_protocol::message::{ExecRequest, ExitStatus};
 
+use crate::backend::MEMORY_FILE;
 use crate::snapshot::{Key, Recipe, Snapshot, Store};
 use crate::{Backend, Error, Launch, Machine, MachineSpec, Memory, Result, RunDir, Waiting};
 
@@ -33,6 +34,29 @@ impl Launcher {
         Ok(Machine { run_dir: Some(run_dir), ..machine })
     }
 
+    /// Boots a machine until its guest waits; `on_start` is called once the VMM runs.
+    ///
+    /// Under emulation one boot in hundreds hangs on a timer interrupt that is
+    /// lost. A guest that is silent for much longer than any boot takes is
+    /// therefore booted once more.
+    pub async fn boot(&self, memory: Memory<'_>, on_start: impl FnOnce()) -> Result<Waiting> {
+        let machine = self.launch(memory).await?;
+        on_start();
+        match Waiting::meet(machine, self.patience / 4).await {
+            Err(Error::GuestSilent { .. }) => {
+                if let Memory::SavedTo(directory) = memory {
+                    let _ = std::fs::remove_file(directory.join(MEMORY_FILE));
+                }
+                Waiting::meet(self.launch(memory).await?, self.patience).await
+            }
+            Ok(mut waiting) => {
+                waiting.patience = self.patience;
+                Ok(waiting)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     /// What a snapshot of this machine depends on, as everything is now.
     pub fn key(&self, warm: Option<&str>) -> Result<Key> {
         Key::new(self.backend.as_ref(), &self.spec, warm)
@@ -59,8 +83,7 @@ impl Launcher {
     }
 
     async fn save_in(&self, directory: &Path, warm: Option<&str>) -> Result<()> {
-        let machine = self.launch(Memory::SavedTo(directory)).await?;
-        let mut waiting = Waiting::meet(machine, self.patience).await?;
+        let mut waiting = self.boot(Memory::SavedTo(directory), || ()).await?;
         if let Some(line) = warm {
             prepare(&mut waiting, line).await?;
         }

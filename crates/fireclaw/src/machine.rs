@@ -169,7 +169,9 @@ pub async fn start(
             phases.mark("prepare");
             let restored = async {
                 let memory = Memory::RestoredFrom(&snapshot.directory);
-                settled(launcher, launcher.launch(memory).await?, "restore", phases).await
+                let machine = launcher.launch(memory).await?;
+                phases.mark("restore");
+                settled(Waiting::meet(machine, launcher.patience).await?, phases).await
             };
             match restored.await {
                 Ok(guest) => return Ok(guest),
@@ -191,7 +193,8 @@ pub async fn start(
 /// Boots a machine.
 pub async fn cold(launcher: &Launcher, phases: &mut Phases) -> Result<Guest> {
     phases.mark("prepare");
-    settled(launcher, launcher.launch(Memory::Fresh).await?, "monitor start", phases).await
+    let waiting = launcher.boot(Memory::Fresh, || phases.mark("monitor start")).await?;
+    settled(waiting, phases).await
 }
 
 async fn pooled(
@@ -203,7 +206,9 @@ async fn pooled(
     let key = launcher.key(recipe.warm.as_deref())?;
     let Some(machine) = pool::take(&home.pool(), &key.id()).await else { return Ok(None) };
     phases.mark("prepare");
-    match settled(launcher, machine, "from pool", phases).await {
+    phases.mark("from pool");
+    let waiting = Waiting::meet(machine, launcher.patience).await?;
+    match settled(waiting, phases).await {
         Ok(guest) => Ok(Some(guest)),
         Err(e) => {
             phases.note(format!("the pool's machine could not be used: {}", e.text()));
@@ -212,15 +217,8 @@ async fn pooled(
     }
 }
 
-/// Brings a machine that was started `how` to the point where commands may come.
-async fn settled(
-    launcher: &Launcher,
-    machine: Machine,
-    how: &'static str,
-    phases: &mut Phases,
-) -> Result<Guest> {
-    phases.mark(how);
-    let waiting = Waiting::meet(machine, launcher.patience).await?;
+/// Brings a machine to the point where commands may come.
+async fn settled(waiting: Waiting, phases: &mut Phases) -> Result<Guest> {
     if let Some(hello) = waiting.hello() {
         phases.booted(hello);
     }

@@ -11,11 +11,6 @@ use crate::harness::{
     wait_until,
 };
 
-/// Whether the monitor under test offers snapshots.
-fn offered() -> bool {
-    std::env::var("FIRECLAW_VMM").as_deref() != Ok("firecracker")
-}
-
 fn start(mut command: Command) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
@@ -47,9 +42,6 @@ fn parallel_runs_are_labelled_and_the_worst_status_counts() {
 
 #[test]
 fn more_clones_than_fit_wait_their_turn() {
-    if !offered() {
-        return;
-    }
     let _alone = alone();
     let home = Home::new();
     let done = home.run(["--parallel", "64", "echo $FIRECLAW_CLONE"]).exits(0);
@@ -88,9 +80,6 @@ fn pool(home: &Home, size: &str) -> Child {
 
 #[test]
 fn a_run_takes_what_waits_and_another_takes_its_place() {
-    if !offered() {
-        return;
-    }
     let _alone = alone();
     let home = Home::new();
     let mut waiting = pool(&home, "2");
@@ -124,9 +113,6 @@ fn a_run_takes_what_waits_and_another_takes_its_place() {
 
 #[test]
 fn a_pool_survives_its_takers_and_they_hear_of_its_end() {
-    if !offered() {
-        return;
-    }
     let _alone = alone();
     let home = Home::new();
     let mut waiting = pool(&home, "1");
@@ -167,9 +153,6 @@ fn a_pool_survives_its_takers_and_they_hear_of_its_end() {
 
 #[test]
 fn doctor_proves_that_clones_share_nothing() {
-    if !offered() {
-        return;
-    }
     let _alone = alone();
     let home = Home::new();
     let doctor = home.fireclaw(["doctor", "--prove", "--json"]);

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -56,10 +57,8 @@ fn clones_have_nothing_random_in_common() {
     let home = Home::new();
     let warm = "cat /etc/machine-id /proc/sys/kernel/random/boot_id; uuidgen; \
         python3 -c 'import os, random, uuid; os.getrandom(8); random.random(); uuid.uuid4()'";
-    if offered() {
-        let create = ["snapshot", "create", "--name", "read-it-all", "--warm", warm];
-        finish(home.fireclaw(create), Vec::new(), patience()).exits(0);
-    }
+    let create = ["snapshot", "create", "--name", "read-it-all", "--warm", warm];
+    finish(home.fireclaw(create), Vec::new(), patience()).exits(0);
     let script = "head -c 8 /dev/urandom | od -An -tx1
         uuidgen
         hostname
@@ -70,11 +69,7 @@ print(os.getrandom(8).hex()); print(random.random()); print(uuid.uuid4())'";
     let rounds = 4;
     for _ in 0..rounds {
         let start = |_| {
-            let mut run = home.fireclaw(["run"]);
-            if offered() {
-                run.args(["--snapshot", "read-it-all"]);
-            }
-            run.arg(script);
+            let mut run = home.fireclaw(["run", "--snapshot", "read-it-all", script]);
             run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         };
         for child in (0..8).map(start).collect::<Vec<_>>() {
@@ -154,28 +149,25 @@ fn a_killed_maker_leaves_nothing_that_is_used() {
 fn removing_it_does_not_disturb_who_runs_from_it() {
     let home = home();
     home.run(["true"]).exits(0);
-    let child = home
-        .fireclaw(["run", "read line; python3 -c 'print(6 * 7)'"])
+    let mut child = home
+        .fireclaw(["run", "echo up; read line; python3 -c 'print(6 * 7)'"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    crate::harness::vmm_of(&child);
-    // Once the directory of the run is there and the VMM runs, its memory is mapped.
+    let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(stdout.next().unwrap().unwrap(), "up");
     let name = &names(&home)[0];
     finish(home.fireclaw(["snapshot", "rm", name]), Vec::new(), patience()).exits(0);
-    let mut child = child;
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"go\n").unwrap();
-    let done = finish_child(child, patience()).exits(0);
-    assert_eq!(done.stdout(), "42\n");
+    // What it runs now was not in memory before.
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    assert_eq!(stdout.next().unwrap().unwrap(), "42");
+    finish_child(child, patience()).exits(0);
 }
 
 #[test]
 fn a_named_one_has_run_its_command_before() {
-    if !offered() {
-        return;
-    }
     let home = home();
     let snapshot = |arguments: &[&str]| {
         let mut command = home.fireclaw(["snapshot"]);
@@ -228,9 +220,6 @@ fn a_named_one_has_run_its_command_before() {
 /// whole, and nothing is left that nobody owns.
 #[test]
 fn a_maker_killed_at_each_step_leaves_the_old_or_the_new() {
-    if !offered() {
-        return;
-    }
     let home = home();
     let snapshots = home.path().join("snapshots");
     let trace = home.path().join("trace");

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fireclaw_image::{Home, Manifest};
 use fireclaw_protocol::message::ExecRequest;
@@ -94,7 +94,7 @@ pub fn prove(home: &Home, host: &Host) -> Result<Vec<Check>> {
                 true => ok("base image", "not touched"),
                 false => fail("base image", "it was changed meanwhile", "run `fireclaw setup`"),
             });
-            checks.push(before.compare(&Held::now(home)));
+            checks.push(before.compare(&Held::settled(home, &before).await));
             Ok(checks)
         };
         tokio::select! {
@@ -302,6 +302,21 @@ impl Held {
             children,
             mounts: mounts.lines().count(),
             run_directories: fs::read_dir(home.run()).map_or(0, Iterator::count),
+        }
+    }
+
+    /// What is held once all that ends has ended: descriptors are closed by
+    /// tasks that are still to run.
+    async fn settled(home: &Home, expected: &Self) -> Self {
+        const LIMIT: Duration = Duration::from_secs(2);
+        const POLL: Duration = Duration::from_millis(10);
+        let start = Instant::now();
+        loop {
+            let now = Self::now(home);
+            if now == *expected || start.elapsed() > LIMIT {
+                return now;
+            }
+            tokio::time::sleep(POLL).await;
         }
     }
 
