@@ -7,9 +7,7 @@ use fireclaw_image::{Bootable, Home, Manifest, Options};
 use fireclaw_vm::firecracker::Jail;
 use fireclaw_vm::probe::{Cache, Choice, Prober};
 use fireclaw_vm::snapshot::{Recipe, Store};
-use fireclaw_vm::{
-    Disk, Guest, Launcher, Machine, MachineSpec, Memory, Waiting, fresh_hostname, pool,
-};
+use fireclaw_vm::{Disk, Guest, Launcher, MachineSpec, Memory, Waiting, fresh_hostname, pool};
 
 use crate::error::{CliError, Kind, Result};
 use crate::phases::Phases;
