@@ -181,6 +181,27 @@ where
     Ok(hello)
 }
 
+/// [`meet_guest`] for a guest whose last host has gone: the rest of what it said
+/// to that one may come first, and is skipped.
+pub async fn meet_abandoned_guest<S>(stream: &mut S) -> Result<GuestHello>
+where
+    S: AsyncRead + Unpin,
+{
+    /// More than any session leaves on the way.
+    const MAX_REST: usize = 32 << 20;
+    let mut window = [0; 8];
+    stream.read_exact(&mut window).await?;
+    for _ in 0..MAX_REST {
+        if window == MAGIC {
+            let mut hello = (&MAGIC[..]).chain(stream);
+            return meet_guest(&mut hello).await;
+        }
+        window.rotate_left(1);
+        window[7] = stream.read_u8().await?;
+    }
+    Err(Error::violation("no hello after the rest of a session"))
+}
+
 /// Between the parts of [`greet_guest`], any number of times: has a waiting
 /// guest run a command under a passing identity, after which it waits again.
 pub async fn prepare_guest<S>(
@@ -364,6 +385,19 @@ mod tests {
         let text = a.unwrap_err().to_string();
         assert!(text.contains("no clock") && !text.contains('\x1b'), "{text}");
         assert!(b.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_rest_of_an_earlier_session_is_skipped() {
+        let (mut host, mut vm) = tokio::io::duplex(64 * 1024);
+        let hello = guest(GENERATION);
+        // Even a rest that begins like a hello.
+        vm.write_all(b"\0\x01rest FIRECLAFIRECLA").await.unwrap();
+        write(&mut vm, &hello).await.unwrap();
+        assert_eq!(meet_abandoned_guest(&mut host).await.unwrap(), hello);
+        vm.write_all(b"rest and an end").await.unwrap();
+        drop(vm);
+        assert!(meet_abandoned_guest(&mut host).await.is_err());
     }
 
     #[tokio::test]

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
-use crate::{Result, RunDir, VmmProcess};
+use crate::{Error, ProcessStamp, Result, RunDir, VmmProcess};
 
 /// What to boot. Memory is in MiB (2^20 bytes).
 #[derive(Debug, Clone)]
@@ -38,7 +39,9 @@ impl MachineSpec {
 pub struct Disk {
     /// The raw image on the host.
     pub path: PathBuf,
-    /// Whether the VMM opens it read-only, so that many VMs can share it.
+    /// Whether the VMM opens it read-only, so that many VMs can share it. One
+    /// that it writes to belongs to this machine; a machine that is restored may
+    /// have another file of the same size than the one that was saved.
     pub read_only: bool,
 }
 
@@ -108,6 +111,16 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Resolves when the VMM runs; the guest is then still booting. On error
     /// no process is left. Dropping the future kills what it had started.
     fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>>;
+
+    /// Takes over a machine in a kept directory from a process that has ended.
+    ///
+    /// Its guest has lost its host and says hello anew: see
+    /// [`crate::Waiting::meet`].
+    fn adopt<'a>(
+        &'a self,
+        run_dir: &'a RunDir,
+        stamp: ProcessStamp,
+    ) -> BoxFuture<'a, Result<Machine>>;
 }
 
 /// What [`Backend::launch`] works with.
@@ -117,7 +130,8 @@ pub struct Launch<'a> {
     pub memory: Memory<'a>,
     /// What to boot.
     pub spec: &'a MachineSpec,
-    /// Where sockets and logs go; its id marks the VMM's command line.
+    /// Where sockets and logs go; its id marks the VMM's command line. In a kept
+    /// one the machine outlives this process.
     pub run_dir: &'a RunDir,
 }
 
@@ -151,11 +165,35 @@ pub struct Machine {
     /// Whether the guest said hello before its snapshot was taken and now
     /// waits for the host's answer.
     pub has_said_hello: bool,
-    /// Whether the guest was restored: what it says of its boot is then about
-    /// the machine that was saved.
+    /// Whether the guest had another host before, because it was restored or
+    /// adopted: what it says of its boot is then of the past.
     pub is_restored: bool,
     /// Its directory, if that goes with it. Last, so that it goes last.
     pub run_dir: Option<RunDir>,
+}
+
+impl Machine {
+    /// A machine that another process started.
+    pub(crate) fn adopted(process: VmmProcess, stream: Box<dyn StreamIo>) -> Self {
+        let control = Box::new(NoControl);
+        Self { process, stream, control, has_said_hello: false, is_restored: true, run_dir: None }
+    }
+}
+
+/// The control of a machine that can no longer be saved.
+pub(crate) struct NoControl;
+
+impl Control for NoControl {
+    fn save(&mut self) -> BoxFuture<'_, Result<()>> {
+        async {
+            Err(Error::Refused {
+                vmm: "the monitor",
+                request: "a snapshot".into(),
+                message: "the machine was not launched to be saved".into(),
+            })
+        }
+        .boxed()
+    }
 }
 
 /// What can be asked of a running VMM.

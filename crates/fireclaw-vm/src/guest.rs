@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fireclaw_protocol::frame;
 use fireclaw_protocol::hello::{
-    GuestHello, Identity, Prepared, meet_guest, prepare_guest, settle_guest,
+    GuestHello, Identity, Prepared, meet_abandoned_guest, meet_guest, prepare_guest, settle_guest,
 };
 use fireclaw_protocol::message::{ExecControl, ExecEvent, ExecRequest, Open};
 use fireclaw_protocol::session::{Channel, Session};
-use tokio::io::{ReadHalf, WriteHalf};
+use tokio::io::{BufReader, ReadHalf, WriteHalf};
 use tokio::task::JoinHandle;
 
 use crate::backend::Control;
@@ -125,8 +125,16 @@ impl Waiting {
     pub async fn meet(mut machine: Machine, patience: Duration) -> Result<Self> {
         let mut hello = None;
         if !machine.has_said_hello {
+            let had_a_host = machine.is_restored;
             let Machine { process, stream, .. } = &mut machine;
-            hello = Some(attended(process, patience, meet_guest(stream)).await?);
+            let talk = async {
+                if had_a_host {
+                    meet_abandoned_guest(&mut BufReader::new(stream)).await
+                } else {
+                    meet_guest(stream).await
+                }
+            };
+            hello = Some(attended(process, patience, talk).await?);
         }
         let hello = hello.filter(|_| !machine.is_restored);
         Ok(Self { machine, hello, patience })

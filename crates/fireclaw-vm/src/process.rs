@@ -1,4 +1,4 @@
-//! The VMM as a process that never outlives its owner.
+//! The VMM as a process: it never outlives its owner, unless it is kept.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
@@ -17,14 +19,48 @@ use crate::{Error, Result};
 /// How many lines of the console an error shows.
 const CONSOLE_LINES: usize = 20;
 
-/// A VMM that this process owns and will kill, at the latest when dropped.
+/// A VMM that this process owns and will kill, at the latest when dropped. One
+/// that is kept is killed only when asked to.
 #[derive(Debug)]
 pub struct VmmProcess(Kind);
 
 #[derive(Debug)]
 enum Kind {
     Started(Started),
+    Kept(Kept),
     Leased(Lease),
+}
+
+/// A process, told from any later one with the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ProcessStamp {
+    /// Its number.
+    pub pid: i32,
+    /// When it started, in clock ticks since the host's boot (proc(5), `stat`).
+    pub start_time: u64,
+}
+
+impl ProcessStamp {
+    /// The process that has this number now.
+    pub fn of(pid: i32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is a name in parentheses, which may hold any.
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace();
+        let state = fields.next()?;
+        let start_time = fields.nth(18)?.parse().ok()?;
+        (state != "Z" && state != "X").then_some(Self { pid, start_time })
+    }
+}
+
+/// A process that outlives this one, started by it or by one before it.
+#[derive(Debug)]
+struct Kept {
+    stamp: ProcessStamp,
+    pidfd: AsyncFd<OwnedFd>,
+    /// Empty once the process that started it has gone.
+    stderr: ConsoleTail,
+    console: ConsoleTail,
 }
 
 /// A child of this process.
@@ -55,6 +91,7 @@ impl VmmProcess {
         mut command: std::process::Command,
         inherit: Vec<OwnedFd>,
         console: Console,
+        kept: bool,
     ) -> Result<Self> {
         let program = Path::new(command.get_program())
             .file_name()
@@ -62,23 +99,27 @@ impl VmmProcess {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let parent = std::process::id();
         before_exec(&mut command, move || {
-            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-            // The parent may have died before the line above took effect.
-            if rustix::process::getppid().map(|p| p.as_raw_nonzero().get())
-                != i32::try_from(parent).ok()
-            {
-                return Err(rustix::io::Errno::SRCH.into());
+            if kept {
+                rustix::process::setsid()?;
+            } else {
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                // The parent may have died before the line above took effect.
+                if rustix::process::getppid().map(|p| p.as_raw_nonzero().get())
+                    != i32::try_from(parent).ok()
+                {
+                    return Err(rustix::io::Errno::SRCH.into());
+                }
+                // A group of its own: Ctrl-C at the terminal is for the command
+                // in the guest, not for the VMM.
+                rustix::process::setpgid(None, None)?;
             }
-            // A group of its own: Ctrl-C at the terminal is for the command in
-            // the guest, not for the VMM.
-            rustix::process::setpgid(None, None)?;
             for fd in &inherit {
                 rustix::io::fcntl_setfd(fd.as_fd(), rustix::io::FdFlags::empty())?;
             }
             Ok(())
         });
         let mut command = Command::from(command);
-        command.kill_on_drop(true);
+        command.kill_on_drop(!kept);
         let mut child =
             command.spawn().map_err(|source| Error::Spawn { program: program.clone(), source })?;
         let stderr = child.stderr.take().map(ConsoleTail::follow).unwrap_or_default();
@@ -86,7 +127,53 @@ impl VmmProcess {
             Console::Stdout => child.stdout.take().map(ConsoleTail::follow).unwrap_or_default(),
             Console::Socket(socket) => ConsoleTail::follow(socket),
         };
+        if kept {
+            let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+            // Dropping the child leaves its reaping to the runtime.
+            return Self::adopt_with(ProcessStamp::of(pid), stderr, console);
+        }
         Ok(Self(Kind::Started(Started { child, stderr, console, program })))
+    }
+
+    /// A kept VMM that another process started.
+    ///
+    /// # Errors
+    /// [`Error::VmmDied`] if it is no longer there.
+    pub fn adopt(stamp: ProcessStamp) -> Result<Self> {
+        Self::adopt_with(Some(stamp), ConsoleTail::default(), ConsoleTail::default())
+    }
+
+    fn adopt_with(
+        stamp: Option<ProcessStamp>,
+        stderr: ConsoleTail,
+        console: ConsoleTail,
+    ) -> Result<Self> {
+        let opened = stamp.and_then(|stamp| {
+            let pidfd = pidfd_open(Pid::from_raw(stamp.pid)?, PidfdFlags::NONBLOCK).ok()?;
+            // Looked at again now that the pidfd holds this very process.
+            (ProcessStamp::of(stamp.pid)? == stamp).then_some((stamp, pidfd))
+        });
+        let Some((stamp, pidfd)) = opened else { return Err(gone(&stderr, &console)) };
+        let pidfd = watch(pidfd).map_err(Error::system("watching the VMM"))?;
+        Ok(Self(Kind::Kept(Kept { stamp, pidfd, stderr, console })))
+    }
+
+    /// What tells a kept VMM from any other process.
+    pub fn stamp(&self) -> Option<ProcessStamp> {
+        match &self.0 {
+            Kind::Kept(kept) => Some(kept.stamp),
+            Kind::Started(_) | Kind::Leased(_) => None,
+        }
+    }
+
+    /// Stops a kept VMM with all of its guest, or lets it go on.
+    pub fn pause(&self, paused: bool) -> Result<()> {
+        let signal = if paused { Signal::STOP } else { Signal::CONT };
+        match &self.0 {
+            Kind::Kept(kept) => pidfd_send_signal(kept.pidfd.get_ref(), signal)
+                .map_err(|e| Error::system("pausing the VMM")(e.into())),
+            Kind::Started(_) | Kind::Leased(_) => Ok(()),
+        }
     }
 
     /// A VMM that runs in a pool and is ours while the lease lasts.
@@ -98,6 +185,7 @@ impl VmmProcess {
     pub fn pid(&self) -> Option<u32> {
         match &self.0 {
             Kind::Started(started) => started.child.id(),
+            Kind::Kept(kept) => u32::try_from(kept.stamp.pid).ok(),
             Kind::Leased(lease) => Some(lease.pid()),
         }
     }
@@ -107,6 +195,7 @@ impl VmmProcess {
     pub async fn ended(&mut self) -> Error {
         match &mut self.0 {
             Kind::Started(started) => started.ended().await,
+            Kind::Kept(kept) => kept.ended().await,
             Kind::Leased(lease) => lease.ended().await,
         }
     }
@@ -115,7 +204,9 @@ impl VmmProcess {
     /// those of a leased VMM to itself until it ends.
     pub fn console(&self) -> String {
         match &self.0 {
-            Kind::Started(started) => started.console.last_lines(CONSOLE_LINES),
+            Kind::Started(Started { console, .. }) | Kind::Kept(Kept { console, .. }) => {
+                console.last_lines(CONSOLE_LINES)
+            }
             Kind::Leased(_) => String::new(),
         }
     }
@@ -127,8 +218,33 @@ impl VmmProcess {
             Kind::Started(started) => {
                 started.child.kill().await.map_err(Error::system("killing the VMM"))
             }
+            Kind::Kept(kept) => {
+                // It may have ended already.
+                let _ = pidfd_send_signal(kept.pidfd.get_ref(), Signal::KILL);
+                kept.ended().await;
+                Ok(())
+            }
             Kind::Leased(lease) => lease.end().await,
         }
+    }
+}
+
+impl Kept {
+    async fn ended(&mut self) -> Error {
+        // Readable once it has ended (pidfd_open(2)).
+        let _ = self.pidfd.readable().await;
+        self.stderr.drain().await;
+        self.console.drain().await;
+        gone(&self.stderr, &self.console)
+    }
+}
+
+/// The error for a process of which only its end is known.
+fn gone(stderr: &ConsoleTail, console: &ConsoleTail) -> Error {
+    Error::VmmDied {
+        status: "it is no longer there".into(),
+        stderr: stderr.last_lines(10),
+        console: console.last_lines(CONSOLE_LINES),
     }
 }
 
@@ -176,6 +292,13 @@ impl Drop for Started {
 }
 
 #[allow(unsafe_code)]
+fn watch(pidfd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned and open, and is neither replaced nor
+    // closed while the AsyncFd owns it.
+    unsafe { Ok(AsyncFd::register_with_interest(pidfd, Interest::READABLE)?) }
+}
+
+#[allow(unsafe_code)]
 fn before_exec(
     command: &mut std::process::Command,
     hook: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
@@ -185,5 +308,46 @@ fn before_exec(
     // calls are allowed: ours are bare system calls without allocation or locks.
     unsafe {
         command.pre_exec(hook);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleeper() -> std::process::Command {
+        let mut command = std::process::Command::new("sleep");
+        command.arg("600");
+        command
+    }
+
+    #[tokio::test]
+    async fn a_kept_process_outlives_its_handle_and_is_found_again() {
+        let kept = VmmProcess::spawn(sleeper(), Vec::new(), Console::Stdout, true).unwrap();
+        let stamp = kept.stamp().unwrap();
+        drop(kept);
+        assert_eq!(ProcessStamp::of(stamp.pid), Some(stamp));
+        // Another process under the same number is not taken for it.
+        let other = ProcessStamp { start_time: stamp.start_time + 1, ..stamp };
+        assert!(matches!(VmmProcess::adopt(other), Err(Error::VmmDied { .. })));
+
+        let mut adopted = VmmProcess::adopt(stamp).unwrap();
+        adopted.pause(true).unwrap();
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", stamp.pid)).unwrap();
+        while !state().contains(") T") {
+            tokio::task::yield_now().await;
+        }
+        adopted.pause(false).unwrap();
+        adopted.kill().await.unwrap();
+        assert!(matches!(VmmProcess::adopt(stamp), Err(Error::VmmDied { .. })));
+    }
+
+    #[tokio::test]
+    async fn any_other_ends_with_its_handle() {
+        let process = VmmProcess::spawn(sleeper(), Vec::new(), Console::Stdout, false).unwrap();
+        let pid = i32::try_from(process.pid().unwrap()).unwrap();
+        assert!(ProcessStamp::of(pid).is_some() && process.stamp().is_none());
+        drop(process);
+        assert_eq!(ProcessStamp::of(pid), None);
     }
 }

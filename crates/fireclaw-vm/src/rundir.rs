@@ -1,5 +1,8 @@
 //! A directory for each running machine, and the sweep of those left behind.
 //!
+//! A daemon's machines outlive it. Theirs are *kept* directories, elsewhere: no
+//! lock, no sweep; the daemon's state says whose they are.
+//!
 //! `run/<id>/` holds a machine's sockets and logs, `run/<id>.lock` says whose
 //! it is: the owner holds the file locked for as long as it lives, and the
 //! kernel lets go of the lock however the owner ends. Whoever can lock it has
@@ -20,8 +23,8 @@ pub const MARK: &str = "fireclaw-";
 pub struct RunDir {
     id: String,
     path: PathBuf,
-    lock_path: PathBuf,
-    _lock: File,
+    /// None for a kept directory.
+    lock: Option<(PathBuf, File)>,
 }
 
 impl RunDir {
@@ -29,7 +32,7 @@ impl RunDir {
     pub fn create(run: &Path) -> Result<Self> {
         private_dir(run).map_err(Error::file("create", run))?;
         loop {
-            let id = format!("{MARK}{}", random_id()?);
+            let id = Self::fresh_id()?;
             let lock_path = run.join(format!("{id}.lock"));
             let lock = File::create_new(&lock_path).map_err(Error::file("create", &lock_path))?;
             lock.lock().map_err(Error::file("lock", &lock_path))?;
@@ -38,10 +41,28 @@ impl RunDir {
                 continue;
             }
             let path = run.join(&id);
-            let dir = Self { id, path, lock_path, _lock: lock };
+            let dir = Self { id, path, lock: Some((lock_path, lock)) };
             private_dir(&dir.path).map_err(Error::file("create", &dir.path))?;
             return Ok(dir);
         }
+    }
+
+    /// A fresh id for [`RunDir::kept`].
+    pub fn fresh_id() -> Result<String> {
+        Ok(format!("{MARK}{}", random_id()?))
+    }
+
+    /// The directory of this id below `machines`, made if it is not there. It
+    /// stays when this is dropped, and so does the machine in it.
+    pub fn kept(machines: &Path, id: &str) -> Result<Self> {
+        let path = machines.join(id);
+        private_dir(&path).map_err(Error::file("create", &path))?;
+        Ok(Self { id: id.to_owned(), path, lock: None })
+    }
+
+    /// Whether the machine outlives this.
+    pub fn is_kept(&self) -> bool {
+        self.lock.is_none()
     }
 
     /// The machine's id: `fireclaw-` and 16 hexadecimal digits.
@@ -59,8 +80,10 @@ impl Drop for RunDir {
     fn drop(&mut self) {
         // The lock file goes last: with it, what cannot be removed now is
         // found by the next sweep.
-        if removed(&self.path) {
-            let _ = fs::remove_file(&self.lock_path);
+        if let Some((lock_path, _)) = &self.lock
+            && removed(&self.path)
+        {
+            let _ = fs::remove_file(lock_path);
         }
     }
 }
@@ -109,8 +132,8 @@ pub fn sweep(run: &Path) -> Result<Swept> {
 }
 
 /// Kills every process that has `id` as an argument of its own, by pidfd so
-/// that a recycled pid is never hit.
-fn kill_marked(id: &str) -> Vec<i32> {
+/// that a recycled pid is never hit. Their process ids.
+pub fn kill_marked(id: &str) -> Vec<i32> {
     let mut killed = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry

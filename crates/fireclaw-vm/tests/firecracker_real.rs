@@ -117,7 +117,7 @@ async fn restore(home: &Home, firecracker: &Firecracker) {
     let second = RunDir::create(&home.dir.path().join("second")).unwrap();
     let mut command = std::process::Command::new(firecracker.program());
     command.args(["--id", second.id(), "--api-sock", "api.sock"]).current_dir(second.path());
-    let mut process = VmmProcess::spawn(command, Vec::new(), Console::Stdout).unwrap();
+    let mut process = VmmProcess::spawn(command, Vec::new(), Console::Stdout, false).unwrap();
     let dir = SocketDir::open(second.path()).unwrap();
     let mut api = loop {
         match Api::connect(&dir).await {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::types::{
     Action, BackendType, BootSource, Drive, EntropyDevice, InstanceActionInfo, LogLevel, Logger,
-    MachineConfiguration, MemoryBackend, Request, SnapshotCreateParams, SnapshotLoadParams,
-    SnapshotType, Vm, VmState, Vsock, VsockOverride,
+    MachineConfiguration, MemoryBackend, PartialDrive, Request, SnapshotCreateParams,
+    SnapshotLoadParams, SnapshotType, Vm, VmState, Vsock, VsockOverride,
 };
 use crate::backend::{MEMORY_FILE, STATE_FILE};
 use crate::{Error, MachineSpec, Result};
@@ -88,9 +88,16 @@ pub fn save_requests(directory: &Path) -> Vec<Request> {
 }
 
 /// The requests that let a fresh VMM go on from the snapshot in `directory`,
-/// with a vsock socket of its own.
-pub fn restore_requests(directory: &Path, log: Option<&Path>) -> Vec<Request> {
-    vec![
+/// with a vsock socket and writable disks of its own.
+pub fn restore_requests(spec: &MachineSpec, directory: &Path, log: Option<&Path>) -> Vec<Request> {
+    let own = spec.disks.iter().enumerate().filter(|(_, disk)| !disk.read_only);
+    let own: Vec<Request> = own
+        .map(|(n, disk)| {
+            let (drive_id, path_on_host) = (format!("disk{n}"), disk.path.clone());
+            Request::PartialDrive(PartialDrive { drive_id, path_on_host })
+        })
+        .collect();
+    let mut requests = vec![
         Request::Logger(Logger { log_path: log.map(Path::to_owned), level: LogLevel::Warning }),
         Request::SnapshotLoad(SnapshotLoadParams {
             snapshot_path: directory.join(STATE_FILE),
@@ -98,11 +105,17 @@ pub fn restore_requests(directory: &Path, log: Option<&Path>) -> Vec<Request> {
                 backend_type: BackendType::File,
                 backend_path: directory.join(MEMORY_FILE),
             },
-            resume_vm: true,
+            // Not before it has its own disks.
+            resume_vm: own.is_empty(),
             network_overrides: Vec::new(),
             vsock_override: Some(VsockOverride { uds_path: PathBuf::from(VSOCK) }),
         }),
-    ]
+    ];
+    if !own.is_empty() {
+        requests.extend(own);
+        requests.push(Request::Vm(Vm { state: VmState::Resumed }));
+    }
+    requests
 }
 
 /// The same with absolute paths: the VMM runs in another directory than ours.

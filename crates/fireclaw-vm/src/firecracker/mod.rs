@@ -27,8 +27,8 @@ use tokio::time::{sleep, timeout};
 use crate::process::Console;
 use crate::socket_dir::SocketDir;
 use crate::{
-    Backend, Capabilities, Control, Error, Launch, Machine, Memory, Result, RunDir, VmmKind,
-    VmmProcess,
+    Backend, Capabilities, Control, Error, Launch, Machine, Memory, ProcessStamp, Result, RunDir,
+    VmmKind, VmmProcess,
 };
 use api::{Api, SOCKET};
 pub use config::{GUEST_CID, VSOCK, boot_requests, restore_requests, save_requests};
@@ -115,7 +115,7 @@ impl Firecracker {
         // The environment may hold keys, and the VMM needs none of it.
         command.args(["--api-sock", SOCKET]).current_dir(run_dir.path()).env_clear();
         let requests = match memory {
-            Memory::RestoredFrom(directory) => restore_requests(directory, log),
+            Memory::RestoredFrom(directory) => restore_requests(&spec, directory, log),
             Memory::Fresh => boot_requests(&spec, log, false),
             Memory::SavedTo(_) => boot_requests(&spec, log, true),
         };
@@ -127,7 +127,8 @@ impl Firecracker {
             jail.give(&home.path().join(format!("{VSOCK}_{STREAM_PORT}")))?;
         }
 
-        let mut process = VmmProcess::spawn(command, Vec::new(), Console::Stdout)?;
+        let mut process =
+            VmmProcess::spawn(command, Vec::new(), Console::Stdout, run_dir.is_kept())?;
         match boot(&home, &mut process, &requests).await {
             Ok(api) => {
                 let directory = match memory {
@@ -171,6 +172,22 @@ impl Backend for Firecracker {
 
     fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>> {
         self.start(launch).boxed()
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        run_dir: &'a RunDir,
+        stamp: ProcessStamp,
+    ) -> BoxFuture<'a, Result<Machine>> {
+        async move {
+            let process = VmmProcess::adopt(stamp)?;
+            let home = SocketDir::open(self.home(run_dir))?;
+            let name = format!("{VSOCK}_{STREAM_PORT}");
+            // Whoever listened there has gone; the guest tries until somebody does.
+            let _ = std::fs::remove_file(home.path().join(&name));
+            Ok(Machine::adopted(process, Box::new(GuestStream::listen(&home, &name)?)))
+        }
+        .boxed()
     }
 }
 

@@ -7,14 +7,12 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use super::{Death, MAX_MESSAGE, Offer, is_there, socket_name};
-use crate::backend::Control;
+use crate::backend::NoControl;
 use crate::socket_dir::SocketDir;
 use crate::{Error, Machine, Result, VmmProcess};
 
@@ -103,21 +101,5 @@ impl Lease {
     /// Gives the machine back, which ends it.
     pub async fn end(&mut self) -> Result<()> {
         self.connection.shutdown().await.map_err(Error::system("giving a machine back"))
-    }
-}
-
-/// The control connection stays with the pool.
-struct NoControl;
-
-impl Control for NoControl {
-    fn save(&mut self) -> BoxFuture<'_, Result<()>> {
-        async {
-            Err(Error::Refused {
-                vmm: "the pool",
-                request: "a snapshot".into(),
-                message: "its machines were not launched to be saved".into(),
-            })
-        }
-        .boxed()
     }
 }

@@ -10,9 +10,14 @@ use crate::backend::{MEMORY_FILE, Memory};
 #[derive(Debug, Clone, Copy)]
 pub struct Fds {
     pub console: RawFd,
-    pub stream: RawFd,
+    /// None: a socket named [`STREAM_SOCKET`] that anybody can connect to, again
+    /// and again.
+    pub stream: Option<RawFd>,
     pub qmp: RawFd,
 }
+
+/// The stream's socket in the directory of a kept machine.
+pub const STREAM_SOCKET: &str = "stream";
 
 /// The name of the virtio-serial port that carries the stream.
 const PORT_NAME: &str = "fireclaw.0";
@@ -67,7 +72,13 @@ pub fn arguments(
     line.two("-chardev", format!("socket,id=qmp,fd={}", fds.qmp));
     line.two("-mon", "chardev=qmp,mode=control");
     line.two("-device", "virtio-serial-device");
-    line.two("-chardev", format!("socket,id=stream,fd={}", fds.stream));
+    line.two(
+        "-chardev",
+        match fds.stream {
+            Some(fd) => format!("socket,id=stream,fd={fd}"),
+            None => format!("socket,id=stream,path={STREAM_SOCKET},server=on,wait=off"),
+        },
+    );
     line.two("-device", format!("virtserialport,chardev=stream,name={PORT_NAME}"));
     line.two("-device", "virtio-rng-device");
     for (n, disk) in spec.disks.iter().enumerate() {
@@ -160,7 +171,7 @@ mod tests {
             disks: vec![Disk { path: "/a,b.ext4".into(), read_only: true }],
             kernel_args: vec!["extra=1".into()],
         };
-        let fds = Fds { console: 3, stream: 4, qmp: 5 };
+        let fds = Fds { console: 3, stream: Some(4), qmp: 5 };
         let words = arguments(&spec, "fireclaw-0", accelerator, memory, fds);
         words.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 
 use crate::backend::{Backend, Capabilities, Launch, Machine, Memory, VmmKind};
 use crate::process::Console;
-use crate::{Error, Result, VmmProcess, tsc};
+use crate::{Error, ProcessStamp, Result, RunDir, SocketDir, VmmProcess, tsc};
 
 use control::QemuControl;
 pub use qmp::Qmp;
@@ -89,11 +89,12 @@ impl Qemu {
 
     async fn start(&self, launch: Launch<'_>) -> Result<Machine> {
         let (console, console_vmm) = pair()?;
-        let (stream, stream_vmm) = pair()?;
+        let kept = launch.run_dir.is_kept();
+        let stream = (!kept).then(pair).transpose()?;
         let (qmp, qmp_vmm) = pair()?;
         let fds = args::Fds {
             console: console_vmm.as_raw_fd(),
-            stream: stream_vmm.as_raw_fd(),
+            stream: stream.as_ref().map(|(_, vmm)| vmm.as_raw_fd()),
             qmp: qmp_vmm.as_raw_fd(),
         };
         let id = launch.run_dir.id();
@@ -102,12 +103,25 @@ impl Qemu {
             .args(args::arguments(launch.spec, id, self.accelerator, launch.memory, fds))
             .current_dir(launch.run_dir.path())
             .env_clear();
-        let inherit = vec![console_vmm, stream_vmm, qmp_vmm];
-        let mut process = VmmProcess::spawn(command, inherit, Console::Socket(console))?;
+        let mut inherit = vec![console_vmm, qmp_vmm];
+        let stream = stream.map(|(ours, vmm)| {
+            inherit.push(vmm);
+            ours
+        });
+        let mut process = VmmProcess::spawn(command, inherit, Console::Socket(console), kept)?;
         let is_restored = matches!(launch.memory, Memory::RestoredFrom(_));
         // A fresh guest boots meanwhile; a restored one goes on from here.
-        match control(qmp, launch.memory).await {
-            Ok(control) => Ok(Machine {
+        let connected = async {
+            let control = control(qmp, launch.memory).await?;
+            let stream = match stream {
+                Some(stream) => stream,
+                // It is there: QEMU makes it before it greets.
+                None => connect(launch.run_dir).await?,
+            };
+            Ok((control, stream))
+        };
+        match connected.await {
+            Ok((control, stream)) => Ok(Machine {
                 process,
                 stream: Box::new(stream),
                 control: Box::new(control),
@@ -117,7 +131,11 @@ impl Qemu {
                 run_dir: None,
             }),
             // A VMM that refuses its arguments closes its end and is gone soon.
-            Err(e) => Err(tokio::time::timeout(GRACE, process.ended()).await.unwrap_or(e)),
+            Err(e) => {
+                let e = tokio::time::timeout(GRACE, process.ended()).await.unwrap_or(e);
+                let _ = process.kill().await;
+                Err(e)
+            }
         }
     }
 }
@@ -148,6 +166,27 @@ impl Backend for Qemu {
     fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>> {
         self.start(launch).boxed()
     }
+
+    fn adopt<'a>(
+        &'a self,
+        run_dir: &'a RunDir,
+        stamp: ProcessStamp,
+    ) -> BoxFuture<'a, Result<Machine>> {
+        async move {
+            let process = VmmProcess::adopt(stamp)?;
+            let stream = connect(run_dir).await?;
+            Ok(Machine::adopted(process, Box::new(stream)))
+        }
+        .boxed()
+    }
+}
+
+/// Connects to the stream of a kept machine.
+async fn connect(run_dir: &RunDir) -> Result<UnixStream> {
+    let dir = SocketDir::open(run_dir.path())?;
+    UnixStream::connect(dir.short(args::STREAM_SOCKET))
+        .await
+        .map_err(Error::file("connect to", run_dir.path().join(args::STREAM_SOCKET)))
 }
 
 /// A socket pair: our end, and the end that the VMM inherits.

@@ -46,6 +46,11 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    fn size_only(self) -> Self {
+        let (path, inode, modified, changed) = (PathBuf::new(), 0, (0, 0), (0, 0));
+        Self { path, inode, modified, changed, bytes: self.bytes }
+    }
+
     /// Whether both are of one untouched file, wherever it lies now.
     pub(super) fn is_of_same_file(&self, other: &Self) -> bool {
         let placeless = |stamp: &Self| Self { path: PathBuf::new(), ..stamp.clone() };
@@ -69,7 +74,16 @@ impl Key {
     /// The key for booting `spec` on `backend`, as everything is now, and
     /// preparing it with a shell line.
     pub fn new(backend: &dyn Backend, spec: &MachineSpec, warm: Option<&str>) -> Result<Self> {
-        let disks = spec.disks.iter().map(|disk| Stamp::of(&disk.path)).collect::<Result<_>>()?;
+        let disks = spec
+            .disks
+            .iter()
+            .map(|disk| match disk.read_only {
+                true => Stamp::of(&disk.path),
+                // Each clone has one of its own, which no guest has looked into
+                // before its snapshot was taken: only its size counts.
+                false => Stamp::of(&disk.path).map(Stamp::size_only),
+            })
+            .collect::<Result<_>>()?;
         Ok(Self {
             fireclaw: env!("CARGO_PKG_VERSION").to_owned(),
             vmm: backend.kind(),

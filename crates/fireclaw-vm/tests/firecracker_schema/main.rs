@@ -8,11 +8,11 @@ mod table;
 
 use std::path::{Path, PathBuf};
 
-use fireclaw_vm::firecracker::boot_requests;
 use fireclaw_vm::firecracker::types::{
     BackendType, LogLevel, Logger, MemoryBackend, NetworkOverride, Request, SnapshotCreateParams,
     SnapshotLoadParams, SnapshotType, Vm, VmState, VsockOverride,
 };
+use fireclaw_vm::firecracker::{boot_requests, restore_requests};
 use fireclaw_vm::{Disk, MachineSpec};
 use serde_json::{Value, json};
 use table::{Field, Kind};
@@ -31,6 +31,7 @@ fn all_requests() -> Vec<Request> {
         kernel_args: vec!["fireclaw.test=1".into()],
     };
     let mut all = boot_requests(&spec, Some(Path::new("/proc/self/fd/2")), true);
+    all.extend(restore_requests(&spec, Path::new("/s"), None));
     all.extend(
         [LogLevel::Error, LogLevel::Warning, LogLevel::Info]
             .map(|level| Request::Logger(Logger { log_path: None, level })),
@@ -180,4 +181,28 @@ fn the_guest_gets_its_disks_in_order_and_its_kernel_arguments() {
         assert!(words.contains(&word), "{word} is not in {args}");
     }
     assert_eq!(words.last(), Some(&"fireclaw.test=1"));
+}
+
+#[test]
+fn a_restored_guest_has_its_own_disks_before_it_goes_on() {
+    let spec = |read_only| MachineSpec {
+        disks: vec![Disk { path: "/d/own.img".into(), read_only }],
+        kernel: "k".into(),
+        initramfs: "i".into(),
+        cpus: 1,
+        memory_mib: 128,
+        kernel_args: Vec::new(),
+    };
+    let steps = |read_only| -> Vec<String> {
+        restore_requests(&spec(read_only), Path::new("/s"), None)
+            .iter()
+            .map(|r| format!("{} {} {}", r.method(), r.path(), serde_json::to_value(r).unwrap()))
+            .collect()
+    };
+    let own = steps(false);
+    assert!(own[1].contains(r#""resume_vm":false"#), "{own:?}");
+    assert!(own[2].starts_with("PATCH /drives/disk0") && own[2].contains("/d/own.img"), "{own:?}");
+    assert!(own[3].starts_with("PATCH /vm") && own[3].contains("Resumed"), "{own:?}");
+    let shared = steps(true);
+    assert!(shared.len() == 2 && shared[1].contains(r#""resume_vm":true"#), "{shared:?}");
 }

@@ -33,6 +33,7 @@ pub const REQUESTS: &[(&str, &str, &str)] = &[
     ("put", "/machine-config", "MachineConfiguration"),
     ("put", "/boot-source", "BootSource"),
     ("put", "/drives/{drive_id}", "Drive"),
+    ("patch", "/drives/{drive_id}", "PartialDrive"),
     ("put", "/entropy", "EntropyDevice"),
     ("put", "/vsock", "Vsock"),
     ("put", "/actions", "InstanceActionInfo"),
@@ -49,6 +50,14 @@ pub const DEFINITIONS: &[(&str, &[Field])] = &[
             ("kernel_image_path", Text, REQUIRED),
             ("initrd_path", Text, OPTIONAL),
             ("boot_args", Text, OPTIONAL),
+        ],
+    ),
+    (
+        "PartialDrive",
+        &[
+            ("drive_id", Text, REQUIRED),
+            ("path_on_host", Text, OPTIONAL),
+            ("rate_limiter", Object("RateLimiter"), OPTIONAL),
         ],
     ),
     (
