@@ -1,0 +1,86 @@
+//! One request, from the queue to its end.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::Event;
+use super::state::{End, Place};
+use crate::{ChatRequest, Error, Result, Stepped, step};
+
+/// Waits for its turn, asks, and tells what comes. Dropped with its ticket.
+pub async fn run(
+    mut place: Place,
+    turn: oneshot::Receiver<()>,
+    request: ChatRequest,
+    events: UnboundedSender<Event>,
+) {
+    if turn.await.is_err() {
+        return;
+    }
+    place.start();
+    let _ = events.send(Event::Started);
+    let seconds = place.shared.limits.max_seconds_per_request;
+    let answer = timeout(Duration::from_secs(seconds), patiently(&place, &request, &events)).await;
+    let last = match answer.unwrap_or(Err(Error::TimedOut { seconds })) {
+        Ok(Stepped { step, usage, .. }) => {
+            place.end = End::Answered(usage);
+            Event::Done(step, usage)
+        }
+        Err(error) => {
+            place.end = End::Failed;
+            Event::Failed(error)
+        }
+    };
+    // Whoever hears the end may rely on the place being free and counted.
+    drop(place);
+    let _ = events.send(last);
+}
+
+/// Tries again what the server could not take.
+async fn patiently(
+    place: &Place,
+    request: &ChatRequest,
+    events: &UnboundedSender<Event>,
+) -> Result<Stepped> {
+    let limits = &place.shared.limits;
+    let mut retry = 0;
+    loop {
+        let mut heard = false;
+        match once(place, request, events, &mut heard).await {
+            // Words that were heard would be heard twice.
+            Err(error) if error.is_transient() && !heard && retry < limits.max_retries => {
+                sleep(limits.wait(retry)).await;
+                retry += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn once(
+    place: &Place,
+    request: &ChatRequest,
+    events: &UnboundedSender<Event>,
+    heard: &mut bool,
+) -> Result<Stepped> {
+    let shared = &place.shared;
+    let abilities = shared.abilities(&request.model).await?;
+    let mut on_text = |text: &str| {
+        *heard = true;
+        let _ = events.send(Event::Text(text.to_owned()));
+    };
+    let stepped = step(shared.model.as_ref(), abilities, request, &mut on_text).await;
+    match &stepped {
+        Ok(stepped) if !request.tools.is_empty() => {
+            shared.learn(&request.model, abilities, stepped.mode);
+        }
+        Err(Error::ModelMissing { .. } | Error::Down { .. }) => {
+            shared.forget_abilities(&request.model);
+        }
+        _ => {}
+    }
+    stepped
+}

@@ -1,0 +1,189 @@
+//! Why a model did not answer.
+
+use std::io;
+use std::path::PathBuf;
+
+/// The most characters of somebody else's words in an error.
+const MAX_WORDS: usize = 300;
+
+/// An error of this crate. Its text can be shown to people on IRC.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The server does not have the model.
+    #[error("model {model} is not there; !models lists what is")]
+    ModelMissing {
+        /// The name asked for, escaped.
+        model: String,
+        /// The names that there are, escaped.
+        known: Vec<String>,
+    },
+    /// Nothing answers at the server's address.
+    #[error("the model server at {url} does not answer")]
+    Down {
+        /// The server's address.
+        url: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The agent has too many requests in the queue already.
+    #[error("the model is busy: {waiting} requests of {agent} wait already")]
+    Busy {
+        /// Who asked.
+        agent: String,
+        /// How many requests wait.
+        waiting: usize,
+    },
+    /// The answer took too long.
+    #[error("the model did not answer within {seconds} s")]
+    TimedOut {
+        /// The limit.
+        seconds: u64,
+    },
+    /// The asker gave up, or the broker is gone.
+    #[error("the request to the model was cancelled")]
+    Cancelled,
+    /// The request is larger than may be asked.
+    #[error("the request to the model is too large: {bytes} bytes, {limit} at most")]
+    TooLarge {
+        /// The size of messages and tools together.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The server refused.
+    #[error("the model server refused ({status}): {message}")]
+    Refused {
+        /// The HTTP status, or 200 if it refused amid the answer.
+        status: u16,
+        /// The server's own words, escaped and cut.
+        message: String,
+    },
+    /// The server's answer cannot be understood.
+    #[error("the model server at {url} gave an answer that cannot be read: {problem}")]
+    BadReply {
+        /// The server's address.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The connection broke amid the answer.
+    #[error("the model server at {url} broke off in the middle of its answer")]
+    BrokeOff {
+        /// The server's address.
+        url: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The model would do nothing but what makes no sense.
+    #[error("the model gave no usable answer: {problem}")]
+    Senseless {
+        /// What it did.
+        problem: String,
+    },
+    /// The URL cannot be a model server's.
+    #[error("{url:?} cannot be the URL of a model server: {problem}")]
+    BadUrl {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The HTTP client could not be made.
+    #[error("cannot prepare the HTTP client: {reason}")]
+    Client {
+        /// What the library said.
+        reason: String,
+    },
+    /// A program or model of the local server could not be fetched.
+    #[error("cannot fetch {what}: {problem}")]
+    Fetch {
+        /// What was to be fetched.
+        what: String,
+        /// Why it failed.
+        problem: String,
+    },
+    /// A fetched file is not the one that was pinned.
+    #[error("{what} is not what it should be: its SHA-256 is {found}, not {expected}")]
+    WrongDigest {
+        /// What was fetched.
+        what: String,
+        /// The digest that is pinned.
+        expected: String,
+        /// The digest of what came.
+        found: String,
+    },
+    /// The local server did not start or did not stay.
+    #[error("the local model server ended ({status})")]
+    ServerDied {
+        /// How it ended, in words.
+        status: String,
+        /// The last of what it wrote, escaped.
+        log: String,
+    },
+    /// A file or directory of ours could not be used.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried, such as `create`.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The result of asking a model.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Trying again later may help, without a change of the request.
+    pub fn is_transient(&self) -> bool {
+        // 502 and 503: a proxy without its server, a server that still loads the model.
+        matches!(self, Self::Down { .. } | Self::Refused { status: 429 | 502 | 503, .. })
+    }
+
+    #[allow(dead_code)]
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+}
+
+/// Makes somebody else's words fit for one line of a log or a chat: control characters
+/// are escaped, and what is too long is cut.
+pub fn escape(words: &str) -> String {
+    let words = words.trim();
+    let mut out = String::new();
+    for (n, c) in words.chars().enumerate() {
+        if n == MAX_WORDS {
+            out.push('…');
+            break;
+        }
+        match c {
+            '\n' => out.push(' '),
+            c if c.is_control() || is_format(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Characters that turn the direction of a line or cannot be seen.
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_others_are_escaped_and_cut() {
+        assert_eq!(escape("a\r\nb\x1b[31m\u{202e}"), "a\\u{d} b\\u{1b}[31m\\u{202e}");
+        assert_eq!(escape(&"x".repeat(1000)).chars().count(), MAX_WORDS + 1);
+    }
+}

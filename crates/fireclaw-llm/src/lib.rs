@@ -1,0 +1,29 @@
+//! Talks with language models.
+//!
+//! A [`ChatModel`] is a server that answers chats: [`Ollama`] and [`OpenAi`] speak the two
+//! APIs, [`Server`] finds out which one a URL speaks. [`step`] lets a model take one step
+//! as an agent, with the server's own tool calling or without. A [`Broker`] is the queue
+//! before one server: fair over agents, bounded, metered. [`local`] runs a small server of
+//! our own.
+
+mod action;
+mod broker;
+mod calls;
+mod chat;
+mod config;
+mod error;
+mod http;
+//pub mod local;
+mod ollama;
+mod openai;
+
+pub use action::{Mode, Step, Stepped, step};
+pub use broker::{Broker, Event, Limits, Ticket, Totals};
+pub use chat::{
+    Abilities, ChatModel, ChatReply, ChatRequest, Example, Message, ModelInfo, OnText, Role, Tool,
+    ToolCall, Usage,
+};
+pub use config::{Key, Server, ServerConfig, ServerKind, detect};
+pub use error::{Error, Result, escape};
+pub use ollama::Ollama;
+pub use openai::OpenAi;
