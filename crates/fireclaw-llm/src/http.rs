@@ -29,11 +29,11 @@ const MAX_REFUSAL: usize = 64 * 1024;
 /// The most bytes of one line of a stream. A tool call comes in one line from Ollama.
 const MAX_LINE: usize = 512 * 1024;
 
-/// The most bytes of a stream. A token takes about 300 bytes.
-const MAX_STREAM: usize = 64 * 1024 * 1024;
+/// The most bytes of a stream. A token takes about 300 bytes, so that is 50,000 tokens.
+const MAX_STREAM: usize = 16 * 1024 * 1024;
 
 /// The most bytes of a reply, and of the arguments of its calls.
-pub const MAX_REPLY: usize = 1024 * 1024;
+pub const MAX_REPLY: usize = 256 * 1024;
 
 /// One server.
 #[derive(Debug)]
@@ -220,7 +220,7 @@ fn failed(url: &str, error: &reqwest::Error) -> Error {
         Error::Down { url, reason: reason(error) }
     } else if error.is_timeout() {
         Error::TimedOut { seconds: QUICK.as_secs() }
-    } else if error.is_decode() || error.is_builder() {
+    } else if error.is_builder() {
         Error::BadReply { url, problem: reason(error) }
     } else {
         Error::BrokeOff { url, reason: reason(error) }

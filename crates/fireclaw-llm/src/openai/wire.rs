@@ -103,7 +103,7 @@ impl Model {
     }
 
     pub fn context_tokens(&self) -> Option<u32> {
-        self.max_model_len.or(self.meta.as_ref()?.n_ctx)
+        self.max_model_len.or_else(|| self.meta.as_ref()?.n_ctx)
     }
 
     pub fn info(self) -> ModelInfo {
