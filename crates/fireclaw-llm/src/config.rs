@@ -22,7 +22,8 @@ impl Key {
         Self(secret.into())
     }
 
-    pub(crate) fn reveal(&self) -> &str {
+    /// The secret itself.
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }

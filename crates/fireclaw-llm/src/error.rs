@@ -143,7 +143,6 @@ impl Error {
         matches!(self, Self::Down { .. } | Self::Refused { status: 429 | 502 | 503, .. })
     }
 
-    #[allow(dead_code)]
     pub(crate) fn file(
         action: &'static str,
         path: impl Into<PathBuf>,

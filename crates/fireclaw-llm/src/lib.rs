@@ -13,7 +13,7 @@ mod chat;
 mod config;
 mod error;
 mod http;
-//pub mod local;
+pub mod local;
 mod ollama;
 mod openai;
 

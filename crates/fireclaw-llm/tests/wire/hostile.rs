@@ -78,7 +78,9 @@ async fn what_breaks_off_is_told_so() {
 
 #[tokio::test]
 async fn nonsense_is_told_so() {
-    for nonsense in ["data: {\"choices\":7}\n", "data: \u{1b}[31m\n", "{\"choices\":7,\"message\":7}\n"] {
+    for nonsense in
+        ["data: {\"choices\":7}\n", "data: \u{1b}[31m\n", "{\"choices\":7,\"message\":7}\n"]
+    {
         let server = Serve::new(move |_, _| Answer::ok(nonsense)).await;
         for model in both(&server.url) {
             let error = chat(model.as_ref(), &asks()).await.0.unwrap_err();

