@@ -76,9 +76,10 @@ pub struct Tool {
     pub description: String,
     /// The JSON schema of the object of its arguments.
     pub parameters: Value,
-    /// How it is used, shown to models that cannot call tools by themselves.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub example: Option<Example>,
+    /// How it is used, shown to models that cannot call tools by themselves. Two or three
+    /// help the smallest much.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<Example>,
 }
 
 /// One use of a [`Tool`] from beginning to end. Small models call the same tool for ever
@@ -105,6 +106,13 @@ pub struct ToolCall {
     /// The arguments: an object in what [`step`](crate::step) returns. In a [`ChatReply`]
     /// it is whatever the model wrote, and a string if that was no JSON.
     pub arguments: Value,
+}
+
+impl ToolCall {
+    /// Whether another call, by whatever id, does the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.arguments == other.arguments
+    }
 }
 
 /// What a model is asked.
@@ -181,10 +189,14 @@ pub struct ModelInfo {
     pub quantization: Option<String>,
 }
 
+/// The fewest parameters of a model that is trusted to call tools the server's way.
+/// Templates say that smaller ones can; they call what is not there, or call for ever.
+pub(crate) const MIN_NATIVE_PARAMETERS: u64 = 2_000_000_000;
+
 /// What a model can do on its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Abilities {
-    /// The server can offer it tools and reads its calls. Small models may still fail.
+    /// The server can offer it tools and reads its calls, and it is large enough for that.
     pub native_tools: bool,
     /// The longest context in tokens, if the server tells.
     pub context_tokens: Option<u32>,

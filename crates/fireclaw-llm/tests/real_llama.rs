@@ -84,12 +84,20 @@ fn run_command() -> Tool {
             "properties": {"command": {"type": "string"}},
             "required": ["command"],
         }),
-        example: Some(Example {
-            request: "which kernel do you run?".into(),
-            arguments: json!({"command": "uname -r"}),
-            result: "6.1.0-13-amd64".into(),
-            reply: "I run Linux 6.1.0-13-amd64.".into(),
-        }),
+        examples: vec![
+            Example {
+                request: "which kernel do you run?".into(),
+                arguments: json!({"command": "uname -r"}),
+                result: "6.1.0-13-amd64".into(),
+                reply: "I run Linux 6.1.0-13-amd64.".into(),
+            },
+            Example {
+                request: "is nginx running?".into(),
+                arguments: json!({"command": "pgrep -a nginx"}),
+                result: "812 nginx".into(),
+                reply: "Yes, nginx runs as process 812.".into(),
+            },
+        ],
     }
 }
 

@@ -87,11 +87,7 @@ fn repeats(messages: &[Message], step: &Step) -> bool {
     let Step::Call(calls) = step else { return false };
     let last = messages.iter().rev().find(|message| message.role != Role::Tool);
     let Some(last) = last.filter(|last| last.role == Role::Assistant) else { return false };
-    calls.iter().all(|call| {
-        last.tool_calls
-            .iter()
-            .any(|made| made.name == call.name && made.arguments == call.arguments)
-    })
+    calls.iter().all(|call| last.tool_calls.iter().any(|made| made.is_same(call)))
 }
 
 /// A reply's words, without what a model thought before it spoke.

@@ -1,7 +1,7 @@
 //! A step by the server's own tool calling.
 
 use crate::calls::{Content, may_be_call, read};
-use crate::{ChatModel, ChatReply, ChatRequest, Error, OnText, Result, Usage};
+use crate::{ChatModel, ChatReply, ChatRequest, Error, OnText, Result, ToolCall, Usage};
 
 use super::{Mode, Step, Stepped, spoken, tools};
 
@@ -56,11 +56,14 @@ fn judge(reply: &ChatReply, request: &ChatRequest) -> Option<Step> {
         },
         calls => calls.to_vec(),
     };
-    calls
-        .into_iter()
-        .map(|call| tools::fit(&request.tools, call))
-        .collect::<Option<_>>()
-        .map(Step::Call)
+    let mut fitting: Vec<ToolCall> = Vec::new();
+    for call in calls {
+        let call = tools::fit(&request.tools, call)?;
+        if !fitting.iter().any(|other| other.is_same(&call)) {
+            fitting.push(call);
+        }
+    }
+    Some(Step::Call(fitting))
 }
 
 /// Withholds what may become a call.

@@ -16,8 +16,9 @@ use super::{Mode, Step, Stepped, spoken, tools};
 /// The action that is no tool.
 const REPLY: &str = "reply";
 
-/// The most tools that are shown with an example: more would fill a small model's context.
-const MAX_EXAMPLES: usize = 4;
+/// The most examples that are shown, of about 100 tokens each: more would fill a small
+/// model's context.
+const MAX_EXAMPLES: usize = 6;
 
 /// What a model may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub async fn step(
         messages: messages(request, offer),
         tools: Vec::new(),
         schema: Some(schema(tools)),
+        // The likeliest action, not one drawn by lot.
+        temperature: request.temperature.or(Some(0.0)),
         ..request.clone()
     };
     let mut text = ReplyText::default();
@@ -120,6 +123,7 @@ fn messages(request: &ChatRequest, offer: Offer) -> Vec<Message> {
     }
     instructions.push_str(&explain(&request.tools));
     let mut out = vec![Message::system(instructions)];
+    out.extend(examples(&request.tools));
     let mut names = Vec::new();
     for message in talk {
         names.extend(message.tool_calls.iter().map(|call| (&call.id, &call.name)));
@@ -152,9 +156,14 @@ fn messages(request: &ChatRequest, offer: Offer) -> Vec<Message> {
 
 fn push(messages: &mut Vec<Message>, message: Message) {
     match messages.last_mut().filter(|last| last.role == message.role) {
-        Some(last) => {
+        Some(last) if message.role == Role::User => {
             last.content.push('\n');
             last.content.push_str(&message.content);
+        }
+        Some(_) => {
+            // Two actions in one message would teach it to write two.
+            messages.push(Message::user("…"));
+            messages.push(message);
         }
         None => messages.push(message),
     }
@@ -178,18 +187,30 @@ fn explain(tools: &[Tool]) -> String {
         };
     }
     out.push_str(
-        "If the answer depends on something that only an action can find out or do, take that \
-         action first and never invent its result. Its result comes in the next message; then \
-         reply with what it says. For a greeting, small talk or what everybody knows, reply \
-         at once.\n\nExamples:\nPerson: hello\nYou: ",
+        "What you know of your machine, your files or the outside comes from actions alone: take \
+         the action first, and never invent its result. Its result comes in the next message; \
+         then reply with what it says. For a greeting, small talk or what everybody knows, reply \
+         at once.",
     );
-    let _ = writeln!(out, "{}", act(REPLY, &json!("Hello! What can I do for you?")));
-    let examples = tools.iter().filter_map(|tool| Some((tool, tool.example.as_ref()?)));
-    for (tool, example) in examples.take(MAX_EXAMPLES) {
-        let call = act(&tool.name, short(Some(tool), &example.arguments));
-        let _ = writeln!(out, "Person: {}\nYou: {call}", example.request);
-        let _ = writeln!(out, "{}", result(&tool.name, &example.result));
-        let _ = writeln!(out, "You: {}", act(REPLY, &json!(example.reply)));
+    out
+}
+
+/// The first turns of the conversation, made up to show how it goes.
+fn examples(tools: &[Tool]) -> Vec<Message> {
+    let mut out = vec![
+        Message::user("hello"),
+        Message::assistant(act(REPLY, &json!("Hello! What can I do for you?"))),
+        Message::user("what is the capital of Italy?"),
+        Message::assistant(act(REPLY, &json!("Rome."))),
+    ];
+    // Those with actions come last: what was seen last is what a small model does.
+    let all =
+        tools.iter().flat_map(|tool| tool.examples.iter().map(move |example| (tool, example)));
+    for (tool, example) in all.take(MAX_EXAMPLES) {
+        out.push(Message::user(&example.request));
+        out.push(Message::assistant(act(&tool.name, short(Some(tool), &example.arguments))));
+        out.push(Message::user(result(&tool.name, &example.result)));
+        out.push(Message::assistant(act(REPLY, &json!(example.reply))));
     }
     out
 }

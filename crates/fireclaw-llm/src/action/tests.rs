@@ -73,12 +73,12 @@ fn run_command() -> Tool {
             "properties": {"command": {"type": "string"}},
             "required": ["command"],
         }),
-        example: Some(Example {
+        examples: vec![Example {
             request: "which kernel is this?".into(),
             arguments: json!({"command": "uname -r"}),
             result: "6.1.0".into(),
             reply: "It is 6.1.0.".into(),
-        }),
+        }],
     }
 }
 
@@ -91,7 +91,7 @@ fn write_file() -> Tool {
             "properties": {"path": {"type": "string"}, "text": {"type": "string"}},
             "required": ["path", "text"],
         }),
-        example: None,
+        examples: Vec::new(),
     }
 }
 
@@ -149,6 +149,17 @@ async fn a_lone_text_becomes_the_lone_argument() {
     let model = Scripted::new([calls("run_command", json!("uptime"))]);
     let (stepped, _) = run(&model, NATIVE, &asks()).await;
     assert_eq!(the_call(&stepped), ("run_command", &json!({"command": "uptime"})));
+}
+
+#[tokio::test]
+async fn what_is_too_much_is_left_out() {
+    // As Qwen2.5-Coder 0.5B goes on and on.
+    let text = "{\"name\": \"run_command\", \"arguments\": {\"command\": \"uptime\", \"type\": \"object\"}}\n\
+                {\"name\": \"run_command\", \"arguments\": {\"command\": \"uptime\"}}\n\
+                {\"name\": \"run_command\", \"arguments\": {\"comm";
+    let (stepped, _) = run(&Scripted::new([words(text)]), NATIVE, &asks()).await;
+    assert_eq!(the_call(&stepped), ("run_command", &json!({"command": "uptime"})));
+    assert!(matches!(&stepped.step, Step::Call(calls) if calls.len() == 1));
 }
 
 #[tokio::test]
@@ -221,20 +232,23 @@ async fn the_conversation_is_told_in_words() {
     asked.push(Message::user("well?"));
     run(&model, NONE, &request(asked)).await;
     let told = &model.asked()[0].messages;
-    let talk: Vec<_> = told[1..].iter().map(|m| (m.role, m.content.as_str())).collect();
-    assert_eq!(
-        talk,
-        [
-            (Role::Assistant, r#"{"action":"reply","argument":"Hello."}"#),
-            (Role::User, "what is your uptime?"),
-            (Role::Assistant, r#"{"action":"run_command","argument":"uptime"}"#),
-            (Role::User, "Result of run_command:\nup 3 min\nwell?"),
-        ]
-    );
+    let talk: Vec<_> = told.iter().map(|m| (m.role, m.content.as_str())).collect();
+    let shown = [
+        (Role::User, "which kernel is this?"),
+        (Role::Assistant, r#"{"action":"run_command","argument":"uname -r"}"#),
+        (Role::User, "Result of run_command:\n6.1.0"),
+        (Role::Assistant, r#"{"action":"reply","argument":"It is 6.1.0."}"#),
+        (Role::User, "…"),
+        (Role::Assistant, r#"{"action":"reply","argument":"Hello."}"#),
+        (Role::User, "what is your uptime?"),
+        (Role::Assistant, r#"{"action":"run_command","argument":"uptime"}"#),
+        (Role::User, "Result of run_command:\nup 3 min\nwell?"),
+    ];
+    assert_eq!(talk[talk.len() - shown.len()..], shown);
     assert!(told.iter().all(|message| message.tool_calls.is_empty()));
-    let system = &told[0].content;
-    for part in ["You are worker.", "Run a shell command", "which kernel", "It is 6.1.0."] {
-        assert!(system.contains(part), "{part:?} is not in {system}");
+    assert!(told.windows(2).all(|pair| pair[0].role != pair[1].role));
+    for part in ["You are worker.", "- run_command: Run a shell command", "write_file"] {
+        assert!(talk[0].1.contains(part), "{part:?} is not in {}", talk[0].1);
     }
 }
 

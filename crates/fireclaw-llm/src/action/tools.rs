@@ -11,7 +11,11 @@ pub fn fit(tools: &[Tool], mut call: ToolCall) -> Option<ToolCall> {
     if let (Value::String(text), Some(name)) = (&call.arguments, sole_text(tool)) {
         call.arguments = json!({name: text});
     }
-    let given = call.arguments.as_object()?;
+    let given = call.arguments.as_object_mut()?;
+    // Small models write pieces of the schema among the arguments.
+    if let Some(known) = properties(tool) {
+        given.retain(|name, _| known.contains_key(name));
+    }
     let complete = required(tool).all(|name| given.contains_key(name));
     call.name.clone_from(&tool.name);
     complete.then_some(call)

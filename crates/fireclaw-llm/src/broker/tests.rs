@@ -274,7 +274,7 @@ async fn a_models_own_tool_calling_is_given_up_after_it_failed() {
         name: "uptime".into(),
         description: String::new(),
         parameters: json!({"type": "object"}),
-        example: None,
+        examples: Vec::new(),
     };
     for _ in 0..5 {
         let request = ChatRequest { tools: vec![tool.clone()], ..asks("a") };

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::calls::{MAX_CALLS, arguments_of, new_id};
+use crate::chat::MIN_NATIVE_PARAMETERS;
 use crate::http::MAX_REPLY;
 use crate::{Abilities, ChatReply, ChatRequest, Message, ModelInfo, ToolCall, Usage};
 
@@ -118,8 +119,10 @@ impl Shown {
     pub fn abilities(&self) -> Abilities {
         // The key begins with the architecture: `llama.context_length`.
         let length = self.model_info.iter().find(|(key, _)| key.ends_with(".context_length"));
+        let parameters = self.model_info.get("general.parameter_count").and_then(Value::as_u64);
+        let is_small = parameters.is_some_and(|n| n < MIN_NATIVE_PARAMETERS);
         Abilities {
-            native_tools: self.capabilities.iter().any(|one| one == "tools"),
+            native_tools: !is_small && self.capabilities.iter().any(|one| one == "tools"),
             context_tokens: length.and_then(|(_, value)| value.as_u64()?.try_into().ok()),
         }
     }

@@ -48,17 +48,18 @@ impl OpenAi {
         if listed.is_none() && !known.is_empty() {
             return Err(self.missing(model).await);
         }
-        match self.http.get::<wire::Props>("/props", &[("model", model)]).await {
-            Ok(props) => Ok(props.abilities()),
+        let mut abilities = match self.http.get::<wire::Props>("/props", &[("model", model)]).await
+        {
+            Ok(props) => props.abilities(),
             // Not llama.cpp. What cannot call tools is found out at the first call.
-            Err(Error::Refused { status: 400..500, .. } | Error::BadReply { .. }) => {
-                Ok(Abilities {
-                    native_tools: true,
-                    context_tokens: listed.and_then(wire::Model::context_tokens),
-                })
-            }
-            Err(error) => Err(error),
-        }
+            Err(Error::Refused { status: 400..500, .. } | Error::BadReply { .. }) => Abilities {
+                native_tools: true,
+                context_tokens: listed.and_then(wire::Model::context_tokens),
+            },
+            Err(error) => return Err(error),
+        };
+        abilities.native_tools &= !listed.is_some_and(wire::Model::is_small);
+        Ok(abilities)
     }
 
     async fn ask(&self, request: &ChatRequest, on_text: OnText<'_>) -> Result<ChatReply> {

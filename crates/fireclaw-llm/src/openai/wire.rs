@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::calls::{MAX_CALLS, arguments_of, new_id};
+use crate::chat::MIN_NATIVE_PARAMETERS;
 use crate::http::{MAX_REPLY, words};
 use crate::{Abilities, ChatReply, ChatRequest, Error, Message, ModelInfo, ToolCall, Usage};
 
@@ -104,6 +105,12 @@ impl Model {
 
     pub fn context_tokens(&self) -> Option<u32> {
         self.max_model_len.or_else(|| self.meta.as_ref()?.n_ctx)
+    }
+
+    /// Too small to be trusted with tools, going by its size.
+    pub fn is_small(&self) -> bool {
+        let parameters = self.meta.as_ref().and_then(|meta| meta.n_params);
+        parameters.is_some_and(|n| n < MIN_NATIVE_PARAMETERS)
     }
 
     pub fn info(self) -> ModelInfo {

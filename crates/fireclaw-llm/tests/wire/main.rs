@@ -16,7 +16,7 @@ fn run_command() -> Tool {
         name: "run_command".into(),
         description: "Run a shell command.".into(),
         parameters: json!({"type": "object", "properties": {"command": {"type": "string"}}}),
-        example: None,
+        examples: Vec::new(),
     }
 }
 

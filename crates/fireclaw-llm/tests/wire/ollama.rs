@@ -85,6 +85,9 @@ async fn models_and_what_they_can_are_read() {
     let server = Serve::new(|what, body| match what {
         "GET /api/tags" => Answer::ok(TAGS),
         "POST /api/show" if body["model"] == "llava" => Answer::ok(SHOW),
+        "POST /api/show" if body["model"] == "qwen3:0.6b" => Answer::ok(
+            r#"{"capabilities":["tools"],"model_info":{"general.parameter_count":751632384}}"#,
+        ),
         "POST /api/show" => Answer::ok(r#"{"capabilities":["completion","tools"]}"#),
         other => panic!("{other}"),
     })
@@ -99,6 +102,8 @@ async fn models_and_what_they_can_are_read() {
     let llava = Abilities { native_tools: false, context_tokens: Some(8192) };
     assert_eq!(model.abilities("llava").await.unwrap(), llava);
     assert!(model.abilities("qwen3").await.unwrap().native_tools);
+    // What its template can, it cannot.
+    assert!(!model.abilities("qwen3:0.6b").await.unwrap().native_tools);
 }
 
 #[tokio::test]

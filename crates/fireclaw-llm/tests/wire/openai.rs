@@ -180,11 +180,12 @@ async fn what_llama_cpp_can_is_read() {
             json!({"models": [{"name": "qwen", "capabilities": ["completion"]}], "object": "list",
                 "data": [{"id": "qwen", "aliases": ["qwen", "worker"], "object": "model",
                     "owned_by": "llamacpp", "meta": {"n_ctx": 4096, "n_params": 630167424_u64,
-                    "size": 485452288_u64, "ftype": "Q4_K - Medium"}}]})
+                    "size": 485452288_u64, "ftype": "Q4_K - Medium"}},
+                    {"id": "large", "meta": {"n_params": 7615616512_u64}}]})
             .to_string(),
         ),
         // With the capabilities of the template.
-        "GET /props?model=qwen" => Answer::ok(
+        "GET /props?model=qwen" | "GET /props?model=large" => Answer::ok(
             json!({"default_generation_settings": {"n_ctx": 4096}, "total_slots": 1,
                 "chat_template": "", "chat_template_caps":
                     {"supports_tools": true, "supports_tool_calls": true}})
@@ -200,7 +201,9 @@ async fn what_llama_cpp_can_is_read() {
     .await;
     let model = OpenAi::new(&server.url, None).unwrap();
     let can = |native_tools, context| Abilities { native_tools, context_tokens: Some(context) };
-    assert_eq!(model.abilities("qwen").await.unwrap(), can(true, 4096));
+    assert_eq!(model.abilities("large").await.unwrap(), can(true, 4096));
+    // What its template can, it cannot.
+    assert_eq!(model.abilities("qwen").await.unwrap(), can(false, 4096));
     assert_eq!(model.abilities("worker").await.unwrap(), can(false, 512));
     let known = model.models().await.unwrap();
     assert_eq!(known[0].name, "qwen");
