@@ -104,3 +104,10 @@ pub struct ToolCall {
     /// a string if that was no JSON.
     pub arguments: Value,
 }
+
+impl ToolCall {
+    /// Whether another call, by whatever id, does the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.arguments == other.arguments
+    }
+}

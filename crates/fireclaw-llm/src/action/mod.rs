@@ -9,14 +9,7 @@ use crate::{
     Abilities, ChatModel, ChatRequest, Error, Message, OnText, Result, Role, ToolCall, Usage,
 };
 
-/// What an agent does next.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Step {
-    /// It says something, and its turn is over.
-    Say(String),
-    /// It calls tools that were offered, with the arguments that they need.
-    Call(Vec<ToolCall>),
-}
+pub use fireclaw_protocol::agent::Step;
 
 /// How a step came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
