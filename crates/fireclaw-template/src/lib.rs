@@ -1,0 +1,35 @@
+//! What an agent is made from.
+//!
+//! A [`Template`] is a small file, TOML or the JSON of older set-ups: nick, model,
+//! persona, machine, network policy, approval rules, schedule. [`parse`] reads one and
+//! explains every [`Mistake`] in it, not only the first. A [`Store`] finds templates by
+//! name: the user's own, then the five that ship with the program ([`shipped`]).
+//!
+//! [`defaults`] has the rules that every agent with tools gets after its own, [`names`]
+//! knows what agents and nicks may be called, and a [`Schedule`] knows when the next run
+//! is due. Nothing here starts anything.
+
+pub mod defaults;
+mod error;
+mod from_json;
+mod from_toml;
+mod mistake;
+pub mod names;
+mod network;
+mod node;
+mod notes;
+mod read;
+mod schedule;
+pub mod shipped;
+mod store;
+mod suggest;
+mod template;
+mod units;
+
+pub use error::{Error, Result};
+pub use mistake::Mistake;
+pub use network::{Dns, Host, Network, Target};
+pub use read::{Format, MAX_FILE, Parsed, Source, parse};
+pub use schedule::{InvalidSchedule, Schedule};
+pub use store::{Entry, Origin, Store, check_file};
+pub use template::{Template, Trigger, limits};
