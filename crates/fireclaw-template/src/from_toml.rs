@@ -1,28 +1,48 @@
 //! TOML as a tree of nodes.
 
 use toml::de::{DeArray, DeTable, DeValue};
+use toml_parser::lexer::TokenKind;
 
 use crate::node::{Field, MAX_DEPTH, Node, Value};
 use crate::notes::Notes;
 
+/// The most dots outside text and comments. Each makes a table within a table, and the
+/// parser bounds the dots of one key and the depth of brackets, but not both together: its
+/// recursion would overflow the stack. A template needs no such dot.
+const MAX_DOTS: usize = 200;
+
 /// Reads TOML. What is not valid is noted, every place of it, and the rest is read.
 pub(crate) fn read(text: &str, notes: &mut Notes<'_>) -> Vec<Field> {
+    let tokens = toml_parser::Source::new(text).lex();
+    if let Some(dot) = tokens.filter(|token| token.kind() == TokenKind::Dot).nth(MAX_DOTS) {
+        let span = dot.span().start()..dot.span().end();
+        notes.syntax(&span, format!("more than {MAX_DOTS} dots outside text"), None);
+        return Vec::new();
+    }
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let span = error.span().unwrap_or(0..0);
-        notes.syntax(&span, format!("not valid TOML: {}", error.message()), hint(text, &error));
+        let (message, hint) = explain(text, &error);
+        notes.syntax(&span, format!("not valid TOML: {message}"), hint);
     }
     fields(document.get_ref(), MAX_DEPTH)
 }
 
-/// The mistake that is made most often: text without quotes.
-fn hint(text: &str, error: &toml::de::Error) -> Option<String> {
+/// The parser's words, and ours for the mistakes that are made most often.
+fn explain(text: &str, error: &toml::de::Error) -> (String, Option<String>) {
     let message = error.message();
     if message.contains("string values must be quoted") {
-        let word = text.get(error.span()?)?.trim();
-        return Some(format!("write it as \"{}\"", crate::mistake::quoted(word)));
+        let word = error.span().and_then(|span| text.get(span)).unwrap_or_default().trim();
+        return match word {
+            "" => ("the value is missing".into(), None),
+            word => (
+                "text must be in quotes".into(),
+                Some(format!("write it as \"{}\"", crate::mistake::quoted(word))),
+            ),
+        };
     }
-    message.contains("duplicate key").then(|| "remove one of them".to_owned())
+    let twice = message.contains("duplicate key");
+    (message.to_owned(), twice.then(|| "remove one of them".to_owned()))
 }
 
 fn fields(table: &DeTable<'_>, depth: usize) -> Vec<Field> {

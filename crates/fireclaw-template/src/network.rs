@@ -190,7 +190,7 @@ mod tests {
             assert!(Target::parse(bad).is_err(), "{bad:?}");
         }
         assert!(Target::parse(&"a".repeat(64)).is_err());
-        assert!(Target::parse(&"a.".repeat(127)).is_err());
+        assert!(Target::parse(&"a.".repeat(128)).is_err());
     }
 
     #[test]

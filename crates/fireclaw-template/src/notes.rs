@@ -28,8 +28,11 @@ impl<'a> Notes<'a> {
     /// Notes that the text is not valid in its format. What else seems wrong on the same
     /// line follows from that, and is not noted.
     pub fn syntax(&mut self, span: &Span, message: impl Into<String>, hint: Option<String>) {
+        if self.mistakes.len() >= MAX {
+            return;
+        }
         let found = self.at(span, message.into(), hint);
-        if self.mistakes.len() < MAX && self.broken.insert(found.line) {
+        if self.broken.insert(found.line) {
             self.mistakes.push(found);
         }
     }
@@ -48,8 +51,11 @@ impl<'a> Notes<'a> {
     }
 
     pub fn warning(&mut self, span: &Span, message: impl Into<String>, hint: Option<String>) {
+        if self.warnings.len() >= MAX {
+            return;
+        }
         let found = self.at(span, message.into(), hint);
-        if self.warnings.len() < MAX && !self.broken.contains(&found.line) {
+        if !self.broken.contains(&found.line) {
             self.warnings.push(found);
         }
     }
@@ -62,8 +68,11 @@ impl<'a> Notes<'a> {
     }
 
     fn note(&mut self, span: &Span, message: String, hint: Option<String>) {
+        if self.mistakes.len() >= MAX {
+            return;
+        }
         let found = self.at(span, message, hint);
-        if self.mistakes.len() < MAX && !self.broken.contains(&found.line) {
+        if !self.broken.contains(&found.line) {
             self.mistakes.push(found);
         }
     }

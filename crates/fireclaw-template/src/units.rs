@@ -44,6 +44,15 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     (largest < u64::MAX).then(|| Duration::from_secs(total))
 }
 
+/// MiB in words: the largest unit that it is a whole number of.
+pub(crate) fn size(mib: u64) -> String {
+    match mib {
+        m if m % (1024 * 1024) == 0 && m > 0 => format!("{} TiB", m / (1024 * 1024)),
+        m if m % 1024 == 0 && m > 0 => format!("{} GiB", m / 1024),
+        m => format!("{m} MiB"),
+    }
+}
+
 /// A time in words: the largest unit that it is a whole number of.
 pub(crate) fn words(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -79,6 +88,11 @@ mod tests {
         {
             assert_eq!(mib(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn sizes_in_words() {
+        assert_eq!([96, 2048, 1024 * 1024, 0].map(size), ["96 MiB", "2 GiB", "1 TiB", "0 MiB"]);
     }
 
     #[test]

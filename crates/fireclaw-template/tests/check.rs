@@ -26,14 +26,14 @@ fn shown(parsed: &Parsed) -> String {
 }
 
 #[test]
-fn eight_mistakes_at_once() {
+fn many_mistakes_at_once() {
     let text = r#"nick = "7up"
 modle = "qwen2.5:7b"
 trigger = "mentoin"
 tools = "yes"
 memory = "64M"
 cpus = 64
-network = { allow = ["pypi.example:443", "a.org:70000"], deni = [] }
+network = { allow = ["a.org:70000"] }
 schedule = "0 25 * * *"
 
 [[rules]]
@@ -95,13 +95,13 @@ fn mistakes_in_json() {
     let text = "{\n  \"nick\": \"overseer\",\n  \"model\": \"a\",\n  \"maxRounds\": 0,\n  \"mem\": 1,\n  \"memory\": 512\n}\n";
     insta::assert_snapshot!(shown(&read("old", text, Format::Json)));
     let broken = read("old", "{\n  \"nick\": \"a\",\n  \"model\" \"b\"\n}", Format::Json);
-    insta::assert_snapshot!(shown(&broken), @"");
-    insta::assert_snapshot!(shown(&read("old", "[1]", Format::Json)), @"");
+    insta::assert_snapshot!(shown(&broken));
+    insta::assert_snapshot!(shown(&read("old", "[1]", Format::Json)));
 }
 
 #[test]
 fn texts_that_are_no_template() {
-    insta::assert_snapshot!(shown(&toml("")), @"");
+    insta::assert_snapshot!(shown(&toml("")));
     let source = Source {
         name: "worker",
         file: "worker.toml",
@@ -109,18 +109,18 @@ fn texts_that_are_no_template() {
         format: Format::Toml,
         directory: None,
     };
-    insta::assert_snapshot!(shown(&parse(&source)), @"");
+    insta::assert_snapshot!(shown(&parse(&source)));
     let large = "#".repeat(300 * 1024);
-    insta::assert_snapshot!(shown(&toml(&large)), @"");
+    insta::assert_snapshot!(shown(&toml(&large)));
 }
 
 #[test]
 fn names_that_cannot_be() {
     let model = "model = \"a\"";
-    insta::assert_snapshot!(shown(&read("7up", model, Format::Toml)), @"");
-    insta::assert_snapshot!(shown(&read("my agent", model, Format::Toml)), @"");
+    insta::assert_snapshot!(shown(&read("7up", model, Format::Toml)));
+    insta::assert_snapshot!(shown(&read("my agent", model, Format::Toml)));
     let scheduled = "model = \"a\"\nschedule = \"0 9 * * *\"";
-    insta::assert_snapshot!(shown(&read(&"a".repeat(26), scheduled, Format::Toml)), @"");
+    insta::assert_snapshot!(shown(&read(&"a".repeat(26), scheduled, Format::Toml)));
     assert!(read(&"a".repeat(25), scheduled, Format::Toml).template.is_ok());
 }
 
@@ -245,5 +245,5 @@ fn skills_have_to_be_there() {
         format: Format::Toml,
         directory: Some(directory.path()),
     };
-    insta::assert_snapshot!(shown(&parse(&source)), @"");
+    insta::assert_snapshot!(shown(&parse(&source)));
 }

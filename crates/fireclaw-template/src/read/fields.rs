@@ -44,6 +44,11 @@ impl Fields {
         self.fields.iter().find(|field| field.key == name).map(|field| field.key_span.clone())
     }
 
+    /// Whether a field that is not known may be meant for this one.
+    pub fn has_like(&self, name: &str) -> bool {
+        self.fields.iter().any(|field| suggest::nearest(&field.key, [name]).is_some())
+    }
+
     /// Notes what was not taken. `what` is what has the field: "a template".
     pub fn finish(self, what: &str, known: &[&str], notes: &mut Notes<'_>) {
         for field in self.fields {

@@ -192,8 +192,8 @@ fn nick(name: &str, reader: &mut Reader<'_, '_>) -> String {
 
 fn model(has_command: bool, reader: &mut Reader<'_, '_>) -> Option<String> {
     if reader.fields.key_span("model").is_none() {
-        // Text that is not valid may be the model's line.
-        if !has_command && !reader.notes.is_broken() {
+        // Text that is not valid may be the model's line, and so may a field that is not known.
+        if !has_command && !reader.notes.is_broken() && !reader.fields.has_like("model") {
             let hint = "add model = \"qwen2.5:7b\", or the `command` of an agent program";
             reader.notes.hinted(&START, "there is no `model`", hint);
         }

@@ -82,9 +82,8 @@ pub(super) fn mib(
     match found {
         Some(size) if range.contains(&size) => found,
         _ => {
-            let (low, high) = (range.start(), range.end());
-            let message = format!("`{field}` must be from {low} MiB to {high} MiB");
-            notes.mistake(&node.span, message);
+            let (low, high) = (units::size(*range.start()), units::size(*range.end()));
+            notes.mistake(&node.span, format!("`{field}` must be from {low} to {high}"));
             None
         }
     }
