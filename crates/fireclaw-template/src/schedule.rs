@@ -31,8 +31,8 @@ const FAR: u64 = 95_617_584_000;
 /// When something is due: the five fields of crontab(5), in the host's local time.
 ///
 /// Fields are `*`, numbers, names of months and days, ranges, lists and steps. If both days
-/// are given, either is enough. When clocks go forward, what is due in the hour that does
-/// not exist is due when it would have been over; see [`Schedule::next_after`].
+/// are given, either is enough. [`Schedule::next_after`] says what becomes of hours that a
+/// clock leaves out or repeats.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     text: String,
@@ -97,8 +97,9 @@ impl Schedule {
     /// `/etc/localtime`) and to the second. Absent if that would be after the year 4999, and
     /// for a `time` before 1970.
     ///
-    /// A time that the clock shows twice, when it goes back, is due once if the hour is
-    /// named, and both times if the hour is `*`. One that it leaves out is due right after.
+    /// When the clock goes forward over a time that minute and hour name by number, it is
+    /// due right after; with `*` or a step in either, the times in between are left out.
+    /// When it goes back, the former is due once, the latter each time.
     pub fn next_after(&self, time: SystemTime) -> Option<SystemTime> {
         let seconds = time.duration_since(UNIX_EPOCH).ok()?.as_secs();
         UNIX_EPOCH.checked_add(Duration::from_secs(self.next_in(&Local, seconds)?))
