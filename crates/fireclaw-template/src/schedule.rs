@@ -257,7 +257,9 @@ mod tests {
         assert_eq!(schedule.next_after(UNIX_EPOCH - Duration::from_secs(1)), None);
         assert_eq!(schedule.next_after(UNIX_EPOCH + Duration::from_secs(FAR)), None);
         assert_eq!(schedule.next_after(UNIX_EPOCH + Duration::from_secs(u64::MAX / 4)), None);
-        assert!(schedule.next_after(UNIX_EPOCH + Duration::from_secs(FAR - 2 * 24 * 3600)).is_some());
+        assert!(
+            schedule.next_after(UNIX_EPOCH + Duration::from_secs(FAR - 2 * 24 * 3600)).is_some()
+        );
     }
 
     /// Fields as people write them, nearly all of them valid.
