@@ -195,7 +195,9 @@ mod tests {
         fs::write(dir.path().join(INDEX), &huge).unwrap();
         fs::create_dir_all(dir.path().join("memory/odd.md")).unwrap();
         fs::write(dir.path().join("memory/big.md"), &huge).unwrap();
-        assert!(matches!(memory.save("a", "b"), Err(Error::IndexFull(file)) if file == "memory/a.md"));
+        assert!(
+            matches!(memory.save("a", "b"), Err(Error::IndexFull(file)) if file == "memory/a.md")
+        );
         assert!(matches!(memory.save("a", &huge), Err(Error::TooLong)));
         assert_eq!(fs::read_to_string(dir.path().join(INDEX)).unwrap(), huge);
         let notes = memory.check().join("\n");

@@ -321,7 +321,9 @@ mod tests {
             Message::user("bob: one"),
             Message::assistant("two"),
             // What the history has is not said twice.
-            Message::user("(Said here just before, for your information:\nbob: and more\n)\n\nann: what now?"),
+            Message::user(
+                "(Said here just before, for your information:\nbob: and more\n)\n\nann: what now?",
+            ),
             Message::calls(rounds[0].calls.clone()),
             Message::result("c1", "up"),
             Message::user("Answer now."),

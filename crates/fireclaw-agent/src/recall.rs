@@ -71,8 +71,12 @@ mod tests {
 
     #[test]
     fn the_best_come_first() {
-        let texts = ["The cat sleeps", "A dog and a cat", "Cats: cat, cat", "nothing", "art starts"];
-        assert_eq!(found("dog cat", &texts), ["A dog and a cat", "Cats: cat, cat", "The cat sleeps"]);
+        let texts =
+            ["The cat sleeps", "A dog and a cat", "Cats: cat, cat", "nothing", "art starts"];
+        assert_eq!(
+            found("dog cat", &texts),
+            ["A dog and a cat", "Cats: cat, cat", "The cat sleeps"]
+        );
         assert_eq!(found("what is the dog's name", &["the name is", "the"]), ["the name is"]);
         assert_eq!(found("ART", &texts), ["art starts"]);
         assert_eq!(found("猫", &["我的猫很大"]), ["我的猫很大"]);

@@ -72,7 +72,9 @@ mod tests {
     fn is_safe(slug: &str) -> bool {
         !slug.is_empty()
             && slug.len() <= MAX_PLACE
-            && slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
+            && slug
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
     }
 
     proptest! {

@@ -226,7 +226,8 @@ mod tests {
     fn a_torn_line_is_skipped_and_taken_away() {
         let dir = tempfile::tempdir().unwrap();
         let whole = String::from_utf8(line(&exchange(1)).unwrap()).unwrap();
-        for (torn, expected) in [(r#"{"id":2,"at""#, vec![1, 3]), (whole.trim_end(), vec![1, 1, 3])] {
+        for (torn, expected) in [(r#"{"id":2,"at""#, vec![1, 3]), (whole.trim_end(), vec![1, 1, 3])]
+        {
             fs::write(dir.path().join("p.jsonl"), format!("{whole}{torn}")).unwrap();
             let mut history = History::new(dir.path().to_owned());
             assert!(history.check().is_empty());

@@ -13,8 +13,8 @@ use tokio::net::unix::pipe;
 use tokio::process::{ChildStdin, Command};
 
 use output::Output;
-pub use tree::adopt_orphans;
 use tree::Tree;
+pub use tree::adopt_orphans;
 
 /// How long the output's end may take when all of the command is dead: a program with
 /// other rights, which cannot be killed, may hold it open.

@@ -51,8 +51,8 @@ impl Output {
             head.extend(tail.drain(..));
         }
         let tail = Vec::from(tail);
-        let text =
-            [String::from_utf8_lossy(&head), middle.into(), String::from_utf8_lossy(&tail)].concat();
+        let text = [String::from_utf8_lossy(&head), middle.into(), String::from_utf8_lossy(&tail)]
+            .concat();
         text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
     }
 }

@@ -73,7 +73,8 @@ impl Table {
             let Some(top) = self.top(us, *pid) else { continue };
             let owner = trees.entry(top).or_insert_with(|| {
                 let session = self.0.get(&top).map(|p| p.session);
-                let by_place = running.iter().find(|r| r.leader == top || Some(r.leader) == session);
+                let by_place =
+                    running.iter().find(|r| r.leader == top || Some(r.leader) == session);
                 let by_mark = || {
                     let mark = mark(top)?;
                     running.iter().find(|r| r.mark == mark)
@@ -147,8 +148,7 @@ mod tests {
     fn members(table: &[(u32, Process)], of: u32, all: &[u32], marks: &[(u32, &str)]) -> Vec<u32> {
         let table = Table(table.iter().copied().collect());
         let all: Vec<Running> = all.iter().map(|leader| running(*leader)).collect();
-        let mark =
-            |pid| marks.iter().find(|(p, _)| *p == pid).map(|(_, mark)| (*mark).to_owned());
+        let mark = |pid| marks.iter().find(|(p, _)| *p == pid).map(|(_, mark)| (*mark).to_owned());
         table.members(US, &running(of), &all, mark).into_iter().map(|(pid, _)| pid).collect()
     }
 

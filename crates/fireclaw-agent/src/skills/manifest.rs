@@ -74,7 +74,7 @@ fn fields(text: &str) -> Option<Vec<(String, String)>> {
 /// A value without YAML's signs for several lines, and without quotes.
 fn plain(value: &str) -> String {
     let value = match value.split_once('\n') {
-        Some((sign, rest)) if matches!(sign, "|" | ">" | "|-" | ">-" | "") => rest,
+        Some(("|" | ">" | "|-" | ">-" | "", rest)) => rest,
         _ => value,
     };
     let quoted = ['"', '\''].iter().find_map(|q| value.strip_prefix(*q)?.strip_suffix(*q));
@@ -85,8 +85,7 @@ fn parameters(text: &str) -> Result<Value, Error> {
     if text.len() > MAX_PARAMETERS {
         return Err(Error::Parameters(format!("more than {MAX_PARAMETERS} bytes")));
     }
-    let schema: Value =
-        serde_json::from_str(text).map_err(|e| Error::Parameters(e.to_string()))?;
+    let schema: Value = serde_json::from_str(text).map_err(|e| Error::Parameters(e.to_string()))?;
     if schema.get("type").and_then(Value::as_str) != Some("object") {
         return Err(Error::Parameters("its `type` is not `object`".into()));
     }
@@ -123,7 +122,10 @@ mod tests {
             ("---\nname:\ndescription: d\n---\n", "no `name`"),
             ("---\nname: ../a\ndescription: d\n---\n", "no name for a tool"),
             ("---\nname: a\ndescription: d\nparameters: {\n---\n", "no JSON schema"),
-            ("---\nname: a\ndescription: d\nparameters: {\"type\":\"string\"}\n---\n", "not `object`"),
+            (
+                "---\nname: a\ndescription: d\nparameters: {\"type\":\"string\"}\n---\n",
+                "not `object`",
+            ),
         ] {
             let said = Manifest::parse(text).unwrap_err().to_string();
             assert!(said.contains(problem), "{said}");

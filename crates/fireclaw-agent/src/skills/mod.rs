@@ -68,11 +68,20 @@ pub struct Skills {
     found: Vec<Skill>,
 }
 
-/// What shows that a folder has changed: its files' times and sizes.
+/// A folder as it was at a look: if its files are the same, so is the skill.
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
     folder: PathBuf,
-    files: [Option<(u64, i64, i64, u64, u32)>; 2],
+    files: [Option<Stamp>; 2],
+}
+
+/// What shows that a file has changed.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    /// Seconds and nanoseconds; also changes with the mode.
+    changed: (i64, i64),
+    size: u64,
 }
 
 impl Skills {
@@ -97,7 +106,8 @@ impl Skills {
         let mut notes = Vec::new();
         for entry in &self.seen {
             let skill = load(entry).and_then(|skill| {
-                let taken = |name: &str| is_taken(name) || self.found.iter().any(|s| s.name == name);
+                let taken =
+                    |name: &str| is_taken(name) || self.found.iter().any(|s| s.name == name);
                 if taken(&skill.name) { Err(Error::Taken(skill.name)) } else { Ok(skill) }
             });
             let folder = cut::line(&entry.folder.to_string_lossy(), 200);
@@ -123,7 +133,7 @@ fn entries(directories: &[PathBuf]) -> Vec<Entry> {
             listed.flatten().take(MAX_ENTRIES).map(|entry| entry.path()).collect();
         folders.sort();
         let with_manifest = folders.into_iter().filter_map(|folder| {
-            let files = ["SKILL.md", "run"].map(|name| look_of(&folder.join(name)));
+            let files = ["SKILL.md", "run"].map(|name| stamp(&folder.join(name)));
             files[0].is_some().then_some(Entry { folder, files })
         });
         entries.extend(with_manifest);
@@ -131,9 +141,10 @@ fn entries(directories: &[PathBuf]) -> Vec<Entry> {
     entries
 }
 
-fn look_of(path: &Path) -> Option<(u64, i64, i64, u64, u32)> {
+fn stamp(path: &Path) -> Option<Stamp> {
     let found = fs::metadata(path).ok()?;
-    Some((found.ino(), found.ctime(), found.ctime_nsec(), found.size(), found.mode()))
+    let changed = (found.ctime(), found.ctime_nsec());
+    Some(Stamp { inode: found.ino(), changed, size: found.size() })
 }
 
 fn load(entry: &Entry) -> Result<Skill, Error> {
@@ -177,7 +188,9 @@ mod tests {
         let mut skills = Skills::new(vec![a.clone(), b.clone(), dir.path().join("none")]);
         let notes = skills.look(|name| name == "run_command").join("\n");
         assert_eq!(skills.all().iter().map(|s| &s.folder).collect::<Vec<_>>(), [&a.join("one")]);
-        for word in ["a/two is broken: it has no", "a/three", "`one` already", "`run_command` already"] {
+        for word in
+            ["a/two is broken: it has no", "a/three", "`one` already", "`run_command` already"]
+        {
             assert!(notes.contains(word), "{word}: {notes}");
         }
         assert_eq!(notes.lines().count(), 4);

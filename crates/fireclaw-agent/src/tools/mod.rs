@@ -1,0 +1,190 @@
+//! The tools that a model may call.
+
+mod built_in;
+mod command;
+mod file;
+mod remember;
+
+use fireclaw_protocol::agent::{Action, Config, Incoming, Verdict};
+use fireclaw_protocol::chat::{Tool, ToolCall};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::cut;
+use crate::host::Reply;
+use crate::shared::{Current, Shared};
+use crate::skills::Skill;
+
+/// The longest command, or arguments, that people are asked about, in bytes: what they do
+/// not read they cannot allow.
+const MAX_ASKED: usize = 4096;
+
+/// The longest address of a page, in bytes.
+const MAX_URL: usize = 2048;
+
+/// The most of a page that the model gets, in bytes.
+const MAX_PAGE: usize = 16 * 1024;
+
+/// Whether one of our own tools has this name, offered or not.
+pub fn is_built_in(name: &str) -> bool {
+    built_in::all(true).iter().any(|tool| tool.name == name)
+}
+
+/// The tools of a configuration, skills last.
+pub fn offered(config: &Config, skills: &[Skill]) -> Vec<Tool> {
+    let skills = skills.iter().map(|skill| Tool {
+        name: skill.name.clone(),
+        description: skill.description.clone(),
+        parameters: skill.parameters.clone(),
+        examples: Vec::new(),
+    });
+    built_in::all(config.may_fetch).into_iter().chain(skills).collect()
+}
+
+/// Does what a call asks for, if the rules allow it. The result is for the model, and so
+/// is what went wrong.
+pub async fn call(
+    shared: &Shared,
+    current: &Current,
+    incoming: &Incoming,
+    offered: &[Tool],
+    call: &ToolCall,
+) -> String {
+    if !offered.iter().any(|tool| tool.name == call.name) {
+        let names: Vec<&str> = offered.iter().map(|tool| tool.name.as_str()).collect();
+        let name = cut::line(&call.name, 64);
+        return format!("There is no tool {name:?}. There are: {}.", names.join(", "));
+    }
+    if !call.arguments.is_object() {
+        return format!("The arguments of {} have to be a JSON object.", call.name);
+    }
+    let result = match allowed(shared, current, incoming, call).await {
+        Ok(()) => run(shared, current, incoming, call).await,
+        Err(refusal) => Err(refusal),
+    };
+    result.unwrap_or_else(|problem| problem)
+}
+
+/// Whether the rules, or the people, allow a call.
+async fn allowed(
+    shared: &Shared,
+    current: &Current,
+    incoming: &Incoming,
+    call: &ToolCall,
+) -> Result<(), String> {
+    let what = match call.arguments.get("command").and_then(Value::as_str) {
+        Some(command) if call.name == built_in::RUN_COMMAND => command.to_owned(),
+        _ => call.arguments.to_string(),
+    };
+    match current.rules.verdict(&call.name, &what) {
+        Verdict::Allow => return Ok(()),
+        Verdict::Deny => {
+            return Err("This is not allowed by the rules, and was not done. Do not try it in another way; say that you may not do it.".into());
+        }
+        Verdict::Ask if what.len() > MAX_ASKED => {
+            return Err(format!(
+                "This needs to be allowed by a person, and is too long to be read by one ({} bytes, at most {MAX_ASKED}). It was not done; make it shorter.",
+                what.len()
+            ));
+        }
+        Verdict::Ask => {}
+    }
+    let (message, tool) = (incoming.id, call.name.clone());
+    let approve = |ask| Action::Approve { ask, message, tool, what };
+    let no = |reason: String| {
+        let reason = cut::line(&reason, 500);
+        format!(
+            "A person was asked and did not allow this ({reason}), so it was not done. Do not try it in another way."
+        )
+    };
+    match shared.host.ask(approve).await {
+        Reply::Approval(true, _) => Ok(()),
+        Reply::Approval(false, reason) | Reply::Failed(reason) => Err(no(reason)),
+        _ => Err(no("the host answered with something else".into())),
+    }
+}
+
+async fn run(
+    shared: &Shared,
+    current: &Current,
+    incoming: &Incoming,
+    call: &ToolCall,
+) -> Result<String, String> {
+    let workspace = &shared.paths.workspace;
+    match call.name.as_str() {
+        built_in::RUN_COMMAND => {
+            command::run_shell(workspace, &current.config, arguments::<Command>(call)?.command)
+                .await
+        }
+        built_in::READ_FILE => file::read(workspace, &arguments::<ReadFile>(call)?.path),
+        built_in::WRITE_FILE => {
+            let WriteFile { path, content } = arguments(call)?;
+            file::write(workspace, &path, &content)
+        }
+        built_in::SAVE_MEMORY => {
+            let SaveMemory { name, text } = arguments(call)?;
+            remember::save(shared, &name, &text)
+        }
+        built_in::RECALL => remember::recall(shared, incoming, &arguments::<Recall>(call)?.query),
+        built_in::FETCH_URL => fetch(shared, incoming, arguments::<FetchUrl>(call)?.url).await,
+        name => {
+            let skill = shared.skills.borrow().all().iter().find(|s| s.name == name).cloned();
+            let skill = skill.ok_or_else(|| format!("The skill {name} is gone."))?;
+            command::run_skill(workspace, &current.config, &skill, &call.arguments).await
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Command {
+    command: String,
+}
+
+#[derive(Deserialize)]
+struct ReadFile {
+    path: String,
+}
+
+#[derive(Deserialize)]
+struct WriteFile {
+    path: String,
+    content: String,
+}
+
+#[derive(Deserialize)]
+struct SaveMemory {
+    name: String,
+    text: String,
+}
+
+#[derive(Deserialize)]
+struct Recall {
+    query: String,
+}
+
+#[derive(Deserialize)]
+struct FetchUrl {
+    url: String,
+}
+
+fn arguments<T: DeserializeOwned>(call: &ToolCall) -> Result<T, String> {
+    T::deserialize(&call.arguments)
+        .map_err(|e| format!("The arguments of {} do not fit: {e}.", call.name))
+}
+
+async fn fetch(shared: &Shared, incoming: &Incoming, url: String) -> Result<String, String> {
+    if url.len() > MAX_URL {
+        return Err(format!("The address has more than {MAX_URL} bytes."));
+    }
+    let message = incoming.id;
+    match shared.host.ask(|ask| Action::Fetch { ask, message, url }).await {
+        Reply::Fetched(status, body) => {
+            Ok(format!("HTTP status {status}\n{}", cut::middle(&body, MAX_PAGE)))
+        }
+        Reply::Failed(reason) => {
+            Err(format!("The page could not be fetched: {}", cut::line(&reason, 500)))
+        }
+        _ => Err("The page could not be fetched.".into()),
+    }
+}
