@@ -13,6 +13,8 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 fn main() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for watched in [
+        "fireclaw-agent/src",
+        "fireclaw-agent/Cargo.toml",
         "fireclaw-guest/src",
         "fireclaw-guest/Cargo.toml",
         "fireclaw-protocol/src",

@@ -172,7 +172,7 @@ mod tests {
         memory.save("ann s cat", "It is called Tim.").unwrap();
         assert_eq!(
             memory.index(),
-            "# Memory\n\n- [ann s cat](memory/ann-s-cat.md): It is called Tim.\n- [ x (y)](memory/x-y.md): z\n"
+            "# Memory\n\n- [ann s cat](memory/ann-s-cat.md): It is called Tim.\n- [x (y)](memory/x-y.md): z\n"
         );
         assert_eq!(memory.all()[0].text, "It is called Tim.\n");
         assert!(memory.check().is_empty());

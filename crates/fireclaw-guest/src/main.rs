@@ -4,6 +4,8 @@
 //! modules that are needed, lays a writable overlay on the read-only base
 //! image, makes that the root, and then serves the host over one stream until
 //! the machine is killed. It keeps no secret and trusts only the host.
+//!
+//! Started again as `/run/fireclaw/guest agent`, it is the built-in agent.
 
 /// Writes a line to the console, which the host shows when a machine ends too
 /// early. A console that cannot be written is no reason to end: `eprintln`
@@ -22,10 +24,16 @@ mod identity;
 mod serve;
 mod transport;
 
+use std::os::fd::AsFd;
 use std::process::ExitCode;
+
+use tokio::net::unix::pipe;
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
+        if std::env::args_os().nth(1).is_some_and(|argument| argument == "agent") {
+            return agent();
+        }
         eprintln!(
             "fireclaw-guest {} is the init of a microVM; it does nothing elsewhere",
             env!("CARGO_PKG_VERSION")
@@ -39,6 +47,29 @@ fn main() -> ExitCode {
     say!("{problem}");
     let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
     ExitCode::FAILURE
+}
+
+/// Runs the built-in agent, which the host starts as user `agent`.
+fn agent() -> ExitCode {
+    match talk() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            say!("the agent ended: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Talks with the host over standard input and output, which are pipes as for every
+/// command.
+fn talk() -> std::io::Result<()> {
+    let input = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let output = std::io::stdout().as_fd().try_clone_to_owned()?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let input = pipe::Receiver::from_owned_fd(input)?;
+        let output = pipe::Sender::from_owned_fd(output)?;
+        fireclaw_agent::run(input, output, fireclaw_agent::Paths::default()).await
+    })
 }
 
 fn run() -> Result<std::convert::Infallible, String> {

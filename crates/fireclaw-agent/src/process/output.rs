@@ -37,14 +37,11 @@ impl Output {
         let mut middle = String::new();
         if missing > 0 {
             // No character is cut in two.
-            while head.last().is_some_and(|b| !b.is_ascii()) {
-                head.pop();
-                missing += 1;
-            }
-            while tail.front().is_some_and(|b| b & 0xc0 == 0x80) {
-                tail.pop_front();
-                missing += 1;
-            }
+            let part = cut_character(&head);
+            head.truncate(head.len() - part);
+            let rest = tail.iter().take(3).take_while(|b| is_continuation(**b)).count();
+            tail.drain(..rest);
+            missing += part + rest;
             middle = cut::mark(missing);
         } else {
             // A character may be in both.
@@ -55,6 +52,24 @@ impl Output {
             .concat();
         text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
     }
+}
+
+/// Whether a byte is within a character of UTF-8.
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xc0 == 0x80
+}
+
+/// How many bytes at the end are the beginning of a character.
+fn cut_character(bytes: &[u8]) -> usize {
+    let within = bytes.iter().rev().take(3).take_while(|b| is_continuation(**b)).count();
+    let first = bytes.iter().rev().nth(within).copied().unwrap_or(0);
+    let needed = match first {
+        0xc0..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf7 => 4,
+        _ => return 0,
+    };
+    if within + 1 < needed { within + 1 } else { 0 }
 }
 
 #[cfg(test)]

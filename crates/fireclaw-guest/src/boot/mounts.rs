@@ -6,12 +6,15 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::mount::{MountFlags, mount, mount_move};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move, mount_remount};
 
 const BASE_DEVICE: &str = "/dev/vda";
 const BASE: &str = "/base";
 const WRITABLE: &str = "/writable";
 const ROOT: &str = "/root";
+
+/// This program, for those in the guest who start it as something else than init.
+const GUEST: &str = "/run/fireclaw/guest";
 
 /// How long the base image's device may take to appear.
 const DEVICE_WAIT: Duration = Duration::from_secs(10);
@@ -77,7 +80,6 @@ pub fn root() -> Result<(), String> {
         }
         mount_move(format!("/{name}"), &target).map_err(|e| format!("cannot move /{name}: {e}"))?;
     }
-    let _ = fs::remove_file("/init");
     rustix::process::chdir(ROOT)
         .and_then(|()| mount_move(".", "/"))
         .and_then(|()| rustix::process::chroot("."))
@@ -99,6 +101,9 @@ pub fn system() {
     let _ = on("shm", "/dev/shm", "tmpfs", safe, Some(c"mode=1777"));
     let _ = on("tmp", "/tmp", "tmpfs", safe, Some(c"mode=1777"));
     let _ = on("run", "/run", "tmpfs", safe, Some(c"mode=0755"));
+    if let Err(e) = guest_program() {
+        crate::say!("{GUEST} is not there: {e}");
+    }
     for (name, target) in [
         ("/dev/fd", "/proc/self/fd"),
         ("/dev/stdin", "/proc/self/fd/0"),
@@ -122,4 +127,15 @@ pub fn system() {
             let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", controller);
         }
     }
+}
+
+/// Shows this program's file, which is in the initramfs below the root, without a copy:
+/// the memory it takes is the same.
+fn guest_program() -> std::io::Result<()> {
+    fs::create_dir("/run/fireclaw")?;
+    fs::File::create_new(GUEST)?;
+    mount_bind("/proc/self/exe", GUEST)?;
+    let safe = MountFlags::NOSUID | MountFlags::NODEV;
+    // A bind takes no other flags before it is there.
+    Ok(mount_remount(GUEST, MountFlags::BIND | MountFlags::RDONLY | safe, "")?)
 }
