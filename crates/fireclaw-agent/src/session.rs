@@ -66,6 +66,8 @@ impl Session {
                     Ok(id) => {
                         self.queue.finish(id);
                         self.stops.remove(&id);
+                        // Not before: who has read this may send the message again.
+                        self.shared.host.send(&Action::Done { message: id }).await;
                         self.start();
                     }
                     Err(e) => return Err(e.into()),
@@ -132,7 +134,7 @@ impl Session {
 
     async fn stop(&mut self, id: u64) {
         match self.queue.stop(id) {
-            // The task says that it is done when all of it has ended.
+            // It is done when all of the task has ended.
             Found::Active => drop(self.stops.remove(&id)),
             Found::Waiting | Found::Nowhere => {
                 self.shared.host.send(&Action::Done { message: id }).await;
@@ -148,6 +150,5 @@ async fn deal_with(shared: Rc<Shared>, message: Incoming, stopped: oneshot::Rece
         _ = stopped => {}
         () = answer::answer(&shared, &message) => {}
     }
-    shared.host.send(&Action::Done { message: message.id }).await;
     message.id
 }

@@ -40,6 +40,8 @@ struct Place {
     exchanges: VecDeque<Exchange>,
     size: usize,
     used: u64,
+    /// Whether the file lacks something, because it could not be written.
+    is_behind: bool,
 }
 
 impl Place {
@@ -88,16 +90,9 @@ impl History {
         let line = line(&exchange)?;
         let known = self.places.entry(place.to_owned()).or_default();
         known.push(exchange);
-        let path = path(&self.directory, place);
-        fs::create_dir_all(&self.directory)?;
-        if append(&path, &line)? {
-            return Ok(());
-        }
-        let mut all = Vec::new();
-        for exchange in &known.exchanges {
-            all.extend(self::line(exchange)?);
-        }
-        files::replace(&path, &all)
+        let written = write(&path(&self.directory, place), &line, known);
+        known.is_behind = written.is_err();
+        written
     }
 
     /// Reads a place's file unless it is in memory.
@@ -133,7 +128,9 @@ fn load(path: &Path) -> (Vec<Exchange>, Option<String>) {
     let (bytes, mut problem) = match read(path) {
         Ok((bytes, false)) => (bytes, None),
         Ok((bytes, true)) => (bytes, Some("it is too large".to_owned())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return (Vec::new(), None),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return (Vec::new(), None);
+        }
         Err(e) => (Vec::new(), Some(e.to_string())),
     };
     let parsed = parse(&bytes);
@@ -171,6 +168,18 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, bool)> {
         bytes.drain(..end);
     }
     Ok((bytes, before > 0))
+}
+
+/// Writes a place's newest line, or all of it where that does not do.
+fn write(path: &Path, line: &[u8], place: &Place) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    if !place.is_behind && append(path, line)? {
+        return Ok(());
+    }
+    let lines: io::Result<Vec<_>> = place.exchanges.iter().map(self::line).collect();
+    files::replace(path, &lines?.concat())
 }
 
 /// Appends a line, or says that the file has no room for it. What an earlier attempt left
@@ -279,6 +288,19 @@ mod tests {
         let mut history = History::new(dir.path().to_owned());
         assert!(history.of("p").1.unwrap().contains("too large"));
         assert!(history.append("p", exchange(7)).is_ok());
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().join("h");
+        fs::write(&directory, "").unwrap();
+        let mut history = History::new(directory.clone());
+        assert!(history.append("p", exchange(1)).is_err());
+        fs::remove_file(&directory).unwrap();
+        history.append("p", exchange(2)).unwrap();
+        history.append("p", exchange(3)).unwrap();
+        assert_eq!(ids(&mut History::new(directory)), [1, 2, 3]);
     }
 
     #[test]
