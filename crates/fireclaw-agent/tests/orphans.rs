@@ -1,0 +1,26 @@
+//! A process that hides whose it is. Alone in its program: while others run commands, such
+//! a process is left to the last of them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use common::{Host, config, home, processes_with};
+use fireclaw_protocol::agent::Config;
+
+#[tokio::test]
+async fn whoever_hides_its_origin_is_killed_too() {
+    let home = home();
+    let mut host = Host::start(&home, Config { command_seconds: 1, ..config() }).await;
+    host.ask(1, "go").await;
+    let think = host.think().await;
+    // Other parents, another session, another environment.
+    let script = "(env -i setsid sh -c 'setsid sleep 31381 & sleep 31382' &); sleep 31383";
+    host.runs(&think, script).await;
+    let think = host.think().await;
+    assert_eq!(think.last().content, "(no output)\nkilled, unfinished, after 1 seconds");
+    assert!(processes_with("sleep 3138").is_empty());
+    host.says(&think, "ok").await;
+    assert_eq!(host.said(1).await, "ok");
+    host.end().await;
+}
