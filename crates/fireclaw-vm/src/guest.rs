@@ -209,6 +209,11 @@ impl Guest {
         explain(&mut self.process, error).await
     }
 
+    /// Stops a kept machine where it is, or lets it go on.
+    pub fn pause(&self, paused: bool) -> Result<()> {
+        self.process.pause(paused)
+    }
+
     /// Ends the machine at once and waits until it is gone.
     pub async fn kill(mut self) -> Result<()> {
         let killed = self.process.kill().await;

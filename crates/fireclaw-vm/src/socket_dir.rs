@@ -31,7 +31,7 @@ impl SocketDir {
     }
 
     /// The short path of `name`, good in this process while `self` lives.
-    pub(crate) fn short(&self, name: &str) -> PathBuf {
+    pub fn name(&self, name: &str) -> PathBuf {
         format!("/proc/self/fd/{}/{name}", self.dir.as_raw_fd()).into()
     }
 }

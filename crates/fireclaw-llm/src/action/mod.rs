@@ -5,9 +5,7 @@ mod partial;
 mod schema;
 mod tools;
 
-use crate::{
-    Abilities, ChatModel, ChatRequest, Error, Message, OnText, Result, Role, ToolCall, Usage,
-};
+use crate::{Abilities, ChatModel, ChatRequest, Error, Message, OnText, Result, Role, Usage};
 
 pub use fireclaw_protocol::agent::Step;
 

@@ -46,7 +46,7 @@ struct Fault {
 impl Api {
     /// Connects to [`SOCKET`] in the VMM's directory.
     pub async fn connect(home: &SocketDir) -> Result<Self> {
-        let stream = UnixStream::connect(home.short(SOCKET))
+        let stream = UnixStream::connect(home.name(SOCKET))
             .await
             .map_err(Error::file("connect to", home.path().join(SOCKET)))?;
         let (sender, connection) = http1::Builder::new()

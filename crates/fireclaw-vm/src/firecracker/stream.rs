@@ -47,7 +47,7 @@ impl Wake for Waiting {
 impl GuestStream {
     /// Listens on a new socket `name` in `dir`.
     pub fn listen(dir: &SocketDir, name: &str) -> Result<Self> {
-        let listener = UnixListener::bind(dir.short(name))
+        let listener = UnixListener::bind(dir.name(name))
             .map_err(Error::file("listen on", dir.path().join(name)))?;
         Ok(Self { state: State::Listening(listener), waiting: Arc::default() })
     }
@@ -155,7 +155,7 @@ mod tests {
         tokio::task::yield_now().await;
         timeout(Duration::from_millis(20), writer.write_all(b"lost")).await.unwrap_err();
 
-        let mut guest = UnixStream::connect(dir.short("v.sock_5005")).await.unwrap();
+        let mut guest = UnixStream::connect(dir.name("v.sock_5005")).await.unwrap();
         guest.write_all(b"hello").await.unwrap();
         let (mut reader, word) = read.await.unwrap();
         assert_eq!(&word, b"hello");
@@ -173,9 +173,9 @@ mod tests {
     async fn nobody_connects_after_the_first() {
         let (_temp, dir) = deep();
         let mut stream = GuestStream::listen(&dir, "v.sock_5005").unwrap();
-        let _guest = UnixStream::connect(dir.short("v.sock_5005")).await.unwrap();
+        let _guest = UnixStream::connect(dir.name("v.sock_5005")).await.unwrap();
         stream.write_all(b"x").await.unwrap();
-        let error = UnixStream::connect(dir.short("v.sock_5005")).await.unwrap_err();
+        let error = UnixStream::connect(dir.name("v.sock_5005")).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 
@@ -187,7 +187,7 @@ mod tests {
         stream.shutdown().await.unwrap();
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
         assert_eq!(stream.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        let error = UnixStream::connect(dir.short("v.sock_5005")).await.unwrap_err();
+        let error = UnixStream::connect(dir.name("v.sock_5005")).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -35,7 +35,7 @@ pub async fn take(directory: &Path, id: &str) -> Option<Machine> {
         return None;
     }
     let dir = SocketDir::open(directory).ok()?;
-    let connection = UnixStream::connect(dir.short(&socket_name(id))).await.ok()?;
+    let connection = UnixStream::connect(dir.name(&socket_name(id))).await.ok()?;
     let offer = receive(&connection);
     let (offer, stream) = tokio::time::timeout(PATIENCE, offer).await.ok()?.ok()??;
     let stream = StdUnixStream::from(stream);

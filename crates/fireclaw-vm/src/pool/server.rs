@@ -95,7 +95,7 @@ impl Pool {
         // We hold the lock, so a socket that is there is nobody's.
         let path = self.dir.path().join(&self.socket);
         let _ = fs::remove_file(&path);
-        let listener = UnixListener::bind(self.dir.short(&self.socket))
+        let listener = UnixListener::bind(self.dir.name(&self.socket))
             .map_err(Error::file("listen on", &path))?;
         let (offer, takers) = mpsc::channel(1);
         let (tell, mut told) = mpsc::channel(self.size);

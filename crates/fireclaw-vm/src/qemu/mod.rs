@@ -184,7 +184,7 @@ impl Backend for Qemu {
 /// Connects to the stream of a kept machine.
 async fn connect(run_dir: &RunDir) -> Result<UnixStream> {
     let dir = SocketDir::open(run_dir.path())?;
-    UnixStream::connect(dir.short(args::STREAM_SOCKET))
+    UnixStream::connect(dir.name(args::STREAM_SOCKET))
         .await
         .map_err(Error::file("connect to", run_dir.path().join(args::STREAM_SOCKET)))
 }

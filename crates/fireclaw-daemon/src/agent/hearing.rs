@@ -1,0 +1,197 @@
+//! What an agent hears on the chat server, and what of it is for the agent.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use fireclaw_irc::Event as Heard;
+use fireclaw_irc::address::addressed;
+use fireclaw_irc::client::{Chat, ChatKind};
+use fireclaw_protocol::agent::Said;
+use fireclaw_template::Trigger;
+
+use super::{Agent, Condition};
+use crate::state::Pending;
+use crate::talk::Verdict;
+
+/// How many lines of a channel an agent is told with a message.
+const RECENT: usize = 20;
+
+/// How many messages may wait for an agent.
+const MOST_PENDING: usize = 64;
+
+/// What was said last, by channel.
+#[derive(Debug, Default)]
+pub struct Recent(HashMap<String, VecDeque<Said>>);
+
+impl Recent {
+    fn add(&mut self, channel: &str, from: &str, text: &str) {
+        let lines = self.0.entry(channel.to_owned()).or_default();
+        lines.push_back(Said { from: from.to_owned(), text: text.to_owned() });
+        if lines.len() > RECENT {
+            lines.pop_front();
+        }
+    }
+
+    fn of(&self, channel: &str) -> Vec<Said> {
+        self.0.get(channel).into_iter().flatten().cloned().collect()
+    }
+}
+
+/// Something that concerns the agent.
+#[derive(Debug)]
+pub enum Heeded {
+    /// A message, written down, for it to deal with.
+    Message(Pending),
+    /// Somebody no longer wants an answer in a place.
+    Stop {
+        /// Who.
+        from: String,
+        /// Where; anywhere if absent, because they left.
+        place: Option<String>,
+    },
+}
+
+impl Agent {
+    /// Takes note of something heard.
+    pub(super) fn hear(&mut self, heard: Option<Heard>) -> Option<Heeded> {
+        match heard {
+            None => {
+                self.deaf = true;
+                None
+            }
+            Some(Heard::Message(chat)) => self.said(chat),
+            Some(Heard::Connected { nick }) => {
+                self.log.add(&format!("is on the chat server as {nick}"));
+                self.status.send_modify(|status| status.nick = nick);
+                None
+            }
+            Some(Heard::NickChanged { to, is_self: true, .. }) => {
+                self.status.send_modify(|status| status.nick = to);
+                None
+            }
+            Some(Heard::Disconnected { reason, retry_in }) => {
+                let seconds = retry_in.as_secs_f32();
+                self.log.add(&format!("lost the chat server: {reason}; again in {seconds:.1} s"));
+                None
+            }
+            Some(Heard::Failed { reason }) => {
+                self.announce(&format!("{} is not let in: {reason}", self.row.name));
+                None
+            }
+            Some(Heard::Invited { channel, by, .. }) => {
+                self.log.add(&format!("is invited to {channel} by {}", by.nick));
+                self.note(self.shared.state.borrow().join(&self.row.name, &channel));
+                let voice = self.voice.clone();
+                tokio::task::spawn_local(async move {
+                    let _ = voice.join(&channel).await;
+                });
+                None
+            }
+            Some(
+                Heard::Kicked { channel, is_self: true, .. }
+                | Heard::Parted { channel, is_self: true, .. },
+            ) => {
+                self.log.add(&format!("is no longer in {channel}"));
+                self.note(self.shared.state.borrow().leave(&self.row.name, &channel));
+                None
+            }
+            Some(Heard::Quit { nick, .. }) => Some(Heeded::Stop { from: nick, place: None }),
+            Some(Heard::Parted { channel, nick, .. } | Heard::Kicked { channel, nick, .. }) => {
+                Some(Heeded::Stop { from: nick, place: Some(channel) })
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn note(&self, done: crate::Result<()>) {
+        if let Err(e) = done {
+            self.announce(&format!("{}: {e}", self.row.name));
+        }
+    }
+
+    fn said(&mut self, chat: Chat) -> Option<Heeded> {
+        let now = self.voice.status();
+        let from = chat.from.nick.clone();
+        if now.case.same(&from, &now.nick) || chat.kind == ChatKind::Notice {
+            return None;
+        }
+        let place = if chat.is_channel { chat.target.clone() } else { from.clone() };
+        let recent = if chat.is_channel { self.recent.of(&place) } else { Vec::new() };
+        if chat.is_channel {
+            self.recent.add(&place, &from, &chat.text);
+        }
+        if chat.is_history || chat.kind != ChatKind::Message {
+            return None;
+        }
+        let speaker = self.shared.agent_with_nick(&from);
+        let text = match addressed(&chat.text, &now.nick, now.case) {
+            Some(rest) => rest.to_owned(),
+            None if !chat.is_channel => chat.text.clone(),
+            None if self.template.trigger == Trigger::Always && speaker.is_none() => {
+                chat.text.clone()
+            }
+            None => return None,
+        };
+        if text.trim().eq_ignore_ascii_case("stop") {
+            return Some(Heeded::Stop { from, place: Some(place) });
+        }
+        let hops = match &speaker {
+            None => 0,
+            Some(speaker) => self.hops(speaker, &place)?,
+        };
+        if self.waiting() >= MOST_PENDING {
+            self.say_soon(&place, "too much waits for me already; try again later");
+            return None;
+        }
+        let mut message = Pending {
+            id: 0,
+            private: !chat.is_channel,
+            place,
+            sender: from,
+            from_agent: speaker.is_some(),
+            hops,
+            text,
+            recent,
+        };
+        match self.shared.state.borrow().keep(&self.row.name, &message) {
+            Ok(id) => message.id = id,
+            Err(e) => {
+                self.announce(&format!("{} cannot remember a message: {e}", self.row.name));
+                return None;
+            }
+        }
+        if self.status.borrow().condition == Condition::Paused {
+            self.say_soon(&message.place, "I am paused; I answer when I am resumed");
+        }
+        Some(Heeded::Message(message))
+    }
+
+    /// Through how many agents something came that another agent says; none if it
+    /// is not to be heard.
+    fn hops(&self, speaker: &str, place: &str) -> Option<u32> {
+        let verdict =
+            self.shared.talk.borrow_mut().hears(&self.row.name, speaker, place, Instant::now());
+        match verdict {
+            Verdict::Heard(hops) => Some(hops),
+            Verdict::Silent => None,
+            Verdict::Circle => {
+                let text = format!("{speaker} and {} went in circles; I leave off", self.row.name);
+                self.say_soon(place, &text);
+                self.announce(&text);
+                None
+            }
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.shared.state.borrow().pending(&self.row.name).map_or(0, |pending| pending.len())
+    }
+
+    /// Says a short thing of the host's own.
+    pub(super) fn say_soon(&self, place: &str, text: &str) {
+        let (voice, place, text) = (self.voice.clone(), place.to_owned(), text.to_owned());
+        tokio::task::spawn_local(async move {
+            let _ = voice.say(&place, &text).await;
+        });
+    }
+}

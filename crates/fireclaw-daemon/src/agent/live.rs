@@ -1,0 +1,496 @@
+//! An agent whose machine runs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use fireclaw_irc::client::Typing;
+use fireclaw_irc::text::{Formatting, fold};
+use fireclaw_llm::ChatRequest;
+use fireclaw_protocol::agent::{Action, Event, Incoming};
+use fireclaw_vm::Guest;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::hearing::Heeded;
+use super::program::{Program, Said};
+use super::thinking::{Thought, think};
+use super::{Agent, Condition, Order};
+use crate::machines;
+use crate::state::{Pending, Wanted, now};
+
+/// How often what has a time limit is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often a machine is asked whether it is well, and how long it may take.
+const HEALTH: Duration = Duration::from_secs(120);
+const HEALTH_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a program may end at once before the machine is given up.
+const MOST_ENDS: u32 = 3;
+/// A program that ran so long did not end at once.
+const RAN: Duration = Duration::from_secs(30);
+
+/// What one message may cause, whatever the guest wants.
+const MOST_SAYS: u32 = 16;
+const MOST_LINES: usize = 16;
+const MOST_ASKS: usize = 8;
+const MOST_QUESTIONS: usize = 4;
+
+/// Actions a second before a program is slowed down.
+const PACE: u32 = 100;
+
+/// How it ends.
+#[derive(Debug)]
+pub enum End {
+    /// It was told to leave.
+    Left {
+        /// What it says as it goes.
+        reason: String,
+        /// Answered at the end.
+        done: oneshot::Sender<()>,
+    },
+    /// It goes on without this process.
+    Released,
+    /// Its machine is lost.
+    Lost(String),
+}
+
+/// A message that the program has and has not dealt with.
+struct Active {
+    pending: Pending,
+    says: u32,
+    /// Whether it was told that something failed.
+    failed: bool,
+}
+
+/// An agent whose machine runs.
+pub struct Live<'a> {
+    agent: &'a mut Agent,
+    guest: Guest,
+    program: Program,
+    started: Instant,
+    ends: u32,
+    ready: bool,
+    paused: bool,
+    active: BTreeMap<u64, Active>,
+    thoughts: JoinSet<Thought>,
+    /// By the agent's number: the message, and how to cancel it.
+    asks: HashMap<u64, (u64, AbortHandle)>,
+    /// Open questions: by number, the agent's number and the message.
+    questions: BTreeMap<u64, (u64, u64)>,
+    actions: (Instant, u32),
+    checked: Instant,
+    health: JoinSet<bool>,
+}
+
+/// Something that makes the machine useless.
+type Lost = String;
+
+impl<'a> Live<'a> {
+    /// Serves the agent until it ends.
+    pub async fn run(agent: &'a mut Agent, guest: Guest) -> End {
+        let program = match Program::start(&guest, &agent.template.command).await {
+            Ok(program) => program,
+            Err(e) => return End::Lost(e.to_string()),
+        };
+        let mut live = Self {
+            agent,
+            guest,
+            program,
+            started: Instant::now(),
+            ends: 0,
+            ready: false,
+            paused: false,
+            active: BTreeMap::new(),
+            thoughts: JoinSet::new(),
+            asks: HashMap::new(),
+            questions: BTreeMap::new(),
+            actions: (Instant::now(), 0),
+            checked: Instant::now(),
+            health: JoinSet::new(),
+        };
+        match live.serve().await {
+            Ok(end) => end,
+            Err(lost) => End::Lost(lost),
+        }
+    }
+
+    async fn serve(&mut self) -> Result<End, Lost> {
+        self.configure().await?;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                order = self.agent.orders.recv() => match order {
+                    Some(order) => if let Some(end) = self.order(order).await? {
+                        return Ok(end);
+                    },
+                    None => return Ok(End::Released),
+                },
+                heard = self.agent.heard.recv(), if !self.agent.deaf => {
+                    match self.agent.hear(heard) {
+                        Some(Heeded::Message(message)) => self.deliver(message).await?,
+                        Some(Heeded::Stop { from, place }) => {
+                            self.stop(&from, place.as_deref()).await?;
+                        }
+                        None => {}
+                    }
+                }
+                said = self.program.next() => self.said(said).await?,
+                Some(thought) = self.thoughts.join_next() => {
+                    // An error is a thought that was cancelled.
+                    if let Ok(thought) = thought {
+                        self.thought(thought).await?;
+                    }
+                }
+                Some(well) = self.health.join_next() => {
+                    if !well.unwrap_or(true) && !self.paused {
+                        return Err("its machine no longer answers".into());
+                    }
+                }
+                death = self.guest.died() => return Err(death.to_string()),
+                _ = tick.tick() => if let Some(end) = self.tick().await? {
+                    return Ok(end);
+                },
+            }
+            self.show();
+        }
+    }
+
+    fn show(&self) {
+        let condition = match (self.paused, self.ready, self.active.is_empty()) {
+            (true, ..) => Condition::Paused,
+            (_, false, _) => Condition::Starting,
+            (_, true, true) => Condition::Ready,
+            (_, true, false) => Condition::Busy,
+        };
+        if self.agent.status.borrow().condition != condition {
+            self.agent.set(condition, None);
+        }
+    }
+
+    async fn tell(&mut self, event: &Event) -> Result<(), Lost> {
+        // A program that has gone is started anew when its end is heard of.
+        if let Err(e) = self.program.tell(event).await {
+            self.agent.log.add(&e.to_string());
+        }
+        Ok(())
+    }
+
+    async fn configure(&mut self) -> Result<(), Lost> {
+        let event = Event::Configure(self.agent.config());
+        self.tell(&event).await
+    }
+
+    async fn order(&mut self, order: Order) -> Result<Option<End>, Lost> {
+        match order {
+            Order::Reload => {
+                let before = self.agent.config();
+                self.agent.reload();
+                let after = self.agent.config();
+                if before != after {
+                    self.configure().await?;
+                    let text = format!("[reloaded: model={}]", after.model);
+                    self.agent.log.add(&text);
+                    let lobby = self.agent.shared.config.lobby.clone();
+                    self.agent.say_soon(&lobby, &text);
+                }
+            }
+            Order::Pause(paused) => self.pause(paused).await?,
+            Order::Approval { id, granted, reason } => {
+                if let Some((ask, _)) = self.questions.remove(&id) {
+                    self.tell(&Event::Approval { ask, granted, reason }).await?;
+                }
+            }
+            Order::Exec { request, limit, done } => {
+                let commands = self.guest.commands();
+                tokio::task::spawn_local(async move {
+                    let _ = done.send(machines::run(&commands, request, limit).await);
+                });
+            }
+            other => return Ok(self.agent.without_machine(other)),
+        }
+        Ok(None)
+    }
+
+    async fn pause(&mut self, paused: bool) -> Result<(), Lost> {
+        if paused == self.paused {
+            return Ok(());
+        }
+        self.guest.pause(paused).map_err(|e| e.to_string())?;
+        self.paused = paused;
+        self.checked = Instant::now();
+        if !paused {
+            self.deliver_all().await?;
+        }
+        Ok(())
+    }
+
+    /// Hands the program everything that it has not been handed.
+    async fn deliver_all(&mut self) -> Result<(), Lost> {
+        let pending = self.agent.shared.state.borrow().pending(&self.agent.row.name);
+        for message in pending.unwrap_or_default() {
+            self.deliver(message).await?;
+        }
+        Ok(())
+    }
+
+    async fn deliver(&mut self, pending: Pending) -> Result<(), Lost> {
+        if !self.ready || self.paused || self.active.contains_key(&pending.id) {
+            return Ok(());
+        }
+        let message = Incoming {
+            id: pending.id,
+            place: pending.place.clone(),
+            private: pending.private,
+            from: pending.sender.clone(),
+            text: pending.text.clone(),
+            from_agent: pending.from_agent,
+            recent: pending.recent.clone(),
+        };
+        self.active.insert(pending.id, Active { pending, says: 0, failed: false });
+        self.tell(&Event::Message(message)).await
+    }
+
+    /// Somebody no longer wants an answer.
+    async fn stop(&mut self, from: &str, place: Option<&str>) -> Result<(), Lost> {
+        let theirs: Vec<u64> = self
+            .active
+            .iter()
+            .filter(|(_, active)| {
+                active.pending.sender == from
+                    && place.is_none_or(|place| place == active.pending.place)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for message in theirs {
+            self.cancel(message);
+            self.tell(&Event::Stop { message }).await?;
+        }
+        Ok(())
+    }
+
+    /// Cancels what the model is asked for a message.
+    fn cancel(&mut self, message: u64) {
+        self.asks.retain(|_, (of, handle)| {
+            if *of == message {
+                handle.abort();
+            }
+            *of != message
+        });
+    }
+
+    async fn said(&mut self, said: Said) -> Result<(), Lost> {
+        match said {
+            Said::Action(action) => {
+                self.slow_down().await;
+                self.action(action).await
+            }
+            Said::Log(line) => {
+                self.slow_down().await;
+                self.agent.log.add(&line);
+                Ok(())
+            }
+            Said::Nonsense(what) => {
+                self.slow_down().await;
+                self.agent.log.add(&format!("says what is no action: {what}"));
+                Ok(())
+            }
+            Said::Ended(how) => self.start_again(&how).await,
+        }
+    }
+
+    /// A program that says too much is heard more slowly.
+    async fn slow_down(&mut self) {
+        let (since, count) = &mut self.actions;
+        if since.elapsed() > Duration::from_secs(1) {
+            (*since, *count) = (Instant::now(), 0);
+        }
+        *count += 1;
+        if *count > PACE {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn start_again(&mut self, how: &str) -> Result<(), Lost> {
+        self.agent.log.add(&format!("the program {how}"));
+        self.ends = if self.started.elapsed() > RAN { 1 } else { self.ends + 1 };
+        if self.ends > MOST_ENDS {
+            return Err(format!("its program {how}"));
+        }
+        for message in self.active.keys().copied().collect::<Vec<_>>() {
+            self.cancel(message);
+        }
+        // It is handed everything again once it is ready.
+        self.active.clear();
+        self.questions.clear();
+        self.ready = false;
+        self.started = Instant::now();
+        let program = Program::start(&self.guest, &self.agent.template.command).await;
+        self.program = program.map_err(|e| e.to_string())?;
+        self.configure().await
+    }
+
+    async fn action(&mut self, action: Action) -> Result<(), Lost> {
+        match action {
+            Action::Ready { notes } => {
+                if !std::mem::replace(&mut self.ready, true) {
+                    let seconds = self.started.elapsed().as_secs_f32();
+                    self.agent.log.add(&format!("is ready after {seconds:.1} s"));
+                    self.agent.announce(&format!("{} is ready", self.agent.row.name));
+                }
+                for note in notes.iter().take(8) {
+                    self.agent.log.add(&fireclaw_vm::escape(note));
+                    self.agent.announce(&format!("{}: {note}", self.agent.row.name));
+                }
+                if self.agent.wanted() == Some(Wanted::Paused) {
+                    return self.pause(true).await;
+                }
+                self.deliver_all().await
+            }
+            Action::Say { message, text } => self.say(message, &text).await,
+            Action::Think { ask, message, messages, tools } => {
+                let Some(active) = self.active.get(&message) else { return Ok(()) };
+                if self.asks.len() >= MOST_ASKS || self.asks.contains_key(&ask) {
+                    return self.failed(ask, message, "it asks for too much at once").await;
+                }
+                let config = self.agent.config();
+                let request = ChatRequest {
+                    model: config.model,
+                    messages,
+                    tools: if config.tools { tools } else { Vec::new() },
+                    num_ctx: Some(config.context_tokens),
+                    ..ChatRequest::default()
+                };
+                let ticket = self.agent.shared.broker.ask(&self.agent.row.name, request);
+                let (voice, place) = (self.agent.voice.clone(), active.pending.place.clone());
+                let handle = self.thoughts.spawn_local(think(ticket, ask, message, voice, place));
+                self.asks.insert(ask, (message, handle));
+                Ok(())
+            }
+            Action::Approve { ask, message, tool, what } => {
+                self.question(ask, message, &tool, &what).await
+            }
+            Action::Fetch { ask, .. } => {
+                let reason = "the network policy of this agent allows nothing".to_owned();
+                self.tell(&Event::Failed { ask, reason }).await
+            }
+            Action::Done { message } => {
+                self.cancel(message);
+                self.questions.retain(|_, (_, of)| *of != message);
+                if let Some(active) = self.active.remove(&message) {
+                    let _ = self.agent.voice.typing(&active.pending.place, Typing::Done).await;
+                }
+                let done = self.agent.shared.state.borrow_mut().done(&self.agent.row.name, message);
+                if let Err(e) = done {
+                    self.agent.announce(&format!("{}: {e}", self.agent.row.name));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn say(&mut self, message: u64, text: &str) -> Result<(), Lost> {
+        let name = self.agent.row.name.clone();
+        let Some(active) = self.active.get_mut(&message) else { return Ok(()) };
+        active.says += 1;
+        if active.says > MOST_SAYS {
+            self.agent.log.add("says too much; the rest is left out");
+            return Ok(());
+        }
+        let (place, hops) = (active.pending.place.clone(), active.pending.hops);
+        let budget = self.agent.voice.budget(&place);
+        let folded = fold(text, budget, MOST_LINES, Formatting::Remove);
+        self.agent.shared.talk.borrow_mut().says(&name, &place, hops);
+        for line in &folded.lines {
+            if let Err(e) = self.agent.voice.say(&place, line).await {
+                self.agent.log.add(&format!("could not say something in {place}: {e}"));
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn thought(&mut self, thought: Thought) -> Result<(), Lost> {
+        let Thought { ask, message, step } = thought;
+        if self.asks.remove(&ask).is_none() {
+            return Ok(());
+        }
+        match step {
+            Ok(step) => self.tell(&Event::Thought { ask, step }).await,
+            Err(reason) => self.failed(ask, message, &reason).await,
+        }
+    }
+
+    /// Tells who waits, once, and the program.
+    async fn failed(&mut self, ask: u64, message: u64, reason: &str) -> Result<(), Lost> {
+        self.agent.log.add(&format!("no answer from the model: {reason}"));
+        if let Some(active) = self.active.get_mut(&message)
+            && !std::mem::replace(&mut active.failed, true)
+        {
+            let place = active.pending.place.clone();
+            self.agent.say_soon(&place, reason);
+        }
+        self.tell(&Event::Failed { ask, reason: reason.to_owned() }).await
+    }
+
+    async fn question(
+        &mut self,
+        ask: u64,
+        message: u64,
+        tool: &str,
+        what: &str,
+    ) -> Result<(), Lost> {
+        const SHOWN: usize = 300;
+        if !self.active.contains_key(&message) || self.questions.len() >= MOST_QUESTIONS {
+            let reason = "too many questions are open".to_owned();
+            return self.tell(&Event::Approval { ask, granted: false, reason }).await;
+        }
+        let name = self.agent.row.name.clone();
+        let asked = self.agent.shared.state.borrow_mut().ask(&name, message, tool, what);
+        match asked {
+            Ok(row) => match row.verdict {
+                Some((granted, reason)) => {
+                    self.tell(&Event::Approval { ask, granted, reason }).await
+                }
+                None => {
+                    let id = row.id;
+                    self.questions.insert(id, (ask, message));
+                    let short: String = what.chars().take(SHOWN).collect();
+                    let cut = if short.len() < what.len() { " …" } else { "" };
+                    self.agent.announce(&format!(
+                        "#{id} {name} wants to {tool}: {short}{cut} (!ok {id}, or !no {id} reason)"
+                    ));
+                    Ok(())
+                }
+            },
+            Err(e) => {
+                let reason = e.to_string();
+                self.tell(&Event::Approval { ask, granted: false, reason }).await
+            }
+        }
+    }
+
+    /// What has a time limit.
+    async fn tick(&mut self) -> Result<Option<End>, Lost> {
+        let limit = i64::try_from(self.agent.shared.config.approval_time.as_secs());
+        let limit = limit.unwrap_or(i64::MAX);
+        let open = match self.questions.is_empty() {
+            true => Vec::new(),
+            false => self.agent.shared.state.borrow().open_questions().unwrap_or_default(),
+        };
+        for row in open.into_iter().filter(|row| now() - row.asked > limit) {
+            let Some((ask, _)) = self.questions.remove(&row.id) else { continue };
+            let reason = "nobody answered in time".to_owned();
+            let _ = self.agent.shared.state.borrow().answer(row.id, false, &reason);
+            self.agent.announce(&format!("#{} is over: nobody answered in time", row.id));
+            self.tell(&Event::Approval { ask, granted: false, reason }).await?;
+        }
+        if self.checked.elapsed() > HEALTH && !self.paused && self.health.is_empty() {
+            self.checked = Instant::now();
+            let commands = self.guest.commands();
+            self.health.spawn_local(machines::is_well(commands, HEALTH_LIMIT));
+        }
+        Ok(None)
+    }
+}

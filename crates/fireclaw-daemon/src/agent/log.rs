@@ -1,0 +1,83 @@
+//! What happened to an agent: its last lines in memory and in a file.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// How many lines are kept in memory.
+const LINES: usize = 1000;
+
+/// How large the file grows before it is set aside, in bytes. There is one set
+/// aside at most.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// The log of one agent.
+#[derive(Debug)]
+pub struct Log {
+    lines: VecDeque<String>,
+    path: PathBuf,
+}
+
+impl Log {
+    /// The log in a file, whose last lines are read.
+    pub fn open(path: PathBuf) -> Self {
+        let text = fs::read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let skip = text.lines().count().saturating_sub(LINES);
+        let lines = text.lines().skip(skip).map(str::to_owned).collect();
+        Self { lines, path }
+    }
+
+    /// Adds a line, with the time. A file that cannot be written is no reason to
+    /// stop an agent.
+    pub fn add(&mut self, text: &str) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let line = format!("{} {text}", stamp(now.as_secs()));
+        let long = fs::metadata(&self.path).is_ok_and(|meta| meta.len() > MAX_BYTES);
+        if long {
+            let _ = fs::rename(&self.path, self.path.with_extension("log.1"));
+        }
+        let file = File::options().create(true).append(true).open(&self.path);
+        let _ = file.and_then(|mut file| writeln!(file, "{line}"));
+        self.lines.push_back(line);
+        if self.lines.len() > LINES {
+            self.lines.pop_front();
+        }
+    }
+
+    /// The last lines, oldest first.
+    pub fn last(&self, lines: usize) -> Vec<String> {
+        let skip = self.lines.len().saturating_sub(lines);
+        self.lines.iter().skip(skip).cloned().collect()
+    }
+}
+
+/// The time of day in UTC.
+fn stamp(seconds: u64) -> String {
+    let day = seconds % 86_400;
+    format!("{:02}:{:02}:{:02}", day / 3600, day / 60 % 60, day % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_bounded_and_read_again() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("log");
+        let mut log = Log::open(path.clone());
+        let long = "x".repeat(10_000);
+        for n in 0..300 {
+            log.add(&format!("{n} {long}"));
+        }
+        assert!(fs::metadata(&path).unwrap().len() < 2 * MAX_BYTES);
+        assert!(path.with_extension("log.1").exists());
+        let again = Log::open(path);
+        assert_eq!(again.last(1), log.last(1));
+        assert!(log.last(1)[0].contains(" 299 x"));
+        assert_eq!(stamp(86_400 + 3661), "01:01:01");
+    }
+}

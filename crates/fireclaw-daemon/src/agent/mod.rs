@@ -1,0 +1,397 @@
+//! One agent: a machine that is kept alive, a program in it, and a voice.
+
+mod hearing;
+mod live;
+mod log;
+mod program;
+mod thinking;
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use fireclaw_irc::{Client, Event as Heard, Handle};
+use fireclaw_protocol::agent;
+use fireclaw_protocol::message::ExecRequest;
+use fireclaw_template::Template;
+use fireclaw_vm::{Guest, RunDir};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::daemon::Shared;
+use crate::state::{AgentRow, Wanted};
+use crate::{Error, Result};
+use hearing::Recent;
+use live::{End, Live};
+pub use log::Log;
+
+/// How many machines may be lost in a row before it is given up.
+const MOST_LOSSES: u32 = 5;
+
+/// The first wait before a lost machine is replaced; it doubles with each.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// A machine that lived so long was no loss in a row.
+const STABLE: Duration = Duration::from_secs(600);
+
+/// What an agent is asked.
+#[derive(Debug)]
+pub enum Order {
+    /// To leave, saying why; answered when nothing of it is left but its workspace.
+    Leave {
+        /// What it says as it goes.
+        reason: String,
+        /// Answered at the end.
+        done: oneshot::Sender<()>,
+    },
+    /// To take its row and template on as they are now.
+    Reload,
+    /// To stop where it is, or go on.
+    Pause(bool),
+    /// The people's word on a question.
+    Approval {
+        /// The question's number.
+        id: u64,
+        /// Whether it may be done.
+        granted: bool,
+        /// Why not, or who allowed it.
+        reason: String,
+    },
+    /// To run a command in its machine.
+    Exec {
+        /// The command.
+        request: ExecRequest,
+        /// For how long at most.
+        limit: Duration,
+        /// Its exit status and what it wrote.
+        done: oneshot::Sender<Result<(Option<u8>, String)>>,
+    },
+    /// For the last lines of its log.
+    Logs {
+        /// How many.
+        lines: usize,
+        /// The lines.
+        done: oneshot::Sender<Vec<String>>,
+    },
+    /// To let go of everything without ending it: the daemon is ending.
+    Release,
+}
+
+/// How an agent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// Its machine boots, or its program starts.
+    Starting,
+    /// It listens.
+    Ready,
+    /// It works on a message.
+    Busy,
+    /// It was stopped where it is.
+    Paused,
+    /// Its machine was lost and is being replaced.
+    Restarting,
+    /// Its machine was lost too often.
+    Failed,
+    /// It is on its way out.
+    Leaving,
+}
+
+impl Condition {
+    /// The word for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Busy => "busy",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Failed => "failed",
+            Self::Leaving => "leaving",
+        }
+    }
+}
+
+/// What is known of an agent from outside.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Status {
+    /// How it is.
+    pub condition: Condition,
+    /// The nick that it has now.
+    pub nick: String,
+    /// Its monitor's process id, while there is one.
+    pub pid: Option<u32>,
+    /// How often its machine was replaced.
+    pub restarts: u32,
+    /// What was wrong last.
+    pub problem: Option<String>,
+}
+
+/// How the rest of the daemon reaches an agent.
+#[derive(Debug)]
+pub struct AgentHandle {
+    /// Orders to it.
+    pub orders: mpsc::Sender<Order>,
+    /// How it is.
+    pub status: watch::Receiver<Status>,
+}
+
+/// An agent as it runs.
+pub struct Agent {
+    shared: Rc<Shared>,
+    row: AgentRow,
+    template: Template,
+    orders: mpsc::Receiver<Order>,
+    status: watch::Sender<Status>,
+    log: Log,
+    voice: Handle,
+    heard: mpsc::Receiver<Heard>,
+    /// Whether nothing more will be heard: the chat server does not want it.
+    deaf: bool,
+    /// What was said last in each channel.
+    recent: Recent,
+}
+
+/// Starts an agent of which there is a row.
+pub fn start(shared: &Rc<Shared>, row: AgentRow, template: Template) -> Result<AgentHandle> {
+    let channels = shared.state.borrow().channels(&row.name)?;
+    let config = shared.config.irc.client(&row.nick, channels);
+    let (voice, heard) = Client::spawn(config)?;
+    let (give, orders) = mpsc::channel(64);
+    let condition = Condition::Starting;
+    let nick = row.nick.clone();
+    let first = Status { condition, nick, pid: None, restarts: 0, problem: None };
+    let (tell, status) = watch::channel(first);
+    let directory = shared.machines.agent_directory(&row.name);
+    std::fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
+    let log = Log::open(directory.join("agent.log"));
+    let shared = Rc::clone(shared);
+    let (deaf, recent) = (false, Recent::default());
+    let agent =
+        Agent { shared, row, template, orders, status: tell, log, voice, heard, deaf, recent };
+    tokio::task::spawn_local(agent.run());
+    Ok(AgentHandle { orders: give, status })
+}
+
+impl Agent {
+    async fn run(mut self) {
+        let mut losses = 0;
+        loop {
+            let since = Instant::now();
+            let end = match self.come_up().await {
+                Ok((guest, end)) => match end {
+                    Some(end) => end,
+                    None => self.live(guest).await,
+                },
+                Err(end) => end,
+            };
+            match end {
+                End::Released => return,
+                End::Left { reason, done } => return self.leave(&reason, done).await,
+                End::Lost(why) => {
+                    losses = if since.elapsed() > STABLE { 1 } else { losses + 1 };
+                    self.log.add(&format!("lost: {why}"));
+                    self.clear();
+                    let mut wait = None;
+                    if losses < MOST_LOSSES {
+                        let pause = FIRST_WAIT * 2u32.pow(losses - 1);
+                        self.set(Condition::Restarting, Some(&why));
+                        self.announce(&format!(
+                            "{} is down: {why}; back in {} s",
+                            self.row.name,
+                            pause.as_secs()
+                        ));
+                        wait = Some(pause);
+                    } else {
+                        self.set(Condition::Failed, Some(&why));
+                        self.announce(&format!(
+                            "{} is down for the {losses}th time in a row and stays so: {why}. \
+                             !destroy it, or !resume it to try again",
+                            self.row.name
+                        ));
+                    }
+                    match self.idle(wait).await {
+                        None => {}
+                        Some(End::Left { reason, done }) => return self.leave(&reason, done).await,
+                        Some(_) => return,
+                    }
+                    if wait.is_none() {
+                        losses = 0;
+                    }
+                    self.status.send_modify(|status| status.restarts += 1);
+                }
+            }
+        }
+    }
+
+    /// Has no machine: for so long, or until it is resumed.
+    async fn idle(&mut self, wait: Option<Duration>) -> Option<End> {
+        let over = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return None,
+                order = self.orders.recv() => match order {
+                    Some(Order::Pause(false)) if wait.is_none() => return None,
+                    Some(order) => if let Some(end) = self.without_machine(order) {
+                        return Some(end);
+                    },
+                    None => return Some(End::Released),
+                },
+                // Nobody answers now; what is said is answered later.
+                heard = self.heard.recv(), if !self.deaf => drop(self.hear(heard)),
+            }
+        }
+    }
+
+    /// Deals with an order that needs no machine.
+    fn without_machine(&mut self, order: Order) -> Option<End> {
+        match order {
+            Order::Leave { reason, done } => return Some(End::Left { reason, done }),
+            Order::Release => return Some(End::Released),
+            Order::Reload => self.reload(),
+            Order::Logs { lines, done } => {
+                let _ = done.send(self.log.last(lines));
+            }
+            Order::Exec { done, .. } => {
+                let condition = self.status.borrow().condition.as_str().to_owned();
+                let name = self.row.name.clone();
+                let hint = "wait until it is ready".to_owned();
+                let _ = done.send(Err(Error::NotNow { name, condition, hint }));
+            }
+            Order::Pause(_) | Order::Approval { .. } => {}
+        }
+        None
+    }
+
+    /// Takes over the machine that is there, or starts one. Orders are heard
+    /// meanwhile.
+    async fn come_up(&mut self) -> std::result::Result<(Guest, Option<End>), End> {
+        self.set(Condition::Starting, None);
+        let (shared, row, template) =
+            (Rc::clone(&self.shared), self.row.clone(), self.template.clone());
+        let coming = async move { machine(&shared, &row, &template).await };
+        tokio::pin!(coming);
+        loop {
+            tokio::select! {
+                guest = &mut coming => return match guest {
+                    Ok(guest) => Ok((guest, None)),
+                    Err(e) => Err(End::Lost(e.to_string())),
+                },
+                order = self.orders.recv() => {
+                    let end = match order {
+                        Some(order) => self.without_machine(order),
+                        None => Some(End::Released),
+                    };
+                    if let Some(end) = end {
+                        return Err(end);
+                    }
+                }
+                heard = self.heard.recv(), if !self.deaf => drop(self.hear(heard)),
+            }
+        }
+    }
+
+    async fn live(&mut self, guest: Guest) -> End {
+        self.status.send_modify(|status| status.pid = guest.vmm_pid());
+        let end = Live::run(self, guest).await;
+        self.status.send_modify(|status| status.pid = None);
+        end
+    }
+
+    /// Says goodbye and frees everything but the workspace.
+    async fn leave(mut self, reason: &str, done: oneshot::Sender<()>) {
+        self.set(Condition::Leaving, None);
+        self.log.add(&format!("leaves: {reason}"));
+        // First the voice: nobody should speak to who is not there.
+        self.voice.quit(reason).await;
+        self.clear();
+        self.shared.talk.borrow_mut().forget(&self.row.name);
+        self.shared.broker.forget(&self.row.name);
+        if let Err(e) = self.shared.state.borrow().remove(&self.row.name) {
+            self.announce(&format!("{} could not be forgotten: {e}", self.row.name));
+        }
+        let _ = done.send(());
+    }
+
+    /// Ends the machine and forgets it.
+    fn clear(&mut self) {
+        let cleared = clear(&self.shared, &self.row.name);
+        if let Err(e) = cleared {
+            self.log.add(&format!("could not be cleared away: {e}"));
+            self.announce(&format!("{}'s machine could not be cleared away: {e}", self.row.name));
+        }
+    }
+
+    /// Takes the row and the template on as they are now; whether anything changed.
+    fn reload(&mut self) {
+        if let Ok(Some(row)) = self.shared.state.borrow().agent(&self.row.name) {
+            self.row = row;
+        }
+        if let Ok(template) = self.shared.templates.get(&self.row.template) {
+            self.template = template;
+        }
+    }
+
+    /// Who the agent is now.
+    fn config(&self) -> agent::Config {
+        let mut config = self.template.config(&self.row.name, &self.row.nick);
+        if let Some(model) = &self.row.model {
+            config.model.clone_from(model);
+        }
+        if let Some(persona) = &self.row.persona {
+            config.persona.clone_from(persona);
+        }
+        config
+    }
+
+    /// What is wanted of it now.
+    fn wanted(&self) -> Option<Wanted> {
+        let row = self.shared.state.borrow().agent(&self.row.name).ok()??;
+        Some(row.wanted)
+    }
+
+    fn set(&self, condition: Condition, problem: Option<&str>) {
+        self.status.send_modify(|status| {
+            status.condition = condition;
+            if problem.is_some() {
+                status.problem = problem.map(str::to_owned);
+            }
+        });
+    }
+
+    fn announce(&self, text: &str) {
+        self.shared.announce(text.to_owned());
+    }
+}
+
+/// The machine that an agent has, or a new one.
+async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result<Guest> {
+    let row = shared.state.borrow().agent(&row.name)?.unwrap_or_else(|| row.clone());
+    if let (Some(id), Some(process)) = (&row.machine, row.process) {
+        match shared.machines.adopt(&row.name, template, id, process).await {
+            Ok(guest) => return Ok(guest),
+            Err(e) => shared.announce(format!("{} is started anew: {e}", row.name)),
+        }
+    }
+    // Written down before it is made, so that whatever is left is found.
+    clear(shared, &row.name)?;
+    let id = RunDir::fresh_id()?;
+    shared.state.borrow().set_machine(&row.name, Some(&id))?;
+    let note = |process| shared.state.borrow().set_process(&row.name, process);
+    let guest = shared.machines.start(&row.name, template, &id, note).await?;
+    Ok(guest)
+}
+
+/// Ends an agent's machine, whether it is known to run or not, and forgets it.
+fn clear(shared: &Shared, name: &str) -> Result<()> {
+    let row = shared.state.borrow().agent(name)?;
+    if let Some(id) = row.and_then(|row| row.machine) {
+        shared.machines.clear(&id)?;
+        shared.state.borrow().set_machine(name, None)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! The program of an agent in its machine: JSON lines in, JSON lines out.
+
+use std::time::Duration;
+
+use fireclaw_protocol::agent::{Action, Event, MAX_LINE};
+use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
+use fireclaw_protocol::session::Channel;
+use fireclaw_vm::{Exec, ExecEvents, ExecSignals, Guest};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::{Error, Result};
+
+/// The built-in agent, as it is found in every machine.
+const BUILT_IN: [&str; 2] = ["/run/fireclaw/guest", "agent"];
+
+/// How long the program may take to read what it is told. Its pipe holds much
+/// more than one event.
+const READING: Duration = Duration::from_secs(60);
+
+/// What comes from the program.
+#[derive(Debug)]
+pub enum Said {
+    /// It wants something.
+    Action(Action),
+    /// It wrote something that is no action.
+    Nonsense(String),
+    /// It wrote this to its log.
+    Log(String),
+    /// It ended.
+    Ended(String),
+}
+
+/// A running agent program. Dropping it closes its channels, which ends it.
+#[derive(Debug)]
+pub struct Program {
+    stdin: Channel,
+    said: mpsc::Receiver<Said>,
+    _control: ExecSignals,
+    _readers: JoinSet<()>,
+}
+
+impl Program {
+    /// Starts the built-in program, or a template's own.
+    pub async fn start(guest: &Guest, command: &[String]) -> Result<Self> {
+        let words: Vec<&str> = match command {
+            [] => BUILT_IN.to_vec(),
+            own => own.iter().map(String::as_str).collect(),
+        };
+        let request = ExecRequest {
+            argv: words.iter().map(|word| word.as_bytes().to_vec().into()).collect(),
+            user: Some("agent".into()),
+            workdir: Some(fireclaw_protocol::agent::WORKSPACE.as_bytes().to_vec().into()),
+            ..ExecRequest::default()
+        };
+        let started = guest.commands().exec(request).await;
+        let Exec { stdin, stdout, stderr, control, events } =
+            started.map_err(|e| Error::Program(format!("cannot be started: {e}")))?;
+        // Bounded: a program that writes faster than it is heard is slowed down.
+        let (tell, said) = mpsc::channel(16);
+        let mut readers = JoinSet::new();
+        readers.spawn(actions(BufReader::new(stdout), tell.clone()));
+        readers.spawn(log(BufReader::new(stderr), tell.clone()));
+        readers.spawn(ended(events, tell));
+        Ok(Self { stdin, said, _control: control, _readers: readers })
+    }
+
+    /// Tells it something.
+    ///
+    /// # Errors
+    /// [`Error::Program`] if it does not read.
+    pub async fn tell(&mut self, event: &Event) -> Result<()> {
+        let mut line = serde_json::to_vec(event).unwrap_or_default();
+        line.push(b'\n');
+        let write = async {
+            self.stdin.write_all(&line).await?;
+            self.stdin.flush().await
+        };
+        match tokio::time::timeout(READING, write).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => Err(Error::Program(format!("went away: {e}"))),
+            Err(_) => Err(Error::Program("does not read".into())),
+        }
+    }
+
+    /// What it says next. Cancel-safe.
+    pub async fn next(&mut self) -> Said {
+        self.said.recv().await.unwrap_or_else(|| Said::Ended("it is gone".into()))
+    }
+}
+
+async fn actions(mut from: impl AsyncBufRead + Unpin, tell: mpsc::Sender<Said>) {
+    while let Some(line) = line(&mut from, MAX_LINE).await {
+        let said = match serde_json::from_slice(&line) {
+            Ok(action) => Said::Action(action),
+            Err(e) => {
+                let start = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
+                Said::Nonsense(format!("{e}: {}", fireclaw_vm::escape(&start)))
+            }
+        };
+        if tell.send(said).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn log(mut from: impl AsyncBufRead + Unpin, tell: mpsc::Sender<Said>) {
+    while let Some(line) = line(&mut from, 4096).await {
+        let text = fireclaw_vm::escape(&String::from_utf8_lossy(&line));
+        if tell.send(Said::Log(text)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn ended(mut events: ExecEvents, tell: mpsc::Sender<Said>) {
+    let how = loop {
+        break match events.next().await {
+            Ok(ExecEvent::Started) => continue,
+            Ok(ExecEvent::Exited(ExitStatus::Code(code))) => format!("ended with status {code}"),
+            Ok(ExecEvent::Exited(ExitStatus::Signal(n))) => format!("was ended by signal {n}"),
+            Ok(ExecEvent::Exited(ExitStatus::TimedOut)) => "took too long".to_owned(),
+            Ok(ExecEvent::Failed { message, .. }) => {
+                format!("cannot be started: {}", fireclaw_vm::escape(&message))
+            }
+            Err(e) => format!("was lost: {e}"),
+        };
+    };
+    let _ = tell.send(Said::Ended(how)).await;
+}
+
+/// A line without its end; one longer than `most` bytes is cut there and its
+/// rest skipped.
+async fn line(from: &mut (impl AsyncBufRead + Unpin), most: usize) -> Option<Vec<u8>> {
+    let mut line = Vec::new();
+    let limit = most as u64 + 1;
+    let read = (&mut *from).take(limit).read_until(b'\n', &mut line).await.ok()?;
+    if read == 0 {
+        return None;
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        return Some(line);
+    }
+    line.truncate(most);
+    // The rest, piece by piece.
+    let mut rest = Vec::new();
+    while (&mut *from).take(limit).read_until(b'\n', &mut rest).await.ok()? > 0 {
+        if rest.last() == Some(&b'\n') {
+            break;
+        }
+        rest.clear();
+    }
+    Some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_bounded() {
+        let long = "x".repeat(1000);
+        let text = format!("short\n{long}\nlast");
+        let mut from = BufReader::with_capacity(16, text.as_bytes());
+        assert_eq!(line(&mut from, 10).await.unwrap(), b"short");
+        assert_eq!(line(&mut from, 10).await.unwrap(), b"xxxxxxxxxx");
+        assert_eq!(line(&mut from, 10).await.unwrap(), b"last");
+        assert_eq!(line(&mut from, 10).await, None);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_action_is_shown_harmlessly() {
+        let (tell, mut said) = mpsc::channel(4);
+        actions(&b"{\"action\":\"done\",\"message\":3}\n\x1b[2J\n"[..], tell).await;
+        assert!(matches!(said.recv().await, Some(Said::Action(Action::Done { message: 3 }))));
+        let Some(Said::Nonsense(text)) = said.recv().await else { panic!() };
+        assert!(!text.contains('\x1b'), "{text}");
+    }
+}

@@ -1,0 +1,65 @@
+//! The daemon's door for programs of the same user: HTTP with JSON on a Unix socket.
+//!
+//! | request | what |
+//! | --- | --- |
+//! | `GET /v1/agents` | all agents |
+//! | `POST /v1/agents` | `{"template", "name"?, "model"?}`: makes one |
+//! | `DELETE /v1/agents/NAME` | ends one |
+//! | `GET /v1/agents/NAME/logs?lines=N` | the end of its log |
+//! | `POST /v1/agents/NAME/exec` | `{"argv", "user"?, "seconds"?}`: a command in its machine |
+//! | `GET /v1/models` | the models that there are |
+//! | `GET /v1/audit` | the last privileged acts: time, who, what |
+//!
+//! Who can connect to the socket may do everything; it lies in the home, with
+//! mode 0600. An error has a status of 4xx or 5xx and the body `{"error": "…"}`.
+
+mod client;
+mod server;
+
+pub use client::Client;
+pub use server::serve;
+
+use serde::{Deserialize, Serialize};
+
+/// The socket's name in the home.
+const SOCKET: &str = "daemon.sock";
+
+/// The longest body, in bytes.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// The body of `POST /v1/agents`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewAgent {
+    /// The template's name.
+    pub template: String,
+    /// The agent's name, if it is not the template's.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// A model instead of the template's.
+    #[serde(default)]
+    pub model: Option<String>,
+}
+
+/// The body of `POST /v1/agents/NAME/exec`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exec {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// As whom; `agent` if absent.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// For how long at most, in seconds; 60 if absent.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Executed {
+    /// The exit status; absent if a signal or the time limit ended it.
+    pub status: Option<u8>,
+    /// What it wrote, up to 64 KiB each.
+    pub output: String,
+}

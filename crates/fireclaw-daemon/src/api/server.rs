@@ -1,0 +1,139 @@
+//! The daemon's side.
+
+use std::convert::Infallible;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use fireclaw_protocol::message::ExecRequest;
+use fireclaw_vm::SocketDir;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+
+use super::{Exec, Executed, MAX_BODY, NewAgent, SOCKET};
+use crate::{Daemon, Error, Result};
+
+/// Who acts, in the audit log.
+const WHO: &str = "the command line";
+
+/// Serves the socket until dropped. Must run in a [`tokio::task::LocalSet`].
+///
+/// # Errors
+/// [`Error::File`] if the socket cannot be made.
+pub async fn serve(daemon: &Daemon) -> Result<Infallible> {
+    let root = daemon.config().home.root().to_owned();
+    let path = root.join(SOCKET);
+    // The daemon's lock is held: whoever listened there has gone.
+    let _ = fs::remove_file(&path);
+    let dir = SocketDir::open(&root)?;
+    let listener = UnixListener::bind(dir.name(SOCKET)).map_err(Error::file("listen on", &path))?;
+    let private = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(&path, private).map_err(Error::file("protect", &path))?;
+    let _remove = Socket(path);
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let daemon = daemon.clone();
+        tokio::task::spawn_local(async move {
+            let service = service_fn(move |request| answer(daemon.clone(), request));
+            let served = hyper::server::conn::http1::Builder::new();
+            let _ = served.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// The socket goes with the daemon.
+struct Socket(std::path::PathBuf);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+type Answer = std::result::Result<Response<Full<Bytes>>, Infallible>;
+
+async fn answer(daemon: Daemon, request: Request<Incoming>) -> Answer {
+    let (status, body) = match route(&daemon, request).await {
+        Ok(value) => (StatusCode::OK, value),
+        Err(Refusal(status, message)) => (status, json!({ "error": message })),
+    };
+    let mut response = Response::new(Full::from(body.to_string()));
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+/// Why a request is not served.
+struct Refusal(StatusCode, String);
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let status = match &error {
+            Error::UnknownAgent { .. } => StatusCode::NOT_FOUND,
+            Error::NameTaken { .. } | Error::NotNow { .. } => StatusCode::CONFLICT,
+            Error::BadName { .. } | Error::Template(_) => StatusCode::BAD_REQUEST,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+fn value(of: &impl Serialize) -> std::result::Result<Value, Refusal> {
+    serde_json::to_value(of).map_err(|e| Refusal(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
+}
+
+async fn route(daemon: &Daemon, request: Request<Incoming>) -> std::result::Result<Value, Refusal> {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let parts: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
+    match (&method, &parts[..]) {
+        (&Method::GET, ["v1", "agents"]) => value(&daemon.list()?),
+        (&Method::POST, ["v1", "agents"]) => {
+            let new: NewAgent = body(request).await?;
+            let (name, model) = (new.name.as_deref(), new.model.as_deref());
+            let name = daemon.invoke(WHO, &new.template, name, model).await?;
+            daemon.announce(format!("{name} was started from the command line"));
+            Ok(json!({ "name": name }))
+        }
+        (&Method::DELETE, ["v1", "agents", name]) => {
+            daemon.destroy(WHO, name, "stopped from the command line").await?;
+            daemon.announce(format!("{name} was stopped from the command line"));
+            Ok(Value::Null)
+        }
+        (&Method::GET, ["v1", "agents", name, "logs"]) => {
+            let query = uri.query().unwrap_or_default();
+            let lines = query.strip_prefix("lines=").and_then(|n| n.parse().ok()).unwrap_or(100);
+            value(&daemon.logs(name, lines).await?)
+        }
+        (&Method::POST, ["v1", "agents", name, "exec"]) => {
+            let exec: Exec = body(request).await?;
+            let limit = Duration::from_secs(exec.seconds.unwrap_or(60));
+            let request = ExecRequest {
+                argv: exec.argv.into_iter().map(|word| word.into_bytes().into()).collect(),
+                user: Some(exec.user.unwrap_or_else(|| "agent".into())),
+                ..ExecRequest::default()
+            };
+            let (status, output) = daemon.exec(WHO, name, request, limit).await?;
+            value(&Executed { status, output })
+        }
+        (&Method::GET, ["v1", "audit"]) => value(&daemon.audited(1000)?),
+        (&Method::GET, ["v1", "models"]) => value(&daemon.models().await?),
+        _ => Err(Refusal(StatusCode::NOT_FOUND, format!("there is no {method} {}", uri.path()))),
+    }
+}
+
+async fn body<T: serde::de::DeserializeOwned>(
+    request: Request<Incoming>,
+) -> std::result::Result<T, Refusal> {
+    let bad = |e: String| Refusal(StatusCode::BAD_REQUEST, e);
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    let bytes = body.map_err(|e| bad(e.to_string()))?.to_bytes();
+    serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))
+}

@@ -1,0 +1,417 @@
+//! The daemon: all agents, and what they share.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fireclaw_llm::{Broker, Limits, ModelInfo, Server};
+use fireclaw_protocol::message::ExecRequest;
+use fireclaw_template::{Entry, Store, Template, names};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::agent::{self, AgentHandle, Order, Status};
+use crate::machines::Machines;
+use crate::state::{AgentRow, ApprovalRow, State, Wanted, now};
+use crate::talk::Talk;
+use crate::{Config, Error, Result};
+
+/// How long an agent may take to leave.
+const LEAVING: Duration = Duration::from_secs(60);
+
+/// Something that people in the control channel should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice(pub String);
+
+/// What agents share.
+pub struct Shared {
+    pub config: Config,
+    pub state: RefCell<State>,
+    pub templates: Store,
+    pub broker: Broker,
+    pub machines: Machines,
+    pub talk: RefCell<Talk>,
+    agents: RefCell<BTreeMap<String, AgentHandle>>,
+    notices: mpsc::Sender<Notice>,
+    _lock: File,
+}
+
+impl Shared {
+    /// Tells the people. If nobody takes it any more, it is not worth waiting.
+    pub fn announce(&self, text: String) {
+        let _ = self.notices.try_send(Notice(text));
+    }
+
+    /// The agent that has this nick now.
+    pub fn agent_with_nick(&self, nick: &str) -> Option<String> {
+        let agents = self.agents.borrow();
+        let has = |handle: &AgentHandle| handle.status.borrow().nick.eq_ignore_ascii_case(nick);
+        agents.iter().find(|(_, handle)| has(handle)).map(|(name, _)| name.clone())
+    }
+}
+
+/// What a list tells of an agent.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// Its template.
+    pub template: String,
+    /// Its model.
+    pub model: String,
+    /// How it is.
+    #[serde(flatten)]
+    pub status: Status,
+    /// When it was made: seconds since the epoch.
+    pub created: i64,
+    /// The channels that it is in.
+    pub channels: Vec<String>,
+}
+
+/// The daemon. Clones are the same.
+#[derive(Clone)]
+pub struct Daemon {
+    shared: Rc<Shared>,
+}
+
+impl Daemon {
+    /// Opens the state of a home, for which there can be one daemon at a time.
+    /// Notices for the people come out of the receiver.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyRuns`], and whatever the state can say.
+    pub fn open(config: Config) -> Result<(Self, mpsc::Receiver<Notice>)> {
+        let root = config.home.root().to_owned();
+        fs::create_dir_all(&root).map_err(Error::file("create", &root))?;
+        let path = root.join("daemon.lock");
+        let lock = File::create(&path).map_err(Error::file("create", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::AlreadyRuns { home: root }),
+            Err(TryLockError::Error(e)) => return Err(Error::file("lock", path)(e)),
+        }
+        let state = State::open(&root.join("state.db"))?;
+        let model = Server::new(config.model.clone())?;
+        let (notices, receiver) = mpsc::channel(256);
+        let shared = Shared {
+            state: RefCell::new(state),
+            templates: Store::open([root.join("templates")]),
+            broker: Broker::new(Arc::new(model), Limits::default()),
+            machines: Machines::new(config.home.clone(), config.vmm),
+            talk: RefCell::new(Talk::new(config.max_hops, config.loop_pause)),
+            agents: RefCell::default(),
+            notices,
+            _lock: lock,
+            config,
+        };
+        Ok((Self { shared: Rc::new(shared) }, receiver))
+    }
+
+    /// What it was started with.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Brings everything to where it was wanted when the last daemon ended:
+    /// takes living machines over, replaces dead ones, and frees what is nobody's.
+    pub async fn reconcile(&self) -> Result<()> {
+        let rows = self.shared.state.borrow().agents()?;
+        for id in self.shared.machines.ids() {
+            if !rows.iter().any(|row| row.machine.as_ref() == Some(&id)) {
+                self.shared.machines.clear(&id)?;
+                self.shared.announce(format!("cleared away {id}, which was nobody's"));
+            }
+        }
+        for row in rows {
+            if row.wanted == Wanted::Gone {
+                if let Some(id) = &row.machine {
+                    self.shared.machines.clear(id)?;
+                }
+                self.shared.state.borrow().remove(&row.name)?;
+                continue;
+            }
+            let name = row.name.clone();
+            let started = match self.shared.templates.get(&row.template) {
+                Ok(template) => self.start(row, template),
+                Err(e) => Err(e.into()),
+            };
+            if let Err(e) = started {
+                self.shared.announce(format!("{name} cannot be started again: {e}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&self, row: AgentRow, template: Template) -> Result<()> {
+        let name = row.name.clone();
+        let handle = agent::start(&self.shared, row, template)?;
+        self.shared.agents.borrow_mut().insert(name, handle);
+        Ok(())
+    }
+
+    /// Makes an agent from a template. It boots when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Template`], [`Error::BadName`], [`Error::NameTaken`].
+    pub async fn invoke(
+        &self,
+        who: &str,
+        template: &str,
+        name: Option<&str>,
+        model: Option<&str>,
+    ) -> Result<String> {
+        let template = self.shared.templates.get(template)?;
+        let name = name.unwrap_or(&template.name).to_owned();
+        let nick = if name == template.name { template.nick.clone() } else { name.clone() };
+        let bad = |problem: String| Error::BadName { name: name.clone(), problem };
+        names::check_agent(&name).map_err(|e| bad(e.to_string()))?;
+        names::check_nick(&nick).map_err(|e| bad(e.to_string()))?;
+        let row = AgentRow {
+            name: name.clone(),
+            template: template.name.clone(),
+            nick,
+            model: model.map(str::to_owned),
+            persona: None,
+            wanted: Wanted::Running,
+            machine: None,
+            process: None,
+            created: now(),
+            ends: None,
+        };
+        let lobby = [self.shared.config.lobby.clone()];
+        self.shared.state.borrow_mut().add(&row, &lobby)?;
+        self.audit(who, &format!("invoke {} as {name}", template.name));
+        if let Err(e) = self.start(row, template) {
+            self.shared.state.borrow().remove(&name)?;
+            return Err(e);
+        }
+        Ok(name)
+    }
+
+    /// Ends an agent; its workspace stays for the next one of its name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`].
+    pub async fn destroy(&self, who: &str, name: &str, reason: &str) -> Result<()> {
+        let orders = self.orders(name)?;
+        self.shared.state.borrow().want(name, Wanted::Gone)?;
+        self.audit(who, &format!("destroy {name}"));
+        let (done, left) = oneshot::channel();
+        let leave = Order::Leave { reason: reason.to_owned(), done };
+        orders.send(leave).await.map_err(|_| Error::Ending)?;
+        let left = tokio::time::timeout(LEAVING, left).await;
+        self.shared.agents.borrow_mut().remove(name);
+        match left {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Error::Program("does not leave; it is cleared away at the next start".into())),
+        }
+    }
+
+    /// Gives an agent another model, which must be there.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`], [`Error::Model`].
+    pub async fn set_model(&self, who: &str, name: &str, model: &str) -> Result<()> {
+        let orders = self.orders(name)?;
+        self.shared.broker.check(model).await?;
+        self.shared.state.borrow().set_model(name, model)?;
+        self.audit(who, &format!("model {name} {model}"));
+        orders.send(Order::Reload).await.map_err(|_| Error::Ending)
+    }
+
+    /// Gives an agent another persona.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`].
+    pub async fn set_persona(&self, who: &str, name: &str, persona: &str) -> Result<()> {
+        let orders = self.orders(name)?;
+        self.shared.state.borrow().set_persona(name, persona)?;
+        self.audit(who, &format!("persona {name} {persona}"));
+        orders.send(Order::Reload).await.map_err(|_| Error::Ending)
+    }
+
+    /// An agent's persona now.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`].
+    pub fn persona(&self, name: &str) -> Result<String> {
+        let row = self.row(name)?;
+        match row.persona {
+            Some(own) => Ok(own),
+            None => Ok(self.shared.templates.get(&row.template)?.persona),
+        }
+    }
+
+    /// Has every agent take its template on as it is now.
+    pub async fn reload(&self) {
+        for orders in self.all_orders() {
+            let _ = orders.send(Order::Reload).await;
+        }
+    }
+
+    /// Stops an agent's machine where it is, or lets it go on.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`].
+    pub async fn pause(&self, who: &str, name: &str, paused: bool) -> Result<()> {
+        let orders = self.orders(name)?;
+        let wanted = if paused { Wanted::Paused } else { Wanted::Running };
+        self.shared.state.borrow().want(name, wanted)?;
+        self.audit(who, &format!("{} {name}", if paused { "pause" } else { "resume" }));
+        orders.send(Order::Pause(paused)).await.map_err(|_| Error::Ending)
+    }
+
+    /// Answers a question; whose it was.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if there is no such open question.
+    pub async fn answer(
+        &self,
+        who: &str,
+        id: u64,
+        granted: bool,
+        reason: &str,
+    ) -> Result<ApprovalRow> {
+        let said = if reason.is_empty() { who.to_owned() } else { format!("{who}: {reason}") };
+        let answered = self.shared.state.borrow().answer(id, granted, &said)?;
+        let Some(row) = answered else {
+            return Err(Error::Unsupported(format!("there is no open question #{id}")));
+        };
+        self.audit(
+            who,
+            &format!("{} #{id} {}: {}", if granted { "ok" } else { "no" }, row.tool, row.what),
+        );
+        let order = Order::Approval { id, granted, reason: said };
+        // An agent that is just starting asks again and is answered from the state.
+        if let Ok(orders) = self.orders(&row.agent) {
+            let _ = orders.send(order).await;
+        }
+        Ok(row)
+    }
+
+    /// Questions that wait for an answer.
+    pub fn questions(&self) -> Result<Vec<ApprovalRow>> {
+        self.shared.state.borrow().open_questions()
+    }
+
+    /// The last lines of an agent's log.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`].
+    pub async fn logs(&self, name: &str, lines: usize) -> Result<Vec<String>> {
+        let orders = self.orders(name)?;
+        let (done, logs) = oneshot::channel();
+        orders.send(Order::Logs { lines, done }).await.map_err(|_| Error::Ending)?;
+        logs.await.map_err(|_| Error::Ending)
+    }
+
+    /// Runs a command in an agent's machine; its exit status and what it wrote.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`], [`Error::NotNow`].
+    pub async fn exec(
+        &self,
+        who: &str,
+        name: &str,
+        request: ExecRequest,
+        limit: Duration,
+    ) -> Result<(Option<u8>, String)> {
+        let orders = self.orders(name)?;
+        let words: Vec<_> = request.argv.iter().map(|w| String::from_utf8_lossy(w)).collect();
+        self.audit(who, &format!("exec {name} {}", words.join(" ")));
+        let (done, result) = oneshot::channel();
+        orders.send(Order::Exec { request, limit, done }).await.map_err(|_| Error::Ending)?;
+        result.await.map_err(|_| Error::Ending)?
+    }
+
+    /// The last privileged acts, oldest first: seconds since the epoch, who, what.
+    pub fn audited(&self, most: u32) -> Result<Vec<(i64, String, String)>> {
+        self.shared.state.borrow().audited(most)
+    }
+
+    /// All agents by name.
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        let rows = self.shared.state.borrow().agents()?;
+        let agents = self.shared.agents.borrow();
+        let mut list = Vec::new();
+        for row in rows {
+            let Some(handle) = agents.get(&row.name) else { continue };
+            let template = self.shared.templates.get(&row.template).ok();
+            let model = row.model.or_else(|| template.and_then(|template| template.model));
+            list.push(Listed {
+                channels: self.shared.state.borrow().channels(&row.name)?,
+                name: row.name,
+                template: row.template,
+                model: model.unwrap_or_default(),
+                status: handle.status.borrow().clone(),
+                created: row.created,
+            });
+        }
+        Ok(list)
+    }
+
+    /// The models that there are.
+    ///
+    /// # Errors
+    /// [`Error::Model`].
+    pub async fn models(&self) -> Result<Vec<ModelInfo>> {
+        Ok(self.shared.broker.models().await?)
+    }
+
+    /// The templates that there are.
+    ///
+    /// # Errors
+    /// [`Error::Template`].
+    pub fn templates(&self) -> Result<Vec<Entry>> {
+        Ok(self.shared.templates.list()?)
+    }
+
+    /// A template.
+    ///
+    /// # Errors
+    /// [`Error::Template`].
+    pub fn template(&self, name: &str) -> Result<Template> {
+        Ok(self.shared.templates.get(name)?)
+    }
+
+    /// Tells the people.
+    pub fn announce(&self, text: impl Into<String>) {
+        self.shared.announce(text.into());
+    }
+
+    /// Lets go of everything; machines live on for the next daemon.
+    pub async fn release(&self) {
+        for orders in self.all_orders() {
+            let _ = orders.send(Order::Release).await;
+        }
+    }
+
+    fn all_orders(&self) -> Vec<mpsc::Sender<Order>> {
+        self.shared.agents.borrow().values().map(|handle| handle.orders.clone()).collect()
+    }
+
+    fn row(&self, name: &str) -> Result<AgentRow> {
+        let row = self.shared.state.borrow().agent(name)?;
+        row.ok_or_else(|| self.unknown(name))
+    }
+
+    fn orders(&self, name: &str) -> Result<mpsc::Sender<Order>> {
+        let agents = self.shared.agents.borrow();
+        let handle = agents.get(name).ok_or_else(|| self.unknown(name))?;
+        Ok(handle.orders.clone())
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let known_names = self.shared.agents.borrow().keys().cloned().collect();
+        Error::UnknownAgent { name: name.to_owned(), known_names }
+    }
+
+    fn audit(&self, who: &str, act: &str) {
+        if let Err(e) = self.shared.state.borrow().audit(who, act) {
+            self.shared.announce(format!("the audit log: {e}"));
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Why something could not be done. Every text can be shown to people.
+
+use std::path::PathBuf;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another daemon owns this home.
+    #[error("another overseer runs already in {}", home.display())]
+    AlreadyRuns {
+        /// The home.
+        home: PathBuf,
+    },
+    /// The state was made by a newer Fireclaw.
+    #[error("the state has version {version}, made by a newer Fireclaw")]
+    NewerState {
+        /// Its version.
+        version: i64,
+    },
+    /// The state could not be read or written.
+    #[error("the state: {0}")]
+    State(#[from] rusqlite::Error),
+    /// An agent of this name or nick is there.
+    #[error("the name {name} is taken")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// There is no such agent.
+    #[error("there is no agent {name}{}", known(known_names))]
+    UnknownAgent {
+        /// The name asked for.
+        name: String,
+        /// Those that there are.
+        known_names: Vec<String>,
+    },
+    /// A name that cannot be one.
+    #[error("{name:?} cannot be a name: {problem}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// Why not.
+        problem: String,
+    },
+    /// A template is unknown or wrong.
+    #[error(transparent)]
+    Template(#[from] fireclaw_template::Error),
+    /// The model could not be asked.
+    #[error(transparent)]
+    Model(#[from] fireclaw_llm::Error),
+    /// A machine did not come up, or went away.
+    #[error(transparent)]
+    Machine(#[from] fireclaw_vm::Error),
+    /// Kernel or image are not there.
+    #[error(transparent)]
+    Image(#[from] fireclaw_image::Error),
+    /// The chat server.
+    #[error(transparent)]
+    Chat(#[from] fireclaw_irc::Error),
+    /// What is asked for is not built yet, or not possible here.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The agent is not in a state for this.
+    #[error("{name} is {condition}; {hint}")]
+    NotNow {
+        /// The agent.
+        name: String,
+        /// What it is.
+        condition: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The agent's workspace could not be made or mounted.
+    #[error("the workspace: {0}")]
+    Workspace(String),
+    /// The agent's program ended or said nothing.
+    #[error("the agent program {0}")]
+    Program(String),
+    /// A file of the daemon's.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another call to the system failed.
+    #[error("{0}: {1}")]
+    System(&'static str, std::io::Error),
+    /// The daemon is ending.
+    #[error("the overseer is ending")]
+    Ending,
+}
+
+/// The result of something asked of the daemon.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+}
+
+fn known(names: &[String]) -> String {
+    match names {
+        [] => "; none runs".to_owned(),
+        names => format!("; there are: {}", names.join(", ")),
+    }
+}

@@ -1,0 +1,23 @@
+//! The owner of all agents: their machines, their state, their voices.
+//!
+//! A [`Daemon`] starts agents from templates, keeps them alive, hands them what
+//! people say to them and says what they answer, asks models and people for
+//! them, and takes them over again after it was itself started anew. People
+//! steer it through the overseer on IRC, programs through [`api`].
+//!
+//! Everything runs on one thread, in a [`tokio::task::LocalSet`].
+
+mod agent;
+pub mod api;
+mod config;
+mod daemon;
+mod error;
+mod machines;
+mod state;
+mod talk;
+
+pub use agent::{Condition, Status};
+pub use config::{Config, Irc, Owners};
+pub use daemon::{Daemon, Listed, Notice};
+pub use error::{Error, Result};
+pub use state::{ApprovalRow, Wanted};

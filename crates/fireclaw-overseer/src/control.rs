@@ -1,0 +1,196 @@
+//! The control channel.
+
+use std::convert::Infallible;
+
+use fireclaw_daemon::{Condition, Daemon, Listed, Notice, Result};
+use fireclaw_irc::client::{Chat, ChatKind};
+use fireclaw_irc::{Client, Event, Handle};
+use tokio::sync::mpsc;
+
+use crate::command::{self, Command, HELP};
+
+/// Says hello in the control channel and does what people ask there, until
+/// dropped. Must run in a [`tokio::task::LocalSet`].
+///
+/// # Errors
+/// If the chat server's settings cannot be right.
+pub async fn run(daemon: &Daemon, mut notices: mpsc::Receiver<Notice>) -> Result<Infallible> {
+    let config = daemon.config();
+    let control = config.control.clone();
+    let (voice, mut heard) = Client::spawn(config.irc.client(&config.nick, vec![control.clone()]))?;
+    let _goodbye = Goodbye(voice.clone());
+    loop {
+        tokio::select! {
+            event = heard.recv() => match event {
+                Some(Event::Message(chat)) => listen(daemon, &voice, &control, chat),
+                Some(Event::Failed { reason }) => {
+                    eprintln!("fireclaw: the chat server does not let the overseer in: {reason}");
+                    std::future::pending::<()>().await;
+                }
+                Some(Event::Disconnected { reason, retry_in }) => {
+                    let seconds = retry_in.as_secs_f32();
+                    eprintln!("fireclaw: no chat server: {reason}; again in {seconds:.1} s");
+                }
+                Some(_) => {}
+                None => std::future::pending::<()>().await,
+            },
+            Some(Notice(text)) = notices.recv() => {
+                // If too much waits already, the log has it.
+                let _ = voice.say(&control, &text).await;
+            }
+        }
+    }
+}
+
+/// Leaves the server when the overseer ends.
+struct Goodbye(Handle);
+
+impl Drop for Goodbye {
+    fn drop(&mut self) {
+        let voice = self.0.clone();
+        tokio::task::spawn_local(async move { voice.quit("the overseer ends").await });
+    }
+}
+
+fn listen(daemon: &Daemon, voice: &Handle, control: &str, chat: Chat) {
+    let status = voice.status();
+    let is_ours = status.case.same(&chat.target, control) && chat.is_channel;
+    if !is_ours || chat.is_history || chat.kind != ChatKind::Message {
+        return;
+    }
+    let Some(read) = command::parse(&chat.text) else { return };
+    let may = daemon.config().owners.may(&chat, status.case);
+    let (daemon, voice, control) = (daemon.clone(), voice.clone(), control.to_owned());
+    // A slow command must not hold the others up.
+    tokio::task::spawn_local(async move {
+        let who = &chat.from.nick;
+        let said = match read {
+            Err(wrong) => wrong,
+            Ok(command) if !may && !command.is_harmless() => {
+                format!("{who}: you may not; the owners of this overseer may")
+            }
+            Ok(command) => match obey(&daemon, who, command).await {
+                Ok(said) => said,
+                Err(e) => e.to_string(),
+            },
+        };
+        let _ = voice.say(&control, &said).await;
+    });
+}
+
+async fn obey(daemon: &Daemon, who: &str, command: Command) -> Result<String> {
+    Ok(match command {
+        Command::Invoke { template, name } => {
+            let name = daemon.invoke(who, &template, name.as_deref(), None).await?;
+            format!("{name} boots")
+        }
+        Command::Destroy { name } => {
+            daemon.destroy(who, &name, &format!("destroyed by {who}")).await?;
+            format!("{name} is gone; its workspace is kept")
+        }
+        Command::List => lines(daemon.list()?.iter().map(line), "no agents; !invoke <template>"),
+        Command::Status => status(daemon).await?,
+        Command::Model { name, model } => {
+            daemon.set_model(who, &name, &model).await?;
+            format!("{name} has model {model} now")
+        }
+        Command::Models => {
+            let models = daemon.models().await?;
+            let names: Vec<_> = models.into_iter().map(|model| model.name).collect();
+            match &names[..] {
+                [] => "the model server has no model".to_owned(),
+                names => names.join(", "),
+            }
+        }
+        Command::Persona { name, text: None } => format!("{name}: {}", daemon.persona(&name)?),
+        Command::Persona { name, text: Some(text) } => {
+            daemon.set_persona(who, &name, &text).await?;
+            format!("{name} has another persona now")
+        }
+        Command::Templates => {
+            let entries = daemon.templates()?;
+            let line = |name: &String| match daemon.template(name) {
+                Ok(template) => {
+                    let model = template.model.unwrap_or_else(|| "its own program".into());
+                    format!("{name} ({model}): {}", template.description)
+                }
+                Err(_) => format!("{name}: it has mistakes; `fireclaw template check {name}`"),
+            };
+            lines(entries.iter().map(|entry| line(&entry.name)), "no templates")
+        }
+        Command::Pause { name } => {
+            daemon.pause(who, &name, true).await?;
+            format!("{name} is paused")
+        }
+        Command::Resume { name } => {
+            daemon.pause(who, &name, false).await?;
+            format!("{name} goes on")
+        }
+        Command::Logs { name, lines: most } => {
+            let log = daemon.logs(&name, most).await?;
+            lines(log.into_iter(), "nothing yet")
+        }
+        Command::Reload => {
+            daemon.reload().await;
+            "templates are taken on anew".to_owned()
+        }
+        Command::Questions => {
+            let open = daemon.questions()?;
+            let line = |q: &fireclaw_daemon::ApprovalRow| {
+                format!("#{} {} wants to {}: {}", q.id, q.agent, q.tool, q.what)
+            };
+            lines(open.iter().map(line), "nothing waits for an answer")
+        }
+        Command::Ok { id } => {
+            let row = daemon.answer(who, id, true, "").await?;
+            format!("#{id}: {} may", row.agent)
+        }
+        Command::No { id, reason } => {
+            let row = daemon.answer(who, id, false, &reason).await?;
+            format!("#{id}: {} may not", row.agent)
+        }
+        Command::Help { command: Some(command) } => command::usage(&command),
+        Command::Help { command: None } => {
+            let names: Vec<_> = HELP.iter().map(|(name, ..)| format!("!{name}")).collect();
+            format!("{} - !help <command> says more", names.join(" "))
+        }
+    })
+}
+
+fn lines(lines: impl Iterator<Item = String>, none: &str) -> String {
+    let lines: Vec<String> = lines.collect();
+    if lines.is_empty() { none.to_owned() } else { lines.join("\n") }
+}
+
+fn line(agent: &Listed) -> String {
+    let nick = match agent.status.nick == agent.name {
+        true => String::new(),
+        false => format!(" as {}", agent.status.nick),
+    };
+    let restarts = match agent.status.restarts {
+        0 => String::new(),
+        1 => ", restarted once".to_owned(),
+        n => format!(", restarted {n} times"),
+    };
+    format!(
+        "{}{nick} ({}, {}): {}{restarts}, in {}",
+        agent.name,
+        agent.template,
+        agent.model,
+        agent.status.condition.as_str(),
+        agent.channels.join(" ")
+    )
+}
+
+async fn status(daemon: &Daemon) -> Result<String> {
+    let agents = daemon.list()?;
+    let well =
+        |agent: &&Listed| matches!(agent.status.condition, Condition::Ready | Condition::Busy);
+    let up = agents.iter().filter(well).count();
+    let models = match daemon.models().await {
+        Ok(models) => format!("{} models", models.len()),
+        Err(e) => e.to_string(),
+    };
+    let questions = daemon.questions()?.len();
+    Ok(format!("{up} of {} agents up, {models}, {questions} open questions", agents.len()))
+}

@@ -1,0 +1,9 @@
+//! The overseer: the daemon's face in the control channel.
+//!
+//! People type commands, the overseer does what they ask of the
+//! daemon and says what came of it, and what the daemon wants people to know.
+
+mod command;
+mod control;
+
+pub use control::run;
