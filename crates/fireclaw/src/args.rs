@@ -2,10 +2,12 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completions, doctor, images, man, pool, run, setup, snapshot};
+use crate::commands::{
+    agent, completions, doctor, images, man, overseer, pool, run, setup, snapshot, template,
+};
 use crate::error::RUN_FAILED;
 
-/// Runs commands in throw-away microVMs: fresh kernel, fresh disk, gone afterwards.
+/// Runs commands and AI agents in microVMs: a kernel and a disk of their own.
 #[derive(Debug, Parser)]
 #[command(name = "fireclaw", version, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "\
@@ -14,6 +16,7 @@ Examples:
   fireclaw run \"uname -a\"               a shell line in a fresh microVM
   echo hi | fireclaw run cat            standard input, output and error stream through
   fireclaw run -t 5 -- sleep 60         arguments as they are; exit status 124 after 5 s
+  fireclaw overseer --local-model       agents that talk on IRC
   fireclaw doctor                       what works on this machine, and what to do if not
 
 Environment:
@@ -34,6 +37,9 @@ pub enum Command {
     Images(images::Args),
     Snapshot(snapshot::Args),
     Pool(pool::Args),
+    Overseer(overseer::Args),
+    Agent(agent::Args),
+    Template(template::Args),
     Completions(completions::Args),
     Man(man::Args),
 }

@@ -1,13 +1,16 @@
 //! One file for each command.
 
+pub mod agent;
 pub mod completions;
 pub mod doctor;
 pub mod images;
 pub mod man;
+pub mod overseer;
 pub mod pool;
 pub mod run;
 pub mod setup;
 pub mod snapshot;
+pub mod template;
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -42,6 +45,9 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Command::Images(args) => images::execute(args),
         Command::Snapshot(args) => snapshot::execute(args),
         Command::Pool(args) => pool::execute(&args),
+        Command::Overseer(args) => overseer::execute(&args),
+        Command::Agent(args) => agent::execute(args),
+        Command::Template(args) => template::execute(&args),
         Command::Completions(args) => completions::execute(&args, Cli::command()),
         Command::Man(args) => man::execute(&args, Cli::command()),
     }

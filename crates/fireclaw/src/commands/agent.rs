@@ -1,0 +1,192 @@
+//! `fireclaw agent`: what the overseer's agents are told from a shell.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Subcommand;
+use comfy_table::{Table, presets};
+use fireclaw_daemon::api::{Client, Exec, Executed, NewAgent};
+use fireclaw_image::Home;
+use hyper::Method;
+use serde_json::Value;
+
+use super::{print, print_json};
+use crate::error::{CliError, Kind, Result};
+use crate::runtime::runtime;
+
+/// Start, stop and look into agents of the running overseer
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fireclaw agent start worker
+  fireclaw agent start coder --name bob --model qwen2.5-coder:14b
+  fireclaw agent list
+  fireclaw agent logs bob -f
+  fireclaw agent exec bob -- ls -la /workspace
+  fireclaw agent stop bob                its workspace is kept for the next bob")]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Start an agent from a template
+    Start {
+        /// The template, see `fireclaw template ls`
+        template: String,
+        /// The agent's name and nick, if not the template's
+        #[arg(long)]
+        name: Option<String>,
+        /// A model instead of the template's
+        #[arg(long)]
+        model: Option<String>,
+    },
+    /// End an agent; its workspace is kept
+    Stop {
+        /// The agent
+        name: String,
+    },
+    /// List agents
+    #[command(alias = "ls")]
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the last lines of an agent's log
+    Logs {
+        /// The agent
+        name: String,
+        /// How many lines
+        #[arg(short = 'n', long, default_value_t = 50)]
+        lines: usize,
+        /// Go on showing what is added
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Run a command in an agent's machine
+    Exec {
+        /// The agent
+        name: String,
+        /// As this user of the machine
+        #[arg(short, long, default_value = "agent")]
+        user: String,
+        /// End it after so many seconds
+        #[arg(short, long, value_name = "SECONDS", default_value_t = 60)]
+        timeout: u64,
+        /// The program and its arguments
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+}
+
+/// Does what was asked.
+pub fn execute(args: Args) -> Result<u8> {
+    let client = Client::new(Home::from_environment());
+    runtime()?.block_on(async {
+        match args.action {
+            Action::Start { template, name, model } => {
+                let body = json(&NewAgent { template, name, model })?;
+                let made: Value = ask(&client, Method::POST, "/v1/agents", &body).await?;
+                print(made["name"].as_str().unwrap_or_default()).map(|()| 0)
+            }
+            Action::Stop { name } => {
+                let path = format!("/v1/agents/{}", segment(&name)?);
+                let _: Value = ask(&client, Method::DELETE, &path, &Value::Null).await?;
+                Ok(0)
+            }
+            Action::List { json } => {
+                let list: Value = ask(&client, Method::GET, "/v1/agents", &Value::Null).await?;
+                if json { print_json(&list) } else { print(&table(&list).to_string()) }.map(|()| 0)
+            }
+            Action::Logs { name, lines, follow } => logs(&client, &name, lines, follow).await,
+            Action::Exec { name, user, timeout, command } => {
+                let argv: Option<Vec<String>> =
+                    command.into_iter().map(|word| word.into_string().ok()).collect();
+                let argv = argv.ok_or_else(|| CliError::usage("the command is not UTF-8"))?;
+                let body = json(&Exec { argv, user: Some(user), seconds: Some(timeout) })?;
+                let path = format!("/v1/agents/{}/exec", segment(&name)?);
+                let done: Executed = ask(&client, Method::POST, &path, &body).await?;
+                let _ = std::io::stdout().write_all(done.output.as_bytes());
+                Ok(done.status.unwrap_or(124))
+            }
+        }
+    })
+}
+
+async fn logs(client: &Client, name: &str, lines: usize, follow: bool) -> Result<u8> {
+    const LOOK: Duration = Duration::from_millis(500);
+    let path = format!("/v1/agents/{}/logs?lines=", segment(name)?);
+    let mut last: Vec<String> =
+        ask(client, Method::GET, &format!("{path}{lines}"), &Value::Null).await?;
+    for line in &last {
+        print(line)?;
+    }
+    if !follow {
+        return Ok(0);
+    }
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now: Vec<String> =
+            ask(client, Method::GET, &format!("{path}1000"), &Value::Null).await?;
+        // What comes after the last line that was shown.
+        let from = last.last().and_then(|shown| now.iter().rposition(|line| line == shown));
+        for line in now.iter().skip(from.map_or(0, |at| at + 1)) {
+            print(line)?;
+        }
+        last = now;
+    }
+}
+
+fn table(list: &Value) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header([
+        "NAME",
+        "NICK",
+        "TEMPLATE",
+        "MODEL",
+        "CONDITION",
+        "RESTARTS",
+        "CHANNELS",
+    ]);
+    for agent in list.as_array().into_iter().flatten() {
+        let text = |key: &str| fireclaw_vm::escape(agent[key].as_str().unwrap_or_default());
+        let channels = agent["channels"].as_array().into_iter().flatten();
+        let channels: Vec<&str> = channels.filter_map(Value::as_str).collect();
+        table.add_row([
+            text("name"),
+            text("nick"),
+            text("template"),
+            text("model"),
+            text("condition"),
+            agent["restarts"].to_string(),
+            channels.join(" "),
+        ]);
+    }
+    table
+}
+
+async fn ask<T: serde::de::DeserializeOwned>(
+    client: &Client,
+    method: Method,
+    path: &str,
+    body: &Value,
+) -> Result<T> {
+    let answer = client.ask(method, path, body).await;
+    answer.map_err(|problem| CliError::new(Kind::System, problem))
+}
+
+/// A name as a part of a path: agents' names need no escaping.
+fn segment(name: &str) -> Result<&str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if !name.is_empty() && name.chars().all(plain) {
+        return Ok(name);
+    }
+    Err(CliError::usage(format!("{name:?} is not the name of an agent")))
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(value).map_err(|e| CliError::new(Kind::System, e.to_string()))
+}

@@ -1,0 +1,283 @@
+//! `fireclaw overseer`: the daemon.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fireclaw_daemon::{Config, Daemon, Irc, Owners, api};
+use fireclaw_image::{Home, Options};
+use fireclaw_irc::client::{Rate, Sasl, Tls};
+use fireclaw_irc::mask::HostMask;
+use fireclaw_irc::{PrivateServer, Secret, server};
+use fireclaw_llm::local::{self, LocalModel, LocalServer};
+use fireclaw_llm::{Key, ServerConfig, ServerKind};
+use fireclaw_template::shipped;
+
+use crate::error::{CliError, Kind, Result};
+use crate::machine::Vmm;
+use crate::preparation;
+use crate::runtime::runtime;
+use crate::signals::Signals;
+
+/// Where Ollama listens unless told otherwise.
+const OLLAMA: &str = "http://127.0.0.1:11434";
+
+/// Own agents: start them, keep them alive, let them talk on IRC
+///
+/// Stays in the foreground until Ctrl-C or SIGTERM. Agents' machines live on, and
+/// the next overseer takes them over; `fireclaw agent stop` ends them. In the
+/// control channel, !help lists what can be done there.
+///
+/// Without --server, a private IRC server is started on this machine only.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fireclaw overseer                                   private IRC server on 127.0.0.1:6667
+  fireclaw overseer --local-model                     and a small model of its own
+  fireclaw overseer --server irc.example.org --tls --port 6697 --owner 'ann!*@*.example.org'
+
+Environment:
+  FIRECLAW_MODEL_KEY       the model server's key
+  FIRECLAW_IRC_PASSWORD    the IRC server's password, or with --account the account's
+  FIRECLAW_NGIRCD          the private IRC server's program
+  FIRECLAW_LLAMA_SERVER    the local model's program")]
+pub struct Args {
+    /// The IRC server; a private one on this machine if absent
+    #[arg(long, value_name = "HOST")]
+    server: Option<String>,
+
+    /// The IRC server's port
+    #[arg(long, value_name = "PORT", default_value = "6667", value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+
+    /// Speak TLS
+    #[arg(long, requires = "server")]
+    tls: bool,
+
+    /// Trust these certificates (PEM) instead of the system's
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    tls_ca: Option<PathBuf>,
+
+    /// Log in to this account (SASL PLAIN), with FIRECLAW_IRC_PASSWORD
+    #[arg(long, value_name = "NAME", requires = "server")]
+    account: Option<String>,
+
+    /// The overseer's nick
+    #[arg(long, value_name = "NICK", default_value = "overseer")]
+    nick: String,
+
+    /// Where commands are given
+    #[arg(long, value_name = "CHANNEL", default_value = "#control")]
+    channel: String,
+
+    /// Where all agents are
+    #[arg(long, value_name = "CHANNEL", default_value = "#agents")]
+    agents_channel: String,
+
+    /// Who may give commands: an account, or a hostmask such as ann!*@*.example.org.
+    /// Operators of the control channel always may; on a private server everybody
+    #[arg(long, value_name = "WHO")]
+    owner: Vec<String>,
+
+    /// The model server: Ollama, or an OpenAI-compatible one
+    #[arg(long, value_name = "URL", env = "FIRECLAW_MODEL_SERVER", default_value = OLLAMA)]
+    model_server: String,
+
+    /// If no model server answers, start a small model of our own on this machine
+    #[arg(long)]
+    local_model: bool,
+
+    /// The virtual machine monitor
+    #[arg(long, value_name = "VMM", env = "FIRECLAW_VMM", default_value = "auto")]
+    vmm: Vmm,
+
+    /// How long a question to the people waits for an answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "600")]
+    approval_time: u64,
+}
+
+/// Runs the overseer until a signal comes.
+pub fn execute(args: &Args) -> Result<u8> {
+    let home = Home::from_environment();
+    if matches!(
+        fireclaw_image::resolve(&home, fireclaw_image::Manifest::BASE_IMAGE, None),
+        Err(fireclaw_image::Error::NotSetUp { .. })
+    ) {
+        eprintln!("fireclaw: first use: preparing {} once", home.root().display());
+        preparation::prepare(&home, &Options::default())?;
+    }
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime()?, async {
+        let mut signals = Signals::listen()?;
+        let serving = serve(args, home);
+        tokio::select! {
+            ended = serving => ended,
+            _ = signals.next() => {
+                eprintln!("fireclaw: the overseer ends; machines of agents live on");
+                Ok(0)
+            }
+        }
+    })
+}
+
+async fn serve(args: &Args, home: Home) -> Result<u8> {
+    let mut private = None;
+    if args.server.is_none() {
+        let options = server::Options { port: Some(args.port), ..server::Options::default() };
+        let directory = home.root().join("irc");
+        std::fs::create_dir_all(&directory)
+            .map_err(|e| CliError::file("create", &directory, &e))?;
+        let started = PrivateServer::start(&directory, &options).await;
+        private = Some(started.map_err(irc_error)?);
+    }
+    let (model, _local) = model(args, &home).await?;
+    let config = Config {
+        irc: irc(args, private.as_ref().map(PrivateServer::port)),
+        owners: owners(args)?,
+        vmm: args.vmm.into(),
+        nick: args.nick.clone(),
+        control: args.channel.clone(),
+        lobby: args.agents_channel.clone(),
+        approval_time: Duration::from_secs(args.approval_time),
+        max_hops: 4,
+        loop_pause: Duration::from_secs(10),
+        model,
+        home,
+    };
+    let (daemon, notices) = Daemon::open(config).map_err(daemon_error)?;
+    say(&daemon, args, private.as_ref());
+    let irc_ended = async {
+        match &mut private {
+            Some(server) => server.died().await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = async {
+        tokio::select! {
+            e = async { api::serve(&daemon).await.map(|never| match never {}) } => e,
+            e = async { fireclaw_overseer::run(&daemon, notices).await.map(|never| match never {}) } => e,
+            e = async { daemon.reconcile().await?; std::future::pending().await } => e,
+            e = irc_ended => Err(e.into()),
+        }
+    };
+    let ended: std::result::Result<(), _> = ended.await;
+    daemon.release().await;
+    ended.map(|()| 0).map_err(daemon_error)
+}
+
+/// Tells who started it where everything is.
+fn say(daemon: &Daemon, args: &Args, private: Option<&PrivateServer>) {
+    let config = daemon.config();
+    let mut err = std::io::stderr().lock();
+    if let Some(server) = private {
+        let _ = writeln!(
+            err,
+            "fireclaw: a private IRC server is on 127.0.0.1:{}; everybody on this machine may \
+             give commands in {}",
+            server.port(),
+            config.control
+        );
+        let _ = writeln!(
+            err,
+            "fireclaw: join it: irssi -c 127.0.0.1 -p {} and /join {}",
+            server.port(),
+            config.control
+        );
+    }
+    let _ = writeln!(err, "fireclaw: models are asked at {}", config.model.url);
+    let _ = writeln!(err, "fireclaw: {} listens in {}", args.nick, config.control);
+}
+
+fn irc(args: &Args, private: Option<u16>) -> Irc {
+    let secret = std::env::var("FIRECLAW_IRC_PASSWORD").ok().filter(|text| !text.is_empty());
+    let secret = secret.map(Secret::new);
+    let sasl = match (&args.account, &secret) {
+        (Some(account), Some(password)) => {
+            Some(Sasl { account: account.clone(), password: password.clone() })
+        }
+        _ => None,
+    };
+    Irc {
+        host: args.server.clone().unwrap_or_else(|| "127.0.0.1".into()),
+        port: private.unwrap_or(args.port),
+        tls: args.tls.then(|| Tls { ca_file: args.tls_ca.clone(), server_name: None }),
+        password: secret.filter(|_| args.account.is_none()),
+        sasl,
+        rate: if private.is_some() { Rate::PRIVATE } else { Rate::default() },
+    }
+}
+
+fn owners(args: &Args) -> Result<Owners> {
+    let mut owners = Owners {
+        everybody: args.server.is_none() && args.owner.is_empty(),
+        operators: true,
+        ..Owners::default()
+    };
+    for owner in &args.owner {
+        if owner.contains(['!', '@', '*']) {
+            let mask = HostMask::parse(owner)
+                .map_err(|e| CliError::usage(format!("--owner {owner}: {e}")))?;
+            owners.masks.push(mask);
+        } else {
+            owners.accounts.push(owner.clone());
+        }
+    }
+    Ok(owners)
+}
+
+/// Where models are: what was named, or a server of our own if nothing answers there.
+async fn model(args: &Args, home: &Home) -> Result<(ServerConfig, Option<LocalServer>)> {
+    let key = std::env::var("FIRECLAW_MODEL_KEY").ok().filter(|key| !key.is_empty());
+    let url = args.model_server.clone();
+    let named = ServerConfig { kind: ServerKind::Auto, url, key: key.map(Key::new) };
+    if !args.local_model || fireclaw_llm::detect(&named.url, named.key.as_ref()).await.is_ok() {
+        return Ok((named, None));
+    }
+    let mut last = String::new();
+    let mut progress = |what: &str, done: u64, of: u64| {
+        let now = format!("fireclaw: fetching {what}: {} of {} MiB", done >> 20, of >> 20);
+        if now != last && (done == of || (done >> 20).is_multiple_of(64)) {
+            eprintln!("{now}");
+            last = now;
+        }
+    };
+    let program = local::fetch_server(home.root(), &mut progress).await.map_err(model_error)?;
+    let file = local::fetch_model(home.root(), LocalModel::QwenCoder, &mut progress);
+    let file = file.await.map_err(model_error)?;
+    // It answers for the models of all templates that ship: better a small one than none.
+    let mut names = vec![LocalModel::QwenCoder.name().to_owned()];
+    for (name, text) in shipped::TEMPLATES {
+        let source = fireclaw_template::Source {
+            name,
+            file: name,
+            text: text.as_bytes(),
+            format: fireclaw_template::Format::Toml,
+            directory: None,
+        };
+        if let Ok(template) = fireclaw_template::parse(&source).template {
+            names.extend(template.model);
+        }
+    }
+    let options =
+        local::Options { program, model: file, names, context_tokens: 8192, threads: None };
+    let server = LocalServer::start(&options).await.map_err(model_error)?;
+    eprintln!("fireclaw: a small model of our own answers for all models");
+    Ok((server.config(), Some(server)))
+}
+
+fn model_error(error: fireclaw_llm::Error) -> CliError {
+    CliError::new(Kind::Host, error.to_string())
+        .hint("name a model server with --model-server, or install Ollama")
+}
+
+fn irc_error(error: fireclaw_irc::Error) -> CliError {
+    let hint = match &error {
+        fireclaw_irc::Error::ServerMissing { .. } => "apt-get install ngircd, or use --server HOST",
+        _ => "is the port taken? --port names another",
+    };
+    CliError::new(Kind::Host, error.to_string()).hint(hint)
+}
+
+fn daemon_error(error: fireclaw_daemon::Error) -> CliError {
+    CliError::new(Kind::System, error.to_string())
+}
