@@ -40,7 +40,6 @@ async fn sessions(booted: &Booted) -> Result<Infallible, String> {
             Err(Error::Io(_) | Error::Closed) => {}
             Err(e) => return Err(format!("the handshake with the host failed: {e}")),
         }
-        booted.transport.pause().await;
     }
 }
 

@@ -3,12 +3,14 @@
 mod descriptor;
 
 use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use descriptor::Descriptor;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 use tokio_vsock::{VsockAddr, VsockStream};
@@ -20,7 +22,7 @@ const PORT_NAME: &str = "fireclaw.0";
 const VSOCK_PORT: u32 = 5005;
 
 /// How long to wait before a host that was not there is tried again.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Which kind of stream this machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,34 +58,42 @@ impl Kind {
         }
     }
 
-    /// Opens the stream.
+    /// Opens the stream, waiting for a host for as long as there is none.
     pub async fn open(self) -> Result<Box<dyn Stream>, String> {
         let file = match self {
-            Self::Serial => open_port()?,
+            Self::Serial => open_port().await?,
             Self::Vsock => connect().await,
         };
         let stream = Descriptor::new(file).map_err(|e| format!("the stream to the host: {e}"))?;
         Ok(Box::new(stream))
     }
+}
 
-    /// Waits after a stream that broke, if nothing else makes the next one wait
-    /// for a host: a port opens at once, whether or not there is one.
-    pub async fn pause(self) {
-        if self == Self::Serial {
-            sleep(PAUSE).await;
+/// Opens the port once a host is there.
+///
+/// A port opens whether or not there is one. Without one it is hung up, which
+/// tokio never forgets of a descriptor, even when a host comes later.
+async fn open_port() -> Result<File, String> {
+    let path = find_port()?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+    loop {
+        match options.open(&path) {
+            Ok(port) if has_host(&port) => return Ok(port),
+            // Only one opener at a time is allowed by the kernel, and the last
+            // one may still be going.
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::ResourceBusy => {}
+            Err(e) => return Err(format!("cannot open {}: {e}", path.display())),
         }
+        sleep(PAUSE).await;
     }
 }
 
-/// Only one opener at a time is allowed by the kernel.
-fn open_port() -> Result<File, String> {
-    let path = find_port()?;
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(&path)
-        .map_err(|e| format!("cannot open {}: {e}", path.display()))
+fn has_host(port: &File) -> bool {
+    let mut state = [PollFd::new(port, PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut state, Some(&now)).is_ok() && !state[0].revents().contains(PollFlags::HUP)
 }
 
 /// Connects to the host, tried again until it listens: the machine lives no
