@@ -2,6 +2,7 @@
 #
 #   make run     sets everything up and runs a command in a microVM
 #   make test    sets everything up and passes every test
+#   make demo    sets everything up and talks with an agent on IRC
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -21,7 +22,7 @@ PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linu
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 CARGO ?= cargo
 
-.PHONY: help packages build setup run test lint fuzz bench man clean
+.PHONY: help packages build setup run demo test lint fuzz bench man clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +43,9 @@ setup: build ## Prepare kernel and base image under FIRECLAW_HOME
 
 run: setup ## Run uname in a microVM
 	./target/release/fireclaw run -v "uname -a"
+
+demo: setup ## Start an overseer with a model and talk with an agent
+	tools/demo
 
 test: packages lint ## Check style and run every test, with real VMs
 	$(CARGO) test --workspace --no-fail-fast

@@ -123,9 +123,8 @@ pub fn system() {
         // Processes may live only in leaves (cgroups(7), "no internal processes").
         let _ = fs::create_dir("/sys/fs/cgroup/init");
         let _ = fs::write("/sys/fs/cgroup/init/cgroup.procs", "1");
-        for controller in ["+cpu", "+memory", "+pids", "+io"] {
-            let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", controller);
-        }
+        // No controllers here: each makes every command's cgroup dearer, and who
+        // wants them for containers can switch them on.
     }
 }
 

@@ -5,6 +5,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::ToolCall;
 use crate::{ChatReply, Example, ModelInfo, Tool};
 
 /// Answers what it was told to, and keeps what it was asked.

@@ -1,7 +1,7 @@
 //! `fireclaw overseer`: the daemon.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fireclaw_daemon::{Config, Daemon, Irc, Owners, api};
@@ -122,9 +122,9 @@ pub fn execute(args: &Args) -> Result<u8> {
 
 async fn serve(args: &Args, home: Home) -> Result<u8> {
     let mut private = None;
+    let directory = home.root().join("irc");
     if args.server.is_none() {
         let options = server::Options { port: Some(args.port), ..server::Options::default() };
-        let directory = home.root().join("irc");
         std::fs::create_dir_all(&directory)
             .map_err(|e| CliError::file("create", &directory, &e))?;
         let started = PrivateServer::start(&directory, &options).await;
@@ -146,9 +146,9 @@ async fn serve(args: &Args, home: Home) -> Result<u8> {
     };
     let (daemon, notices) = Daemon::open(config).map_err(daemon_error)?;
     say(&daemon, args, private.as_ref());
-    let irc_ended = async {
-        match &mut private {
-            Some(server) => server.died().await,
+    let supervised = async {
+        match private {
+            Some(server) => supervise(server, &directory).await,
             None => std::future::pending().await,
         }
     };
@@ -157,12 +157,35 @@ async fn serve(args: &Args, home: Home) -> Result<u8> {
             e = async { api::serve(&daemon).await.map(|never| match never {}) } => e,
             e = async { fireclaw_overseer::run(&daemon, notices).await.map(|never| match never {}) } => e,
             e = async { daemon.reconcile().await?; std::future::pending().await } => e,
-            e = irc_ended => Err(e.into()),
+            e = supervised => Err(e.into()),
         }
     };
     let ended: std::result::Result<(), _> = ended.await;
     daemon.release().await;
     ended.map(|()| 0).map_err(daemon_error)
+}
+
+/// Keeps the private server alive, on the same port.
+async fn supervise(mut server: PrivateServer, directory: &Path) -> fireclaw_irc::Error {
+    /// A server that ends sooner than this each time is given up.
+    const STABLE: Duration = Duration::from_secs(10);
+    const MOST: u32 = 5;
+    let options = server::Options { port: Some(server.port()), ..server::Options::default() };
+    let mut losses = 0;
+    loop {
+        let since = std::time::Instant::now();
+        let death = server.died().await;
+        losses = if since.elapsed() > STABLE { 1 } else { losses + 1 };
+        if losses > MOST {
+            return death;
+        }
+        eprintln!("fireclaw: the private IRC server is started again: {death}");
+        drop(server);
+        server = match PrivateServer::start(directory, &options).await {
+            Ok(server) => server,
+            Err(e) => return e,
+        };
+    }
 }
 
 /// Tells who started it where everything is.

@@ -7,6 +7,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod agents;
 mod clean;
 mod cli;
 mod clones;
@@ -14,6 +15,7 @@ mod errors;
 mod faults;
 mod harness;
 mod images;
+mod overseer;
 mod run;
 mod snapshots;
 mod streams;
