@@ -283,7 +283,7 @@ fn people_are_asked_and_decide() {
     let mut ann = overseer.person("ann");
     ann.command("!invoke puppet", "boots");
     overseer.ready("puppet");
-    let mut question = |ann: &mut crate::overseer::Person| {
+    let question = |ann: &mut crate::overseer::Person| {
         ann.say("puppet", "ask rm -rf /");
         let asked = ann.hears("overseer", "#control", "puppet wants to run_command: rm -rf /");
         asked.trim_start_matches('#').split(' ').next().unwrap().to_owned()
