@@ -9,12 +9,17 @@ use tokio::sync::mpsc;
 
 use crate::command::{self, Command, HELP};
 
-/// Says hello in the control channel and does what people ask there, until
-/// dropped. Must run in a [`tokio::task::LocalSet`].
+/// Joins the control channel and does what people ask there, until dropped.
+/// `on_join` is called whenever it is there. Must run in a
+/// [`tokio::task::LocalSet`].
 ///
 /// # Errors
 /// If the chat server's settings cannot be right.
-pub async fn run(daemon: &Daemon, mut notices: mpsc::Receiver<Notice>) -> Result<Infallible> {
+pub async fn run(
+    daemon: &Daemon,
+    mut notices: mpsc::Receiver<Notice>,
+    mut on_join: impl FnMut(),
+) -> Result<Infallible> {
     let config = daemon.config();
     let control = config.control.clone();
     let (voice, mut heard) = Client::spawn(config.irc.client(&config.nick, vec![control.clone()]))?;
@@ -23,6 +28,11 @@ pub async fn run(daemon: &Daemon, mut notices: mpsc::Receiver<Notice>) -> Result
         tokio::select! {
             event = heard.recv() => match event {
                 Some(Event::Message(chat)) => listen(daemon, &voice, &control, chat),
+                Some(Event::Joined { channel, is_self: true, .. })
+                    if voice.status().case.same(&channel, &control) =>
+                {
+                    on_join();
+                }
                 Some(Event::Failed { reason }) => {
                     eprintln!("fireclaw: the chat server does not let the overseer in: {reason}");
                     std::future::pending::<()>().await;

@@ -145,7 +145,13 @@ async fn serve(args: &Args, home: Home) -> Result<u8> {
         home,
     };
     let (daemon, notices) = Daemon::open(config).map_err(daemon_error)?;
-    say(&daemon, args, private.as_ref());
+    say(&daemon, private.as_ref());
+    let mut said = false;
+    let listens = || {
+        if !std::mem::replace(&mut said, true) {
+            eprintln!("fireclaw: {} listens in {}", args.nick, args.channel);
+        }
+    };
     let supervised = async {
         match private {
             Some(server) => supervise(server, &directory).await,
@@ -155,7 +161,7 @@ async fn serve(args: &Args, home: Home) -> Result<u8> {
     let ended = async {
         tokio::select! {
             e = async { api::serve(&daemon).await.map(|never| match never {}) } => e,
-            e = async { fireclaw_overseer::run(&daemon, notices).await.map(|never| match never {}) } => e,
+            e = async { fireclaw_overseer::run(&daemon, notices, listens).await.map(|never| match never {}) } => e,
             e = async { daemon.reconcile().await?; std::future::pending().await } => e,
             e = supervised => Err(e.into()),
         }
@@ -189,7 +195,7 @@ async fn supervise(mut server: PrivateServer, directory: &Path) -> fireclaw_irc:
 }
 
 /// Tells who started it where everything is.
-fn say(daemon: &Daemon, args: &Args, private: Option<&PrivateServer>) {
+fn say(daemon: &Daemon, private: Option<&PrivateServer>) {
     let config = daemon.config();
     let mut err = std::io::stderr().lock();
     if let Some(server) = private {
@@ -208,7 +214,6 @@ fn say(daemon: &Daemon, args: &Args, private: Option<&PrivateServer>) {
         );
     }
     let _ = writeln!(err, "fireclaw: models are asked at {}", config.model.url);
-    let _ = writeln!(err, "fireclaw: {} listens in {}", args.nick, config.control);
 }
 
 fn irc(args: &Args, private: Option<u16>) -> Irc {
