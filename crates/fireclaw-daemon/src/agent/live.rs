@@ -30,6 +30,9 @@ const MOST_ENDS: u32 = 3;
 /// A program that ran so long did not end at once.
 const RAN: Duration = Duration::from_secs(30);
 
+/// How often a message is handed to a program that does not survive it.
+const MOST_TRIES: u32 = 2;
+
 /// What one message may cause, whatever the guest wants.
 const MOST_SAYS: u32 = 16;
 const MOST_LINES: usize = 16;
@@ -239,6 +242,13 @@ impl<'a> Live<'a> {
         if !self.ready || self.paused || self.active.contains_key(&pending.id) {
             return Ok(());
         }
+        let handed = self.agent.handed.entry(pending.id).or_default();
+        *handed += 1;
+        if *handed > MOST_TRIES {
+            // It may be what the program dies of.
+            self.agent.say_soon(&pending.place, "I failed at that several times; I leave off");
+            return self.done(pending.id);
+        }
         let message = Incoming {
             id: pending.id,
             place: pending.place.clone(),
@@ -381,13 +391,19 @@ impl<'a> Live<'a> {
                 if let Some(active) = self.active.remove(&message) {
                     let _ = self.agent.voice.typing(&active.pending.place, Typing::Done).await;
                 }
-                let done = self.agent.shared.state.borrow_mut().done(&self.agent.row.name, message);
-                if let Err(e) = done {
-                    self.agent.announce(&format!("{}: {e}", self.agent.row.name));
-                }
-                Ok(())
+                self.done(message)
             }
         }
+    }
+
+    /// Strikes a message off.
+    fn done(&mut self, message: u64) -> Result<(), Lost> {
+        self.agent.handed.remove(&message);
+        let done = self.agent.shared.state.borrow_mut().done(&self.agent.row.name, message);
+        if let Err(e) = done {
+            self.agent.announce(&format!("{}: {e}", self.agent.row.name));
+        }
+        Ok(())
     }
 
     async fn say(&mut self, message: u64, text: &str) -> Result<(), Lost> {
@@ -395,7 +411,10 @@ impl<'a> Live<'a> {
         let Some(active) = self.active.get_mut(&message) else { return Ok(()) };
         active.says += 1;
         if active.says > MOST_SAYS {
-            self.agent.log.add("says too much; the rest is left out");
+            // Once: a flood must not get into the log either.
+            if active.says == MOST_SAYS + 1 {
+                self.agent.log.add("says too much; the rest is left out");
+            }
             return Ok(());
         }
         let (place, hops) = (active.pending.place.clone(), active.pending.hops);

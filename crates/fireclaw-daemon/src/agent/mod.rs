@@ -6,6 +6,7 @@ mod log;
 mod program;
 mod thinking;
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -148,6 +149,8 @@ pub struct Agent {
     deaf: bool,
     /// What was said last in each channel.
     recent: Recent,
+    /// How often each message was handed to the program.
+    handed: HashMap<u64, u32>,
 }
 
 /// Starts an agent of which there is a row.
@@ -164,9 +167,19 @@ pub fn start(shared: &Rc<Shared>, row: AgentRow, template: Template) -> Result<A
     std::fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
     let log = Log::open(directory.join("agent.log"));
     let shared = Rc::clone(shared);
-    let (deaf, recent) = (false, Recent::default());
-    let agent =
-        Agent { shared, row, template, orders, status: tell, log, voice, heard, deaf, recent };
+    let agent = Agent {
+        shared,
+        row,
+        template,
+        orders,
+        status: tell,
+        log,
+        voice,
+        heard,
+        deaf: false,
+        recent: Recent::default(),
+        handed: HashMap::new(),
+    };
     tokio::task::spawn_local(agent.run());
     Ok(AgentHandle { orders: give, status })
 }

@@ -41,7 +41,8 @@ fn an_agent_is_made_spoken_to_and_ended() {
     ann.hears("puppet", "me", "line 0");
 
     let list = ann.command("!list", "puppet (puppet");
-    assert!(list.contains("ready") && list.contains("#agents"), "{list}");
+    let is_up = list.contains("ready") || list.contains("busy");
+    assert!(is_up && list.contains("#agents"), "{list}");
     ann.command("!status", "1 of 1 agents up");
     let pid = overseer.ready("puppet");
     ann.say("#control", "!destroy puppet");
@@ -97,8 +98,9 @@ fn names_are_taken_once() {
     overseer.ready("carl");
     let nick = overseer.agents().iter().find(|a| a["name"] == "carl").unwrap()["nick"].to_string();
     assert_ne!(nick, "\"carl\"");
+    // And has the one it wants once that is free.
     eve.send("QUIT :bye");
-    ann.until(":carl!");
+    wait_until("the nick", || overseer.agents().iter().any(|agent| agent["nick"] == "carl"));
     overseer.end();
 }
 
@@ -112,9 +114,16 @@ fn it_goes_where_it_is_invited_and_stays_away_when_kicked() {
     ann.send("JOIN #room");
     ann.until("366 ");
     ann.send("INVITE puppet #room");
-    ann.until(":puppet!");
+    ann.sees("#room", "puppet");
     ann.say("#room", "puppet: echo here");
     ann.hears("puppet", "#room", "here");
+    // An operator sends it away, and it stays away until invited again.
+    ann.send("KICK #room puppet :enough");
+    wait_until("it to leave", || {
+        overseer.agents()[0]["channels"] == serde_json::json!(["#agents"])
+    });
+    ann.send("INVITE puppet #room");
+    ann.sees("#room", "puppet");
     // It keeps its channels over a restart of everything.
     overseer.kill();
     overseer.again();
@@ -127,13 +136,9 @@ fn it_goes_where_it_is_invited_and_stays_away_when_kicked() {
         channels = overseer.agents()[0]["channels"].clone();
         channels.as_array().is_some_and(|channels| channels.len() == 2)
     });
+    ann.sees("#room", "puppet");
     ann.say("#room", "puppet: echo again");
     ann.hears("puppet", "#room", "again");
-    // An operator sends it away.
-    ann.send("KICK #room puppet :enough");
-    wait_until("it to leave", || {
-        overseer.agents()[0]["channels"] == serde_json::json!(["#agents"])
-    });
     overseer.end();
 }
 
@@ -153,17 +158,20 @@ fn a_workspace_outlives_its_machine_and_the_agent() {
     let second = overseer.ready("puppet");
     assert_ne!(first, second);
     ann.say("puppet", "kept");
-    assert_eq!(ann.hears("puppet", "me", ""), "bananas");
+    ann.hears("puppet", "me", "bananas");
     assert_eq!(overseer.agents()[0]["restarts"], 1);
-    // The program ends: it is started anew in the same machine.
+    // The program ends: it is started anew in the same machine, and what it dies of is
+    // not handed to it for ever.
     ann.say("puppet", "die");
-    // What it died of is handed to it again, so it dies again, until its machine is replaced.
-    ann.hears("overseer", "#control", "its program");
+    ann.hears("puppet", "me", "I failed at that several times");
+    ann.say("puppet", "echo alive");
+    ann.hears("puppet", "me", "alive");
+    assert_eq!(overseer.ready("puppet"), second);
     ann.command("!destroy puppet", "is gone");
     ann.command("!invoke puppet", "boots");
     overseer.ready("puppet");
     ann.say("puppet", "kept");
-    assert_eq!(ann.hears("puppet", "me", ""), "bananas");
+    ann.hears("puppet", "me", "bananas");
     overseer.end();
 }
 
@@ -188,6 +196,7 @@ fn a_killed_overseer_takes_its_agents_over_again() {
     assert_ne!(overseer.ready("two"), two);
     // The question is still open, and its answer gets there.
     let mut ann = overseer.person("ann");
+    ann.sees("#agents", "one");
     wait_until("the question", || {
         ann.say("#control", "!questions");
         ann.hears("overseer", "#control", "").contains(&format!("#{number} one wants"))
@@ -386,7 +395,7 @@ fn the_chat_server_may_go_and_come() {
         ann.is_some()
     });
     let mut ann = ann.unwrap();
-    ann.until("puppet");
+    ann.sees("#agents", "puppet");
     ann.say("puppet", "echo back");
     assert_eq!(ann.hears("puppet", "me", ""), "back");
     assert_eq!(overseer.ready("puppet"), pid);
@@ -448,10 +457,10 @@ fn a_real_model_uses_its_machine() {
     let _alone = alone();
     let overseer = Overseer::start(&["--local-model", "--model-server", "http://127.0.0.1:9"]);
     let mut ann = overseer.person("ann");
-    ann.command("!models", "qwen2.5-coder");
+    // It answers for the models of all templates; the server names one of them.
+    ann.command("!models", ":");
     ann.command("!invoke worker", "boots");
     overseer.ready("worker");
-    ann.command("!model worker no-such-model", "no-such-model");
     let figure = (std::process::id() * 7919 % 1_000_000).to_string();
     let write = format!("echo {figure} > /workspace/figure.txt");
     overseer.fireclaw(&["agent", "exec", "worker", "--", "sh", "-c", &write]).exits(0);

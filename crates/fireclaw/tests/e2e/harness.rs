@@ -94,7 +94,11 @@ impl Home {
     pub fn new() -> Self {
         let shared = shared_home();
         let home = Self::empty();
-        for name in ["kernels", "images", "initramfs", "snapshots"] {
+        // What a model of one's own needs is fetched once.
+        for name in ["models", "llama"] {
+            fs::create_dir_all(shared.join(name)).unwrap();
+        }
+        for name in ["kernels", "images", "initramfs", "snapshots", "models", "llama"] {
             if shared.join(name).exists() {
                 symlink(shared.join(name), home.path().join(name)).unwrap();
             }

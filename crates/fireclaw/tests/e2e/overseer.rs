@@ -306,6 +306,17 @@ impl Person {
         }
     }
 
+    /// Waits until somebody is in a channel that this person is in.
+    #[track_caller]
+    pub fn sees(&mut self, channel: &str, nick: &str) {
+        wait_until("somebody to join", || {
+            self.send(&format!("NAMES {channel}"));
+            let names = self.until(" 353 ");
+            self.until(" 366 ");
+            names.split([' ', ':', '@', '+']).any(|name| name == nick)
+        });
+    }
+
     /// All lines that have come so far.
     pub fn all(&mut self) -> Vec<String> {
         self.lines.try_iter().collect()
