@@ -75,15 +75,8 @@ impl Machines {
         Ok(Launcher { backend, spec, run, patience })
     }
 
-    /// Starts a machine with this id. `on_start` is told of its monitor as soon as
-    /// that runs; the machine outlives this process from then on.
-    pub async fn start(
-        &self,
-        agent: &str,
-        template: &Template,
-        id: &str,
-        on_start: impl Fn(ProcessStamp) -> Result<()>,
-    ) -> Result<Guest> {
+    /// Starts a machine with this id, which outlives this process.
+    pub async fn start(&self, agent: &str, template: &Template, id: &str) -> Result<Guest> {
         let workspace = self.workspace(agent, template.workspace_mib)?;
         let launcher = self.launcher(template, &workspace).await?;
         let run_dir = RunDir::kept(&self.directory(), id)?;
@@ -97,9 +90,6 @@ impl Machines {
         };
         let launch = Launch { spec: &launcher.spec, run_dir: &run_dir, memory };
         let machine = launcher.backend.launch(launch).await?;
-        if let Some(stamp) = machine.process.stamp() {
-            on_start(stamp)?;
-        }
         let waiting = Waiting::meet(machine, launcher.patience).await?;
         let guest = waiting.settle(agent).await?;
         mount(&guest).await?;

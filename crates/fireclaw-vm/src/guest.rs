@@ -15,7 +15,7 @@ use tokio::io::{BufReader, ReadHalf, WriteHalf};
 use tokio::task::JoinHandle;
 
 use crate::backend::Control;
-use crate::{Error, Machine, Result, RunDir, VmmProcess};
+use crate::{Error, Machine, ProcessStamp, Result, RunDir, VmmProcess};
 
 /// How long a VMM may take to end after its guest's stream broke.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -192,6 +192,11 @@ impl Guest {
     /// The process id of the VMM.
     pub fn vmm_pid(&self) -> Option<u32> {
         self.process.pid()
+    }
+
+    /// What tells a kept machine's VMM from any other process.
+    pub fn stamp(&self) -> Option<ProcessStamp> {
+        self.process.stamp()
     }
 
     /// The handle to start commands with.

@@ -394,8 +394,12 @@ async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result
     clear(shared, &row.name)?;
     let id = RunDir::fresh_id()?;
     shared.state.borrow().set_machine(&row.name, Some(&id))?;
-    let note = |process| shared.state.borrow().set_process(&row.name, process);
-    let guest = shared.machines.start(&row.name, template, &id, note).await?;
+    let guest = shared.machines.start(&row.name, template, &id).await?;
+    // Only now is it worth being taken over: until its guest has an identity and
+    // a workspace, another is made as fast.
+    if let Some(process) = guest.stamp() {
+        shared.state.borrow().set_process(&row.name, process)?;
+    }
     Ok(guest)
 }
 
