@@ -44,7 +44,7 @@ pub enum Error {
         problem: String,
     },
     /// A template is unknown or wrong.
-    #[error(transparent)]
+    #[error("{}{}", .0, others(.0))]
     Template(#[from] fireclaw_template::Error),
     /// The model could not be asked.
     #[error(transparent)]
@@ -105,6 +105,19 @@ impl Error {
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }
+    }
+}
+
+/// What there is instead of an unknown template.
+fn others(error: &fireclaw_template::Error) -> String {
+    match error {
+        fireclaw_template::Error::Unknown { near: Some(near), .. } => {
+            format!("; did you mean {near}?")
+        }
+        fireclaw_template::Error::Unknown { known, .. } => {
+            format!("; there are: {}", known.join(", "))
+        }
+        _ => String::new(),
     }
 }
 
