@@ -66,10 +66,13 @@ fn clones_have_nothing_random_in_common() {
         python3 -c 'import os, random, uuid
 print(os.getrandom(8).hex()); print(random.random()); print(uuid.uuid4())'";
     let mut seen = HashSet::new();
+    // Eight at a time on one processor, itself emulated, take longer than the
+    // minute that a command has if nothing else is said.
+    let limit = patience().as_secs().to_string();
     let rounds = 4;
     for _ in 0..rounds {
         let start = |_| {
-            let mut run = home.fireclaw(["run", "--snapshot", "read-it-all", script]);
+            let mut run = home.fireclaw(["run", "-t", &limit, "--snapshot", "read-it-all", script]);
             run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         };
         for child in (0..8).map(start).collect::<Vec<_>>() {
