@@ -16,6 +16,7 @@ const PACKAGES: &[&str] = &[
     "ca-certificates",
     "coreutils",
     "curl",
+    "e2fsprogs",
     "git",
     "iproute2",
     "mount",
