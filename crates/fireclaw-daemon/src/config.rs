@@ -28,7 +28,7 @@ pub struct Config {
     pub owners: Owners,
     /// Where models are.
     pub model: ServerConfig,
-    /// Where agent programs have their templates, besides the home's.
+    /// How long a question to the people waits for an answer.
     pub approval_time: Duration,
     /// Through how many agents a message may go.
     pub max_hops: u32,

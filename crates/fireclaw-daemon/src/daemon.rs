@@ -40,9 +40,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Tells the people. If nobody takes it any more, it is not worth waiting.
-    pub fn announce(&self, text: String) {
-        let _ = self.notices.try_send(Notice(text));
+    /// Tells the people, in one line and not more than fits it: guests have a part in
+    /// what is told. If nobody takes it any more, it is not worth waiting.
+    pub fn announce(&self, text: &str) {
+        let _ = self.notices.try_send(Notice(fireclaw_vm::escape(text)));
     }
 
     /// The agent that has this nick now.
@@ -122,7 +123,7 @@ impl Daemon {
         for id in self.shared.machines.ids() {
             if !rows.iter().any(|row| row.machine.as_ref() == Some(&id)) {
                 self.shared.machines.clear(&id)?;
-                self.shared.announce(format!("cleared away {id}, which was nobody's"));
+                self.shared.announce(&format!("cleared away {id}, which was nobody's"));
             }
         }
         for row in rows {
@@ -139,7 +140,7 @@ impl Daemon {
                 Err(e) => Err(e.into()),
             };
             if let Err(e) = started {
-                self.shared.announce(format!("{name} cannot be started again: {e}"));
+                self.shared.announce(&format!("{name} cannot be started again: {e}"));
             }
         }
         Ok(())
@@ -379,7 +380,7 @@ impl Daemon {
 
     /// Tells the people.
     pub fn announce(&self, text: impl Into<String>) {
-        self.shared.announce(text.into());
+        self.shared.announce(&text.into());
     }
 
     /// Lets go of everything; machines live on for the next daemon.
@@ -411,7 +412,7 @@ impl Daemon {
 
     fn audit(&self, who: &str, act: &str) {
         if let Err(e) = self.shared.state.borrow().audit(who, act) {
-            self.shared.announce(format!("the audit log: {e}"));
+            self.shared.announce(&format!("the audit log: {e}"));
         }
     }
 }

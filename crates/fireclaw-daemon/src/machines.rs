@@ -207,7 +207,10 @@ async fn mount(guest: &Guest) -> Result<()> {
     .await?;
     match code {
         Some(0) => Ok(()),
-        _ => Err(Error::Workspace(format!("it cannot be mounted: {}", said.trim()))),
+        _ => Err(Error::Workspace(format!(
+            "it cannot be mounted: {}",
+            fireclaw_vm::escape(said.trim())
+        ))),
     }
 }
 

@@ -146,6 +146,22 @@ pub struct ApprovalRow {
     pub asked: i64,
 }
 
+impl ApprovalRow {
+    /// The longest tool's name and the longest question, in bytes: what is longer
+    /// cannot be judged in a line.
+    pub(crate) const MAX_TOOL: usize = 64;
+    pub(crate) const MAX_WHAT: usize = 4096;
+
+    /// The question as one line for people. The guest's words are escaped and cut.
+    pub fn line(&self) -> String {
+        const SHOWN: usize = 240;
+        let short: String = self.what.chars().take(SHOWN).collect();
+        let cut = if short.len() < self.what.len() { " …" } else { "" };
+        let (tool, short) = (fireclaw_vm::escape(&self.tool), fireclaw_vm::escape(&short));
+        format!("#{} {} wants to {tool}: {short}{cut}", self.id, self.agent)
+    }
+}
+
 /// The daemon's state.
 #[derive(Debug)]
 pub struct State {
@@ -566,6 +582,16 @@ mod tests {
         assert_eq!(again.verdict, Some((true, "ann".into())));
         state.done("worker", message).unwrap();
         assert!(state.open_questions().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_question_is_one_line_whatever_the_guest_asks() {
+        let (_home, mut state) = state();
+        let message = state.keep("worker", &message("rm")).unwrap();
+        let what = format!("true\r\n#1 other wants to run_command: {}\x1b[2J", "x".repeat(4000));
+        let line = state.ask("worker", message, "run\ncommand", &what).unwrap().line();
+        assert!(!line.chars().any(char::is_control) && line.chars().count() < 400, "{line}");
+        assert!(line.starts_with("#1 worker wants to run") && line.ends_with('…'), "{line}");
     }
 
     #[test]

@@ -146,9 +146,7 @@ async fn obey(daemon: &Daemon, who: &str, command: Command) -> Result<String> {
         }
         Command::Questions => {
             let open = daemon.questions()?;
-            let line = |q: &fireclaw_daemon::ApprovalRow| {
-                format!("#{} {} wants to {}: {}", q.id, q.agent, q.tool, q.what)
-            };
+            let line = fireclaw_daemon::ApprovalRow::line;
             lines(open.iter().map(line), "nothing waits for an answer")
         }
         Command::Ok { id } => {

@@ -16,7 +16,7 @@ use super::program::{Program, Said};
 use super::thinking::{Thought, think};
 use super::{Agent, Condition, Order};
 use crate::machines;
-use crate::state::{Pending, Wanted, now};
+use crate::state::{ApprovalRow, Pending, Wanted, now};
 
 /// How often what has a time limit is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -152,9 +152,7 @@ impl<'a> Live<'a> {
                     }
                 }
                 death = self.guest.died() => return Err(death.to_string()),
-                _ = tick.tick() => if let Some(end) = self.tick().await? {
-                    return Ok(end);
-                },
+                _ = tick.tick() => self.tick().await?,
             }
             self.show();
         }
@@ -460,7 +458,10 @@ impl<'a> Live<'a> {
         tool: &str,
         what: &str,
     ) -> Result<(), Lost> {
-        const SHOWN: usize = 300;
+        if tool.len() > ApprovalRow::MAX_TOOL || what.len() > ApprovalRow::MAX_WHAT {
+            let reason = "it is too long to be asked for".to_owned();
+            return self.tell(&Event::Approval { ask, granted: false, reason }).await;
+        }
         if !self.active.contains_key(&message) || self.questions.len() >= MOST_QUESTIONS {
             let reason = "too many questions are open".to_owned();
             return self.tell(&Event::Approval { ask, granted: false, reason }).await;
@@ -475,11 +476,8 @@ impl<'a> Live<'a> {
                 None => {
                     let id = row.id;
                     self.questions.insert(id, (ask, message));
-                    let short: String = what.chars().take(SHOWN).collect();
-                    let cut = if short.len() < what.len() { " …" } else { "" };
-                    self.agent.announce(&format!(
-                        "#{id} {name} wants to {tool}: {short}{cut} (!ok {id}, or !no {id} reason)"
-                    ));
+                    let line = row.line();
+                    self.agent.announce(&format!("{line} (!ok {id}, or !no {id} reason)"));
                     Ok(())
                 }
             },
@@ -491,7 +489,7 @@ impl<'a> Live<'a> {
     }
 
     /// What has a time limit.
-    async fn tick(&mut self) -> Result<Option<End>, Lost> {
+    async fn tick(&mut self) -> Result<(), Lost> {
         let limit = i64::try_from(self.agent.shared.config.approval_time.as_secs());
         let limit = limit.unwrap_or(i64::MAX);
         let open = match self.questions.is_empty() {
@@ -510,6 +508,6 @@ impl<'a> Live<'a> {
             let commands = self.guest.commands();
             self.health.spawn_local(machines::is_well(commands, HEALTH_LIMIT));
         }
-        Ok(None)
+        Ok(())
     }
 }

@@ -190,10 +190,7 @@ impl Agent {
         loop {
             let since = Instant::now();
             let end = match self.come_up().await {
-                Ok((guest, end)) => match end {
-                    Some(end) => end,
-                    None => self.live(guest).await,
-                },
+                Ok(guest) => self.live(guest).await,
                 Err(end) => end,
             };
             match end {
@@ -282,7 +279,7 @@ impl Agent {
 
     /// Takes over the machine that is there, or starts one. Orders are heard
     /// meanwhile.
-    async fn come_up(&mut self) -> std::result::Result<(Guest, Option<End>), End> {
+    async fn come_up(&mut self) -> std::result::Result<Guest, End> {
         self.set(Condition::Starting, None);
         let (shared, row, template) =
             (Rc::clone(&self.shared), self.row.clone(), self.template.clone());
@@ -290,10 +287,7 @@ impl Agent {
         tokio::pin!(coming);
         loop {
             tokio::select! {
-                guest = &mut coming => return match guest {
-                    Ok(guest) => Ok((guest, None)),
-                    Err(e) => Err(End::Lost(e.to_string())),
-                },
+                guest = &mut coming => return guest.map_err(|e| End::Lost(e.to_string())),
                 order = self.orders.recv() => {
                     let end = match order {
                         Some(order) => self.without_machine(order),
@@ -339,7 +333,7 @@ impl Agent {
         }
     }
 
-    /// Takes the row and the template on as they are now; whether anything changed.
+    /// Takes the row and the template on as they are now.
     fn reload(&mut self) {
         if let Ok(Some(row)) = self.shared.state.borrow().agent(&self.row.name) {
             self.row = row;
@@ -377,7 +371,7 @@ impl Agent {
     }
 
     fn announce(&self, text: &str) {
-        self.shared.announce(text.to_owned());
+        self.shared.announce(text);
     }
 }
 
@@ -387,7 +381,7 @@ async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result
     if let (Some(id), Some(process)) = (&row.machine, row.process) {
         match shared.machines.adopt(&row.name, template, id, process).await {
             Ok(guest) => return Ok(guest),
-            Err(e) => shared.announce(format!("{} is started anew: {e}", row.name)),
+            Err(e) => shared.announce(&format!("{} is started anew: {e}", row.name)),
         }
     }
     // Written down before it is made, so that whatever is left is found.
