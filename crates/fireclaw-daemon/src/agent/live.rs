@@ -171,11 +171,7 @@ impl<'a> Live<'a> {
     }
 
     async fn tell(&mut self, event: &Event) -> Result<(), Lost> {
-        // A program that has gone is started anew when its end is heard of.
-        if let Err(e) = self.program.tell(event).await {
-            self.agent.log.add(&e.to_string());
-        }
-        Ok(())
+        self.program.tell(event).await.map_err(|e| e.to_string())
     }
 
     async fn configure(&mut self) -> Result<(), Lost> {

@@ -66,10 +66,11 @@ impl Program {
         Ok(Self { stdin, said, _control: control, _readers: readers })
     }
 
-    /// Tells it something.
+    /// Tells it something. That it has gone is told by [`Program::next`].
     ///
     /// # Errors
-    /// [`Error::Program`] if it does not read.
+    /// [`Error::Program`] if it does not read: half a line may have been written, so
+    /// it can be told nothing more.
     pub async fn tell(&mut self, event: &Event) -> Result<()> {
         let mut line = serde_json::to_vec(event).unwrap_or_default();
         line.push(b'\n');
@@ -78,8 +79,7 @@ impl Program {
             self.stdin.flush().await
         };
         match tokio::time::timeout(READING, write).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(Error::Program(format!("went away: {e}"))),
+            Ok(_) => Ok(()),
             Err(_) => Err(Error::Program("does not read".into())),
         }
     }
