@@ -375,10 +375,6 @@ impl<'a> Live<'a> {
             Action::Approve { ask, message, tool, what } => {
                 self.question(ask, message, &tool, &what).await
             }
-            Action::Fetch { ask, .. } => {
-                let reason = "the network policy of this agent allows nothing".to_owned();
-                self.tell(&Event::Failed { ask, reason }).await
-            }
             Action::Done { message } => {
                 self.cancel(message);
                 self.questions.retain(|_, (_, of)| *of != message);
