@@ -339,7 +339,8 @@ async fn pages_are_fetched() {
     host.ask(1, "go").await;
     let think = host.think().await;
     assert!(think.tool_names().contains(&"fetch_url"));
-    let page = "HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\nConnection: close\r\n\r\nno page\n\n";
+    let page =
+        "HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\nConnection: close\r\n\r\nno page\n\n";
     let (address, serving) = serve_once(page);
     host.calls(&think, "fetch_url", json!({"url": format!("{address}/a?b=c")})).await;
     let mut think = host.think().await;

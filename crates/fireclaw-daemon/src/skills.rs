@@ -52,7 +52,9 @@ impl Pack {
         if meta.is_dir() {
             self.put(to, EntryType::Directory, 0o755, 0, io::empty())?;
             let mut names = fs::read_dir(from)
-                .and_then(|entries| entries.map(|e| Ok(e?.file_name())).collect::<io::Result<Vec<_>>>())
+                .and_then(|entries| {
+                    entries.map(|e| Ok(e?.file_name())).collect::<io::Result<Vec<_>>>()
+                })
                 .map_err(|e| Error::file("read", from)(e))?;
             names.sort();
             for name in names {
@@ -70,7 +72,14 @@ impl Pack {
         Ok(())
     }
 
-    fn put(&mut self, to: &Path, kind: EntryType, mode: u32, size: u64, content: impl Read) -> Result<()> {
+    fn put(
+        &mut self,
+        to: &Path,
+        kind: EntryType,
+        mode: u32,
+        size: u64,
+        content: impl Read,
+    ) -> Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);

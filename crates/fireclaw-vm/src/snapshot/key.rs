@@ -113,7 +113,12 @@ impl Key {
     /// something that went into it changed.
     pub(super) fn replaces(&self, other: &Self) -> bool {
         let purpose = |key: &Self| {
-            let disks: Vec<PathBuf> = key.disks.iter().map(|disk| disk.path.clone()).collect();
+            // Of a disk that each machine has for itself, the size is the purpose.
+            let disk = |disk: &Stamp| match disk.path.as_os_str().is_empty() {
+                true => (PathBuf::new(), disk.bytes),
+                false => (disk.path.clone(), 0),
+            };
+            let disks: Vec<_> = key.disks.iter().map(disk).collect();
             (key.vmm, key.cpus, key.memory_mib, key.kernel_args.clone(), key.warm.clone(), disks)
         };
         self != other && purpose(self) == purpose(other)
@@ -168,6 +173,19 @@ pub(super) mod tests {
     /// The same with another amount of memory.
     pub fn sized(key: &Key, memory_mib: u64) -> Key {
         Key { memory_mib, ..key.clone() }
+    }
+
+    #[test]
+    fn a_changed_file_is_replaced_and_another_size_is_another_purpose() {
+        let home = tempfile::tempdir().unwrap();
+        let key = key(home.path());
+        let changed = Stamp { changed: (1, 1), ..key.kernel.clone() };
+        assert!(Key { disks: vec![changed], ..key.clone() }.replaces(&key));
+        let own = |bytes| Key {
+            disks: vec![Stamp { bytes, ..key.kernel.clone().size_only() }],
+            ..key.clone()
+        };
+        assert!(!own(1).replaces(&own(2)));
     }
 
     #[test]

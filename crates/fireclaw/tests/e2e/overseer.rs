@@ -15,7 +15,7 @@ use crate::harness::{Done, Home, finish, is_alive, patience, signal, wait, wait_
 /// An agent program of the tests' own: it does what it is told, in JSON lines,
 /// so that what is tested is everything around it.
 const PUPPET: &str = r##"
-import json, os, sys
+import json, os, subprocess, sys
 def act(**action):
     print(json.dumps(action), flush=True)
 waiting = {}
@@ -45,6 +45,9 @@ for line in sys.stdin:
             say("kept")
         elif word == "kept":
             say(open("/workspace/kept").read())
+        elif word == "run":
+            done = subprocess.run(rest, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            say("%d: %s" % (done.returncode, " | ".join(done.stdout.split("\n")).strip(" |")[-350:]))
         elif word == "persona":
             say(config["persona"])
         elif word == "lines":
@@ -85,16 +88,16 @@ impl Overseer {
     /// Starts one with further options.
     pub fn start(options: &[&str]) -> Self {
         let home = Home::new();
-        let templates = home.path().join("templates");
-        fs::create_dir(&templates).unwrap();
-        let program = serde_json::to_string(&["python3", "-c", PUPPET]).unwrap();
-        // JSON's strings are TOML's.
-        let puppet = format!("description = \"for tests\"\ncommand = {program}\nmemory = 192\n");
-        fs::write(templates.join("puppet.toml"), puppet).unwrap();
+        puppet(&home, "puppet", "");
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let child = begin(&home, port, &options);
         Self { home, port, options, child }
+    }
+
+    /// Another template with the tests' own program, and further lines.
+    pub fn puppet(&self, name: &str, lines: &str) {
+        puppet(&self.home, name, lines);
     }
 
     /// Kills it as nothing can be prepared for.
@@ -194,6 +197,15 @@ impl Drop for Overseer {
             }
         }
     }
+}
+
+fn puppet(home: &Home, name: &str, lines: &str) {
+    let templates = home.path().join("templates");
+    fs::create_dir_all(&templates).unwrap();
+    // JSON's strings are TOML's.
+    let program = serde_json::to_string(&["python3", "-c", PUPPET]).unwrap();
+    let text = format!("description = \"for tests\"\ncommand = {program}\nmemory = 192\n{lines}");
+    fs::write(templates.join(format!("{name}.toml")), text).unwrap();
 }
 
 fn begin(home: &Home, port: u16, options: &[String]) -> Child {
