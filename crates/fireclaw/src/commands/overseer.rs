@@ -162,7 +162,7 @@ async fn serve(args: &Args, home: Home) -> Result<u8> {
         tokio::select! {
             e = async { api::serve(&daemon).await.map(|never| match never {}) } => e,
             e = async { fireclaw_overseer::run(&daemon, notices, listens).await.map(|never| match never {}) } => e,
-            e = async { daemon.reconcile().await?; std::future::pending().await } => e,
+            e = async { daemon.reconcile().await?; match daemon.keep_schedule().await {} } => e,
             e = supervised => Err(e.into()),
         }
     };

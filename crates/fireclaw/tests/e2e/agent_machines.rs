@@ -154,3 +154,20 @@ fn containers_run_in_the_machine() {
     assert!(said.starts_with("0: container 42 | bin dev"), "{said}");
     overseer.end();
 }
+
+#[test]
+fn an_agent_comes_and_goes_by_the_clock() {
+    let overseer = Overseer::start(&[]);
+    let mut ann = overseer.person("ann");
+    // Due with the next minute; the template is found while the overseer runs.
+    let lines =
+        "schedule = \"* * * * *\"\nschedule_timeout = 10\ntask = \"run echo $((6 * 7)) it is\"\n";
+    overseer.puppet("clock", lines);
+    ann.hears("overseer", "#control", "clock-cron boots: it is due");
+    ann.hears("clock-cron", "#agents", "42 it is");
+    fs::remove_file(overseer.home.path().join("templates/clock.toml")).unwrap();
+    let quit = ann.until(" QUIT ");
+    assert!(quit.contains("its time is up"), "{quit}");
+    wait_until("it to be forgotten", || overseer.agents().is_empty());
+    overseer.end();
+}
