@@ -17,7 +17,7 @@ mod client;
 mod server;
 
 pub use client::Client;
-pub use server::serve;
+pub use server::{Door, listen};
 
 use serde::{Deserialize, Serialize};
 

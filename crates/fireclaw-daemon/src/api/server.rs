@@ -22,11 +22,11 @@ use crate::{Daemon, Error, Result};
 /// Who acts, in the audit log.
 const WHO: &str = "the command line";
 
-/// Serves the socket until dropped. Must run in a [`tokio::task::LocalSet`].
+/// The socket, on which programs can wait from now on.
 ///
 /// # Errors
-/// [`Error::File`] if the socket cannot be made.
-pub async fn serve(daemon: &Daemon) -> Result<Infallible> {
+/// [`Error::File`] if it cannot be made.
+pub fn listen(daemon: &Daemon) -> Result<Door> {
     let root = daemon.config().home.root().to_owned();
     let path = root.join(SOCKET);
     // The daemon's lock is held: whoever listened there has gone.
@@ -35,22 +35,36 @@ pub async fn serve(daemon: &Daemon) -> Result<Infallible> {
     let listener = UnixListener::bind(dir.name(SOCKET)).map_err(Error::file("listen on", &path))?;
     let private = fs::Permissions::from_mode(0o600);
     fs::set_permissions(&path, private).map_err(Error::file("protect", &path))?;
-    let _remove = Socket(path);
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let daemon = daemon.clone();
-        tokio::task::spawn_local(async move {
-            let service = service_fn(move |request| answer(daemon.clone(), request));
-            let served = hyper::server::conn::http1::Builder::new();
-            let _ = served.serve_connection(TokioIo::new(stream), service).await;
-        });
+    Ok(Door { listener, _socket: Socket(path) })
+}
+
+/// The daemon's socket; gone when dropped.
+#[derive(Debug)]
+pub struct Door {
+    listener: UnixListener,
+    _socket: Socket,
+}
+
+impl Door {
+    /// Serves it until dropped. Must run in a [`tokio::task::LocalSet`].
+    pub async fn serve(&self, daemon: &Daemon) -> Infallible {
+        loop {
+            let Ok((stream, _)) = self.listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let daemon = daemon.clone();
+            tokio::task::spawn_local(async move {
+                let service = service_fn(move |request| answer(daemon.clone(), request));
+                let served = hyper::server::conn::http1::Builder::new();
+                let _ = served.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
     }
 }
 
 /// The socket goes with the daemon.
+#[derive(Debug)]
 struct Socket(std::path::PathBuf);
 
 impl Drop for Socket {

@@ -17,5 +17,6 @@ mod harness;
 mod images;
 mod overseer;
 mod run;
+mod service;
 mod snapshots;
 mod streams;
