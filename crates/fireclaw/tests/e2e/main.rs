@@ -12,6 +12,7 @@ mod clean;
 mod cli;
 mod clones;
 mod errors;
+mod exec;
 mod faults;
 mod harness;
 mod images;
