@@ -1,23 +1,18 @@
 //! The daemon's door for programs of the same user: HTTP with JSON on a Unix socket.
 //!
-//! | request | what |
-//! | --- | --- |
-//! | `GET /v1/agents` | all agents |
-//! | `POST /v1/agents` | `{"template", "name"?, "model"?}`: makes one |
-//! | `DELETE /v1/agents/NAME` | ends one |
-//! | `GET /v1/agents/NAME/logs?lines=N` | the end of its log |
-//! | `POST /v1/agents/NAME/exec` | `{"argv", "user"?, "seconds"?}`: a command in its machine |
-//! | `GET /v1/models` | the models that there are |
-//! | `GET /v1/audit` | the last privileged acts: time, who, what |
+//! All requests are in `docs/reference/api.md`.
 //!
 //! Who can connect to the socket may do everything; it lies in the home, with
 //! mode 0600. An error has a status of 4xx or 5xx and the body `{"error": "…"}`.
 
 mod client;
+mod frame;
 mod server;
+mod streams;
 
-pub use client::Client;
-pub use server::serve;
+pub use client::{Client, Streams};
+pub use frame::{Ended, Frame, MOST};
+pub use server::{Door, listen};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,16 +45,16 @@ pub struct Exec {
     /// As whom; `agent` if absent.
     #[serde(default)]
     pub user: Option<String>,
-    /// For how long at most, in seconds; 60 if absent.
+    /// For how long at most, in seconds, more than 0.
     #[serde(default)]
-    pub seconds: Option<u64>,
+    pub seconds: Option<f64>,
 }
 
-/// The answer to it.
+/// The answer to it, unless the connection was to be upgraded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Executed {
     /// The exit status; absent if a signal or the time limit ended it.
     pub status: Option<u8>,
-    /// What it wrote, up to 64 KiB each.
+    /// What it wrote, standard output before standard error, up to 64 KiB each.
     pub output: String,
 }

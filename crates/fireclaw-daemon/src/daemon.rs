@@ -11,11 +11,12 @@ use std::time::Duration;
 use fireclaw_llm::{Broker, Limits, ModelInfo, Server};
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_template::{Entry, Store, Template, names};
+use fireclaw_vm::Commands;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::agent::{self, AgentHandle, Order, Status};
-use crate::machines::Machines;
+use crate::machines::{self, Machines};
 use crate::state::{AgentRow, ApprovalRow, Pending, State, Wanted, now};
 use crate::talk::Talk;
 use crate::{Config, Error, Result};
@@ -361,12 +362,26 @@ impl Daemon {
         request: ExecRequest,
         limit: Duration,
     ) -> Result<(Option<u8>, String)> {
+        let commands = self.commands(who, name, &request).await?;
+        machines::run(&commands, request, limit).await
+    }
+
+    /// What starts `request` in an agent's machine; that it is asked for is written down.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`], [`Error::NotNow`].
+    pub(crate) async fn commands(
+        &self,
+        who: &str,
+        name: &str,
+        request: &ExecRequest,
+    ) -> Result<Commands> {
         let orders = self.orders(name)?;
         let words: Vec<_> = request.argv.iter().map(|w| String::from_utf8_lossy(w)).collect();
         self.audit(who, &format!("exec {name} {}", words.join(" ")));
-        let (done, result) = oneshot::channel();
-        orders.send(Order::Exec { request, limit, done }).await.map_err(|_| Error::Ending)?;
-        result.await.map_err(|_| Error::Ending)?
+        let (done, commands) = oneshot::channel();
+        orders.send(Order::Commands { done }).await.map_err(|_| Error::Ending)?;
+        commands.await.map_err(|_| Error::Ending)?
     }
 
     /// The last privileged acts, oldest first: seconds since the epoch, who, what.

@@ -6,11 +6,11 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+use fireclaw_child::die_with_owner;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{Error, Home, Progress, Result};
@@ -75,9 +75,9 @@ pub fn fetch<T>(
         Some(mirror) => drop(command.arg(mirror)),
         None => drop(command.args(host_sources())),
     }
-    // It signals its whole process group when it is ended: that must not be ours.
-    command.process_group(0);
-    end_with_us(&mut command);
+    // SIGTERM lets it remove its temporary root. It then signals its whole process group,
+    // which must not be ours, and is not.
+    die_with_owner(&mut command, Signal::TERM);
     if CANCELLED.load(Ordering::SeqCst) {
         return Err(Error::Cancelled);
     }
@@ -124,25 +124,6 @@ fn listen(stderr: impl Read, progress: &dyn Progress) -> String {
         }
     }
     Vec::from(last).join("\n")
-}
-
-/// Asks the kernel to end mmdebstrap when this process does. SIGTERM lets it
-/// remove its temporary root.
-#[allow(unsafe_code)]
-fn end_with_us(command: &mut Command) {
-    let parent = rustix::process::getpid();
-    // SAFETY: the hook runs between fork and exec and only makes system calls.
-    unsafe {
-        command.pre_exec(move || {
-            let signal = rustix::process::Signal::TERM;
-            rustix::process::set_parent_process_death_signal(Some(signal))?;
-            // The parent may have died before that took effect.
-            match rustix::process::getppid() {
-                Some(now) if now == parent => Ok(()),
-                _ => Err(rustix::io::Errno::SRCH.into()),
-            }
-        });
-    }
 }
 
 /// The Debian sources that the host itself uses for [`SUITE`], as arguments

@@ -23,8 +23,9 @@ mod tsc;
 pub use backend::{
     Backend, Capabilities, Control, Disk, Launch, Machine, MachineSpec, Memory, StreamIo, VmmKind,
 };
-pub use console::{ConsoleTail, escape};
+pub use console::ConsoleTail;
 pub use error::{Error, Result};
+pub use fireclaw_child::escape;
 pub use guest::{Commands, Exec, ExecEvents, ExecSignals, Guest, Waiting, fresh_hostname};
 pub use launcher::Launcher;
 pub use process::{Console, ProcessStamp, VmmProcess};

@@ -1,16 +1,15 @@
 //! The VMM as a process: it never outlives its owner, unless it is kept.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use fireclaw_child::Child;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::{ChildStderr, ChildStdout};
 
 use crate::console::ConsoleTail;
 use crate::pool::Lease;
@@ -69,7 +68,6 @@ struct Started {
     child: Child,
     stderr: ConsoleTail,
     console: ConsoleTail,
-    program: String,
 }
 
 /// Where a VMM writes what the guest writes to its serial console.
@@ -79,6 +77,21 @@ pub enum Console {
     Stdout,
     /// A socket of which the VMM has the other end.
     Socket(UnixStream),
+}
+
+impl Console {
+    /// The VMM's last words, and its console's.
+    fn follow(
+        self,
+        stdout: Option<ChildStdout>,
+        stderr: Option<ChildStderr>,
+    ) -> (ConsoleTail, ConsoleTail) {
+        let console = match self {
+            Self::Stdout => stdout.map(ConsoleTail::follow).unwrap_or_default(),
+            Self::Socket(socket) => ConsoleTail::follow(socket),
+        };
+        (stderr.map(ConsoleTail::follow).unwrap_or_default(), console)
+    }
 }
 
 impl VmmProcess {
@@ -97,42 +110,26 @@ impl VmmProcess {
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let parent = std::process::id();
         before_exec(&mut command, move || {
             if kept {
                 rustix::process::setsid()?;
-            } else {
-                rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-                // The parent may have died before the line above took effect.
-                if rustix::process::getppid().map(|p| p.as_raw_nonzero().get())
-                    != i32::try_from(parent).ok()
-                {
-                    return Err(rustix::io::Errno::SRCH.into());
-                }
-                // A group of its own: Ctrl-C at the terminal is for the command
-                // in the guest, not for the VMM.
-                rustix::process::setpgid(None, None)?;
             }
             for fd in &inherit {
                 rustix::io::fcntl_setfd(fd.as_fd(), rustix::io::FdFlags::empty())?;
             }
             Ok(())
         });
-        let mut command = Command::from(command);
-        command.kill_on_drop(!kept);
-        let mut child =
-            command.spawn().map_err(|source| Error::Spawn { program: program.clone(), source })?;
-        let stderr = child.stderr.take().map(ConsoleTail::follow).unwrap_or_default();
-        let console = match console {
-            Console::Stdout => child.stdout.take().map(ConsoleTail::follow).unwrap_or_default(),
-            Console::Socket(socket) => ConsoleTail::follow(socket),
-        };
+        let failed = |source| Error::Spawn { program, source };
         if kept {
+            let mut child = tokio::process::Command::from(command).spawn().map_err(failed)?;
+            let (stderr, console) = console.follow(child.stdout.take(), child.stderr.take());
             let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
             // Dropping the child leaves its reaping to the runtime.
             return Self::adopt_with(ProcessStamp::of(pid), stderr, console);
         }
-        Ok(Self(Kind::Started(Started { child, stderr, console, program })))
+        let mut child = Child::spawn(command).map_err(failed)?;
+        let (stderr, console) = console.follow(child.stdout(), child.stderr());
+        Ok(Self(Kind::Started(Started { child, stderr, console })))
     }
 
     /// A kept VMM that another process started.
@@ -184,7 +181,7 @@ impl VmmProcess {
     /// The process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         match &self.0 {
-            Kind::Started(started) => started.child.id(),
+            Kind::Started(started) => started.child.pid(),
             Kind::Kept(kept) => u32::try_from(kept.stamp.pid).ok(),
             Kind::Leased(lease) => Some(lease.pid()),
         }
@@ -250,44 +247,17 @@ fn gone(stderr: &ConsoleTail, console: &ConsoleTail) -> Error {
 
 impl Started {
     async fn ended(&mut self) -> Error {
-        let status = match self.child.wait().await {
+        let status = match self.child.ended().await {
             Ok(status) => status,
             Err(e) => return Error::system("waiting for the VMM")(e),
         };
         self.stderr.drain().await;
         self.console.drain().await;
         Error::VmmDied {
-            status: self.words(status),
+            status,
             stderr: self.stderr.last_lines(10),
             console: self.console.last_lines(CONSOLE_LINES),
         }
-    }
-
-    fn words(&self, status: ExitStatus) -> String {
-        match (status.code(), status.signal()) {
-            (Some(code), _) => format!("{} exited with status {code}", self.program),
-            (None, Some(signal)) => format!("{} was ended by signal {signal}", self.program),
-            (None, None) => format!("{}: {status}", self.program),
-        }
-    }
-}
-
-impl Drop for Started {
-    /// Kills the VMM and waits for its end, so that what it used can be
-    /// removed. A killed process ends within milliseconds; the wait is bounded
-    /// for one that is stuck in the kernel.
-    fn drop(&mut self) {
-        if self.child.start_kill().is_err() {
-            return;
-        }
-        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        if let Some(pid) = pid
-            && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
-        {
-            let limit = Timespec { tv_sec: 2, tv_nsec: 0 };
-            let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit));
-        }
-        let _ = self.child.try_wait();
     }
 }
 

@@ -50,6 +50,7 @@ impl Command {
     pub fn failure_code(&self) -> u8 {
         match self {
             Self::Run(_) => RUN_FAILED,
+            Self::Agent(args) if args.is_exec() => RUN_FAILED,
             _ => 1,
         }
     }

@@ -64,7 +64,7 @@ pub struct Host {
 }
 
 /// The monitors that can be asked for.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Vmm {
     /// Firecracker if KVM boots, else QEMU on KVM, else QEMU emulated
     Auto,

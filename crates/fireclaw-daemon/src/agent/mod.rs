@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use fireclaw_irc::{Client, Event as Heard, Handle};
 use fireclaw_protocol::agent;
-use fireclaw_protocol::message::ExecRequest;
 use fireclaw_template::Template;
-use fireclaw_vm::{Guest, RunDir};
+use fireclaw_vm::{Commands, Guest, RunDir};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::daemon::Shared;
@@ -56,14 +55,10 @@ pub enum Order {
         /// Why not, or who allowed it.
         reason: String,
     },
-    /// To run a command in its machine.
-    Exec {
-        /// The command.
-        request: ExecRequest,
-        /// For how long at most.
-        limit: Duration,
-        /// Its exit status and what it wrote.
-        done: oneshot::Sender<Result<(Option<u8>, String)>>,
+    /// For what starts commands in its machine.
+    Commands {
+        /// That, if the machine is up.
+        done: oneshot::Sender<Result<Commands>>,
     },
     /// For the last lines of its log.
     Logs {
@@ -266,11 +261,15 @@ impl Agent {
             Order::Logs { lines, done } => {
                 let _ = done.send(self.log.last(lines));
             }
-            Order::Exec { done, .. } => {
-                let condition = self.status.borrow().condition.as_str().to_owned();
-                let name = self.row.name.clone();
-                let hint = "wait until it is ready".to_owned();
-                let _ = done.send(Err(Error::NotNow { name, condition, hint }));
+            Order::Commands { done } => {
+                let condition = self.status.borrow().condition;
+                let hint = match condition {
+                    Condition::Paused => "!resume it",
+                    Condition::Failed => "!resume it to try again",
+                    _ => "wait until it is ready",
+                };
+                let (name, condition) = (self.row.name.clone(), condition.as_str().to_owned());
+                let _ = done.send(Err(Error::NotNow { name, condition, hint: hint.to_owned() }));
             }
             Order::Pause(_) | Order::Approval { .. } => {}
         }

@@ -3,20 +3,26 @@
 use fireclaw_image::Home;
 use fireclaw_vm::SocketDir;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request};
+use hyper::body::{Bytes, Incoming};
+use hyper::http::request::Builder;
+use hyper::upgrade::Upgraded;
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::{MAX_BODY, SOCKET};
+use super::frame::UPGRADE;
+use super::{Exec, MAX_BODY, SOCKET};
 
 /// Asks the daemon of a home.
 #[derive(Debug)]
 pub struct Client {
     home: Home,
 }
+
+/// A connection that carries [`Frame`](super::Frame)s.
+pub type Streams = TokioIo<Upgraded>;
 
 /// Why there is no answer: words for a person.
 type Problem = String;
@@ -37,6 +43,30 @@ impl Client {
         path: &str,
         body: &Value,
     ) -> Result<T, Problem> {
+        let request = Request::builder().method(method).uri(path);
+        let answer = read(self.send(request, body).await?).await?;
+        serde_json::from_value(answer).map_err(|e| e.to_string())
+    }
+
+    /// Starts a command in the machine of the agent `name`; its streams. Dropping them
+    /// ends it.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn exec(&self, name: &str, exec: &Exec) -> Result<Streams, Problem> {
+        let request = Request::post(format!("/v1/agents/{name}/exec"))
+            .header(header::CONNECTION, "upgrade")
+            .header(header::UPGRADE, UPGRADE);
+        let body = serde_json::to_value(exec).map_err(|e| e.to_string())?;
+        let response = self.send(request, &body).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            read(response).await?;
+            return Err("the overseer does not speak of streams; is it older?".to_owned());
+        }
+        hyper::upgrade::on(response).await.map(TokioIo::new).map_err(broken)
+    }
+
+    async fn send(&self, request: Builder, body: &Value) -> Result<Response<Incoming>, Problem> {
         let none = |_| {
             format!(
                 "no overseer runs in {}; start one: fireclaw overseer",
@@ -46,29 +76,32 @@ impl Client {
         let dir = SocketDir::open(self.home.root()).map_err(|e| none(e.to_string()))?;
         let stream =
             UnixStream::connect(dir.name(SOCKET)).await.map_err(|e| none(e.to_string()))?;
-        let talk = async {
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            tokio::spawn(connection);
-            let body = match body {
-                Value::Null => String::new(),
-                body => body.to_string(),
-            };
-            let request = Request::builder()
-                .method(method)
-                .uri(path)
-                .header(hyper::header::HOST, "fireclaw")
-                .body(Full::<Bytes>::from(body))?;
-            let response = sender.send_request(request).await?;
-            let failed = !response.status().is_success();
-            let bytes = Limited::new(response.into_body(), MAX_BODY).collect().await?.to_bytes();
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>((failed, bytes))
+        let body = match body {
+            Value::Null => String::new(),
+            body => body.to_string(),
         };
-        let (failed, bytes) = talk.await.map_err(|e| format!("the overseer: {e}"))?;
-        let answer: Value = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
-        if failed {
-            return Err(answer["error"].as_str().unwrap_or("it refuses").to_owned());
-        }
-        serde_json::from_value(answer).map_err(|e| e.to_string())
+        let request = request
+            .header(header::HOST, "fireclaw")
+            .body(Full::<Bytes>::from(body))
+            .map_err(broken)?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        tokio::spawn(connection.with_upgrades());
+        sender.send_request(request).await.map_err(broken)
+    }
+}
+
+fn broken(error: impl std::fmt::Display) -> Problem {
+    format!("the overseer: {error}")
+}
+
+/// The body of an answer; an error if it is one.
+async fn read(response: Response<Incoming>) -> Result<Value, Problem> {
+    let failed = !response.status().is_success();
+    let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(broken)?;
+    let answer: Value = serde_json::from_slice(&body.to_bytes()).map_err(|e| e.to_string())?;
+    match failed {
+        true => Err(answer["error"].as_str().unwrap_or("it refuses").to_owned()),
+        false => Ok(answer),
     }
 }

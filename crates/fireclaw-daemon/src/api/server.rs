@@ -9,24 +9,29 @@ use fireclaw_protocol::message::ExecRequest;
 use fireclaw_vm::SocketDir;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
-use super::{Exec, Executed, MAX_BODY, NewAgent, SOCKET};
+use super::{Exec, Executed, MAX_BODY, NewAgent, SOCKET, frame, streams};
 use crate::{Daemon, Error, Result};
+
+/// The type of all bodies.
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Who acts, in the audit log.
 const WHO: &str = "the command line";
 
-/// Serves the socket until dropped. Must run in a [`tokio::task::LocalSet`].
+/// The socket, on which programs can wait from now on.
 ///
 /// # Errors
-/// [`Error::File`] if the socket cannot be made.
-pub async fn serve(daemon: &Daemon) -> Result<Infallible> {
+/// [`Error::File`] if it cannot be made.
+pub fn listen(daemon: &Daemon) -> Result<Door> {
     let root = daemon.config().home.root().to_owned();
     let path = root.join(SOCKET);
     // The daemon's lock is held: whoever listened there has gone.
@@ -35,22 +40,37 @@ pub async fn serve(daemon: &Daemon) -> Result<Infallible> {
     let listener = UnixListener::bind(dir.name(SOCKET)).map_err(Error::file("listen on", &path))?;
     let private = fs::Permissions::from_mode(0o600);
     fs::set_permissions(&path, private).map_err(Error::file("protect", &path))?;
-    let _remove = Socket(path);
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let daemon = daemon.clone();
-        tokio::task::spawn_local(async move {
-            let service = service_fn(move |request| answer(daemon.clone(), request));
-            let served = hyper::server::conn::http1::Builder::new();
-            let _ = served.serve_connection(TokioIo::new(stream), service).await;
-        });
+    Ok(Door { listener, _socket: Socket(path) })
+}
+
+/// The daemon's socket; gone when dropped.
+#[derive(Debug)]
+pub struct Door {
+    listener: UnixListener,
+    _socket: Socket,
+}
+
+impl Door {
+    /// Serves it until dropped. Must run in a [`tokio::task::LocalSet`].
+    pub async fn serve(&self, daemon: &Daemon) -> Infallible {
+        loop {
+            let Ok((stream, _)) = self.listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let daemon = daemon.clone();
+            tokio::task::spawn_local(async move {
+                let service = service_fn(move |request| answer(daemon.clone(), request));
+                let served = hyper::server::conn::http1::Builder::new();
+                let serving = served.serve_connection(TokioIo::new(stream), service);
+                let _ = serving.with_upgrades().await;
+            });
+        }
     }
 }
 
 /// The socket goes with the daemon.
+#[derive(Debug)]
 struct Socket(std::path::PathBuf);
 
 impl Drop for Socket {
@@ -61,14 +81,74 @@ impl Drop for Socket {
 
 type Answer = std::result::Result<Response<Full<Bytes>>, Infallible>;
 
-async fn answer(daemon: Daemon, request: Request<Incoming>) -> Answer {
-    let (status, body) = match route(&daemon, request).await {
-        Ok(value) => (StatusCode::OK, value),
-        Err(Refusal(status, message)) => (status, json!({ "error": message })),
+async fn answer(daemon: Daemon, mut request: Request<Incoming>) -> Answer {
+    let upgrade = asks_for_streams(&request).then(|| hyper::upgrade::on(&mut request));
+    let answered = match upgrade {
+        Some(upgrade) => streams(&daemon, request, upgrade).await,
+        None => route(&daemon, request).await.map(|value| {
+            let mut response = Response::new(Full::from(value.to_string()));
+            response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+            response
+        }),
     };
-    let mut response = Response::new(Full::from(body.to_string()));
-    *response.status_mut() = status;
+    Ok(answered.unwrap_or_else(|Refusal(status, message)| {
+        let mut response = Response::new(Full::from(json!({ "error": message }).to_string()));
+        *response.status_mut() = status;
+        response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+        response
+    }))
+}
+
+/// Whether the connection is to carry a command's streams.
+fn asks_for_streams(request: &Request<Incoming>) -> bool {
+    request.method() == Method::POST
+        && request.uri().path().ends_with("/exec")
+        && request.headers().get(header::UPGRADE).is_some_and(|to| to == frame::UPGRADE)
+}
+
+/// Starts a command whose streams the connection carries from then on.
+async fn streams(
+    daemon: &Daemon,
+    request: Request<Incoming>,
+    upgrade: OnUpgrade,
+) -> std::result::Result<Response<Full<Bytes>>, Refusal> {
+    let path = request.uri().path().to_owned();
+    let ["v1", "agents", name, "exec"] = path.trim_matches('/').split('/').collect::<Vec<_>>()[..]
+    else {
+        return Err(Refusal(StatusCode::NOT_FOUND, format!("there is no {path}")));
+    };
+    let exec = exec_request(body(request).await?)?;
+    let commands = daemon.commands(WHO, name, &exec).await?;
+    tokio::task::spawn_local(async move {
+        if let Ok(connection) = upgrade.await {
+            streams::serve(&commands, exec, TokioIo::new(connection)).await;
+        }
+    });
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static(frame::UPGRADE));
     Ok(response)
+}
+
+/// What the guest is asked.
+fn exec_request(exec: Exec) -> std::result::Result<ExecRequest, Refusal> {
+    let bad = |problem: &str| Refusal(StatusCode::BAD_REQUEST, problem.to_owned());
+    if exec.argv.is_empty() {
+        return Err(bad("argv is empty"));
+    }
+    let limit = exec.seconds.map(Duration::try_from_secs_f64).transpose();
+    let limit = limit.map_err(|_| bad("seconds is no time"))?;
+    if limit.is_some_and(|limit| limit.as_millis() == 0) {
+        return Err(bad("seconds is too short"));
+    }
+    Ok(ExecRequest {
+        argv: exec.argv.into_iter().map(|word| word.into_bytes().into()).collect(),
+        user: Some(exec.user.unwrap_or_else(|| "agent".into())),
+        timeout_ms: limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        ..ExecRequest::default()
+    })
 }
 
 /// Why a request is not served.
@@ -113,13 +193,9 @@ async fn route(daemon: &Daemon, request: Request<Incoming>) -> std::result::Resu
             value(&daemon.logs(name, lines).await?)
         }
         (&Method::POST, ["v1", "agents", name, "exec"]) => {
-            let exec: Exec = body(request).await?;
-            let limit = Duration::from_secs(exec.seconds.unwrap_or(60));
-            let request = ExecRequest {
-                argv: exec.argv.into_iter().map(|word| word.into_bytes().into()).collect(),
-                user: Some(exec.user.unwrap_or_else(|| "agent".into())),
-                ..ExecRequest::default()
-            };
+            let mut request = exec_request(body(request).await?)?;
+            let limit = request.timeout_ms.get_or_insert(60_000);
+            let limit = Duration::from_millis(*limit);
             let (status, output) = daemon.exec(WHO, name, request, limit).await?;
             value(&Executed { status, output })
         }

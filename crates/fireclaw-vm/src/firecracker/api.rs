@@ -18,9 +18,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::types::Request;
-use crate::console::escape;
 use crate::socket_dir::SocketDir;
 use crate::{Error, Result};
+use fireclaw_child::escape;
 
 /// The name of the API's socket in the VMM's directory.
 pub const SOCKET: &str = "api.sock";

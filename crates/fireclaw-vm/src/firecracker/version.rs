@@ -34,7 +34,7 @@ pub(super) fn check(version: &str) -> Result<()> {
     }
     Err(Error::VmmTooOld {
         program: super::PROGRAM.to_owned(),
-        found: crate::console::escape(version),
+        found: crate::escape(version),
         needed: format!("{}.{}", OLDEST.0, OLDEST.1),
     })
 }

@@ -76,7 +76,7 @@ impl QemuControl {
                     return Err(Error::Refused {
                         vmm: "QEMU",
                         request: "a snapshot".into(),
-                        message: crate::console::escape(reason),
+                        message: crate::escape(reason),
                     });
                 }
                 _ => tokio::time::sleep(POLL).await,

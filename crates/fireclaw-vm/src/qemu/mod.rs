@@ -78,7 +78,7 @@ impl Qemu {
         version.map(str::to_owned).ok_or_else(|| Error::Refused {
             vmm: "QEMU",
             request: "--version".into(),
-            message: crate::console::escape(text.lines().next().unwrap_or_default()),
+            message: crate::escape(text.lines().next().unwrap_or_default()),
         })
     }
 

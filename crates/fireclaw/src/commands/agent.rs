@@ -1,12 +1,12 @@
 //! `fireclaw agent`: what the overseer's agents are told from a shell.
 
-use std::ffi::OsString;
-use std::io::Write;
+mod exec;
+
 use std::time::Duration;
 
 use clap::Subcommand;
 use comfy_table::{Table, presets};
-use fireclaw_daemon::api::{Client, Exec, Executed, NewAgent};
+use fireclaw_daemon::api::{Client, NewAgent};
 use fireclaw_image::Home;
 use hyper::Method;
 use serde_json::Value;
@@ -66,26 +66,21 @@ enum Action {
         #[arg(short, long)]
         follow: bool,
     },
-    /// Run a command in an agent's machine
-    Exec {
-        /// The agent
-        name: String,
-        /// As this user of the machine
-        #[arg(short, long, default_value = "agent")]
-        user: String,
-        /// End it after so many seconds
-        #[arg(short, long, value_name = "SECONDS", default_value_t = 60)]
-        timeout: u64,
-        /// The program and its arguments
-        #[arg(last = true, required = true, value_name = "CMD")]
-        command: Vec<OsString>,
-    },
+    Exec(exec::Args),
+}
+
+impl Args {
+    /// Whether the exit status is that of a command in the guest.
+    pub fn is_exec(&self) -> bool {
+        matches!(self.action, Action::Exec(_))
+    }
 }
 
 /// Does what was asked.
 pub fn execute(args: Args) -> Result<u8> {
     let client = Client::new(Home::from_environment());
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
         match args.action {
             Action::Start { template, name, model } => {
                 let body = json(&NewAgent { template, name, model })?;
@@ -102,18 +97,12 @@ pub fn execute(args: Args) -> Result<u8> {
                 if json { print_json(&list) } else { print(&table(&list).to_string()) }.map(|()| 0)
             }
             Action::Logs { name, lines, follow } => logs(&client, &name, lines, follow).await,
-            Action::Exec { name, user, timeout, command } => {
-                let argv: Option<Vec<String>> =
-                    command.into_iter().map(|word| word.into_string().ok()).collect();
-                let argv = argv.ok_or_else(|| CliError::usage("the command is not UTF-8"))?;
-                let body = json(&Exec { argv, user: Some(user), seconds: Some(timeout) })?;
-                let path = format!("/v1/agents/{}/exec", segment(&name)?);
-                let done: Executed = ask(&client, Method::POST, &path, &body).await?;
-                let _ = std::io::stdout().write_all(done.output.as_bytes());
-                Ok(done.status.unwrap_or(124))
-            }
+            Action::Exec(args) => exec::execute(&client, args).await,
         }
-    })
+    });
+    // Reading standard input cannot be interrupted: do not wait for it.
+    runtime.shutdown_background();
+    done
 }
 
 async fn logs(client: &Client, name: &str, lines: usize, follow: bool) -> Result<u8> {

@@ -1,11 +1,16 @@
 //! `fireclaw overseer`: the daemon.
 
+mod notify;
+mod service;
+mod unit;
+mod words;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fireclaw_daemon::{Config, Daemon, Irc, Owners, api};
-use fireclaw_image::{Home, Options};
+use fireclaw_image::Home;
 use fireclaw_irc::client::{Rate, Sasl, Tls};
 use fireclaw_irc::mask::HostMask;
 use fireclaw_irc::{PrivateServer, Secret, server};
@@ -30,18 +35,32 @@ const OLLAMA: &str = "http://127.0.0.1:11434";
 ///
 /// Without --server, a private IRC server is started on this machine only.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   fireclaw overseer                                   private IRC server on 127.0.0.1:6667
   fireclaw overseer --local-model                     and a small model of its own
   fireclaw overseer --server irc.example.org --tls --port 6697 --owner 'ann!*@*.example.org'
+  fireclaw overseer install --local-model             as a service of systemd
 
 Environment:
   FIRECLAW_MODEL_KEY       the model server's key
   FIRECLAW_IRC_PASSWORD    the IRC server's password, or with --account the account's
   FIRECLAW_NGIRCD          the private IRC server's program
-  FIRECLAW_LLAMA_SERVER    the local model's program")]
+  FIRECLAW_LLAMA_SERVER    the local model's program"
+)]
 pub struct Args {
+    #[command(subcommand)]
+    action: Option<service::Action>,
+
+    #[command(flatten)]
+    options: Options,
+}
+
+/// How it is to work.
+#[derive(Debug, PartialEq, Eq, clap::Args)]
+struct Options {
     /// The IRC server; a private one on this machine if absent
     #[arg(long, value_name = "HOST")]
     server: Option<String>,
@@ -96,23 +115,21 @@ pub struct Args {
     approval_time: u64,
 }
 
-/// Runs the overseer until a signal comes.
+/// Runs the overseer until a signal comes, or makes it a service.
 pub fn execute(args: &Args) -> Result<u8> {
-    let home = Home::from_environment();
-    if matches!(
-        fireclaw_image::resolve(&home, fireclaw_image::Manifest::BASE_IMAGE, None),
-        Err(fireclaw_image::Error::NotSetUp { .. })
-    ) {
-        eprintln!("fireclaw: first use: preparing {} once", home.root().display());
-        preparation::prepare(&home, &Options::default())?;
+    if let Some(action) = &args.action {
+        return service::execute(action);
     }
+    let home = Home::from_environment();
+    ensure_set_up(&home)?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime()?, async {
         let mut signals = Signals::listen()?;
-        let serving = serve(args, home);
+        let serving = serve(&args.options, home);
         tokio::select! {
             ended = serving => ended,
             _ = signals.next() => {
+                notify::stopping();
                 eprintln!("fireclaw: the overseer ends; machines of agents live on");
                 Ok(0)
             }
@@ -120,7 +137,19 @@ pub fn execute(args: &Args) -> Result<u8> {
     })
 }
 
-async fn serve(args: &Args, home: Home) -> Result<u8> {
+/// Sets the home up if nobody has yet.
+fn ensure_set_up(home: &Home) -> Result<()> {
+    if matches!(
+        fireclaw_image::resolve(home, fireclaw_image::Manifest::BASE_IMAGE, None),
+        Err(fireclaw_image::Error::NotSetUp { .. })
+    ) {
+        eprintln!("fireclaw: first use: preparing {} once", home.root().display());
+        preparation::prepare(home, &fireclaw_image::Options::default())?;
+    }
+    Ok(())
+}
+
+async fn serve(args: &Options, home: Home) -> Result<u8> {
     let mut private = None;
     let directory = home.root().join("irc");
     if args.server.is_none() {
@@ -145,6 +174,7 @@ async fn serve(args: &Args, home: Home) -> Result<u8> {
         home,
     };
     let (daemon, notices) = Daemon::open(config).map_err(daemon_error)?;
+    let door = api::listen(&daemon).map_err(daemon_error)?;
     say(&daemon, private.as_ref());
     let mut said = false;
     let listens = || {
@@ -160,9 +190,15 @@ async fn serve(args: &Args, home: Home) -> Result<u8> {
     };
     let ended = async {
         tokio::select! {
-            e = async { api::serve(&daemon).await.map(|never| match never {}) } => e,
+            never = door.serve(&daemon) => match never {},
             e = async { fireclaw_overseer::run(&daemon, notices, listens).await.map(|never| match never {}) } => e,
-            e = async { daemon.reconcile().await?; match daemon.keep_schedule().await {} } => e,
+            e = async {
+                daemon.reconcile().await?;
+                tokio::select! {
+                    never = daemon.keep_schedule() => match never {},
+                    never = notify::attend(&daemon) => match never {},
+                }
+            } => e,
             e = supervised => Err(e.into()),
         }
     };
@@ -216,7 +252,7 @@ fn say(daemon: &Daemon, private: Option<&PrivateServer>) {
     let _ = writeln!(err, "fireclaw: models are asked at {}", config.model.url);
 }
 
-fn irc(args: &Args, private: Option<u16>) -> Irc {
+fn irc(args: &Options, private: Option<u16>) -> Irc {
     let secret = std::env::var("FIRECLAW_IRC_PASSWORD").ok().filter(|text| !text.is_empty());
     let secret = secret.map(Secret::new);
     let sasl = match (&args.account, &secret) {
@@ -235,7 +271,7 @@ fn irc(args: &Args, private: Option<u16>) -> Irc {
     }
 }
 
-fn owners(args: &Args) -> Result<Owners> {
+fn owners(args: &Options) -> Result<Owners> {
     let mut owners = Owners {
         everybody: args.server.is_none() && args.owner.is_empty(),
         operators: true,
@@ -254,7 +290,7 @@ fn owners(args: &Args) -> Result<Owners> {
 }
 
 /// Where models are: what was named, or a server of our own if nothing answers there.
-async fn model(args: &Args, home: &Home) -> Result<(ServerConfig, Option<LocalServer>)> {
+async fn model(args: &Options, home: &Home) -> Result<(ServerConfig, Option<LocalServer>)> {
     let key = std::env::var("FIRECLAW_MODEL_KEY").ok().filter(|key| !key.is_empty());
     let url = args.model_server.clone();
     let named = ServerConfig { kind: ServerKind::Auto, url, key: key.map(Key::new) };

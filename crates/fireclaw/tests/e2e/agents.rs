@@ -410,8 +410,6 @@ fn the_command_line_does_what_people_do() {
     assert_eq!(start.stdout(), "cli\n");
     overseer.ready("cli");
     assert!(overseer.fireclaw(&["agent", "list"]).exits(0).stdout().contains("cli"));
-    let exec = overseer.fireclaw(&["agent", "exec", "cli", "--", "sh", "-c", "id -un; exit 4"]);
-    assert_eq!(exec.exits(4).stdout(), "agent\n");
     let logs = overseer.fireclaw(&["agent", "logs", "cli"]).exits(0).stdout();
     assert!(logs.contains("is ready"), "{logs}");
     let twice = overseer.fireclaw(&["agent", "start", "puppet", "--name", "cli"]);
@@ -426,6 +424,8 @@ fn the_command_line_does_what_people_do() {
     let home = Home::empty();
     let none = finish(home.fireclaw(["agent", "list"]), Vec::new(), patience());
     none.exits(1).says(&["no overseer runs", "fireclaw overseer"]);
+    let none = home.fireclaw(["agent", "exec", "cli", "--", "true"]);
+    finish(none, Vec::new(), patience()).exits(125).says(&["no overseer runs"]);
 }
 
 #[test]

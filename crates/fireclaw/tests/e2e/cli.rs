@@ -28,13 +28,23 @@ fn the_reference_is_up_to_date() {
         "snapshot",
         "snapshot ls",
         "snapshot rm",
+        "pool",
+        "overseer",
+        "overseer install",
+        "overseer uninstall",
+        "agent",
+        "agent exec",
+        "template",
         "completions",
         "man",
     ];
     for command in commands {
         let words = command.split_whitespace().chain(["--help"]);
         let mut help = home.fireclaw(words);
-        help.env_remove("FIRECLAW_VMM").env_remove("FIRECLAW_QUIET").env("COLUMNS", "100");
+        help.env_remove("FIRECLAW_VMM")
+            .env_remove("FIRECLAW_QUIET")
+            .env_remove("FIRECLAW_MODEL_SERVER")
+            .env("COLUMNS", "100");
         let done = finish(help, Vec::new(), patience()).exits(0);
         let title = format!("fireclaw {command}");
         let _ = write!(page, "\n## `{}`\n\n```text\n{}```\n", title.trim(), done.stdout());
@@ -91,7 +101,7 @@ fn doctor_fails_where_nothing_is_set_up() {
 fn the_emulation_is_said_in_one_line_unless_quiet() {
     let home = Home::new();
     let mut command = home.fireclaw(["run", "true"]);
-    command.env_remove("FIRECLAW_QUIET");
+    command.env_remove("FIRECLAW_QUIET").env_remove("FIRECLAW_MODEL_SERVER");
     let done = finish(command, Vec::new(), patience()).exits(0);
     let lines = done.stderr().lines().count();
     assert!(lines <= 1, "{}", done.stderr());

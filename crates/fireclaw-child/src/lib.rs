@@ -1,0 +1,14 @@
+//! Programs that others wrote and that we start: they do not outlive their owner, and what
+//! they said last can be shown.
+//!
+//! [`die_with_owner`] ties any command to this process, [`Child`] also to a value, and
+//! [`Tail`] keeps the end of what one writes.
+
+mod child;
+mod owner;
+mod tail;
+
+pub use child::Child;
+pub use owner::die_with_owner;
+pub use rustix::process::Signal;
+pub use tail::{Tail, escape};

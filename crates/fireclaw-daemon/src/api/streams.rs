@@ -1,0 +1,154 @@
+//! A command in an agent's machine, with its streams over one connection.
+
+use std::time::Duration;
+
+use fireclaw_protocol::message::{ExecEvent, ExecFailure, ExecRequest, ExitStatus};
+use fireclaw_protocol::session::Channel;
+use fireclaw_vm::{Commands, Exec, ExecEvents};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Mutex, mpsc};
+
+use super::frame::{Ended, Frame, MOST};
+
+/// How much longer than its time a command may take until the host no longer believes
+/// that the guest ends it.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Runs a command until it ends or whoever asked has gone, which ends it too.
+pub async fn serve(
+    commands: &Commands,
+    request: ExecRequest,
+    connection: impl AsyncRead + AsyncWrite,
+) {
+    let (mut from, to) = tokio::io::split(connection);
+    let to = Mutex::new(to);
+    // One piece of input at a time, as each is asked for.
+    let (give_input, input) = mpsc::channel(1);
+    let (give_signal, signals) = mpsc::channel(8);
+    let limit = request.timeout_ms.map(Duration::from_millis);
+    let late = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit.saturating_add(GRACE)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let gone = async {
+        loop {
+            let taken = match Frame::read(&mut from).await {
+                Ok(Some(Frame::Input(bytes))) => give_input.try_send(bytes).is_ok(),
+                // A guest that takes none of so many is not waited for.
+                Ok(Some(Frame::Signal(signal))) => give_signal.try_send(signal).is_ok(),
+                _ => false,
+            };
+            if !taken {
+                return;
+            }
+        }
+    };
+    let ended = tokio::select! {
+        ended = run(commands, request, &to, input, signals) => ended,
+        () = late => Ended::TimedOut,
+        () = gone => return,
+    };
+    let mut to = to.lock().await;
+    let _ = Frame::Ended(ended).write(&mut *to).await;
+    let _ = to.shutdown().await;
+}
+
+async fn run(
+    commands: &Commands,
+    request: ExecRequest,
+    to: &Mutex<impl AsyncWrite + Unpin>,
+    input: mpsc::Receiver<Vec<u8>>,
+    mut signals: mpsc::Receiver<u8>,
+) -> Ended {
+    let exec = commands.exec(request).await;
+    let Exec { stdin, stdout, stderr, mut control, mut events } = match exec {
+        Ok(exec) => exec,
+        Err(e) => return Ended::Lost(e.to_string()),
+    };
+    let feeding = async {
+        feed(stdin, input, to).await;
+        std::future::pending().await
+    };
+    let signalling = async {
+        while let Some(signal) = signals.recv().await {
+            let _ = control.signal(signal.into()).await;
+        }
+        std::future::pending().await
+    };
+    let output = async {
+        tokio::join!(copy(stdout, Frame::Output, to), copy(stderr, Frame::Error, to));
+    };
+    let ending = async {
+        tokio::pin!(output);
+        let mut drained = false;
+        let how = tokio::select! {
+            how = end(&mut events) => how,
+            () = &mut output => { drained = true; end(&mut events).await }
+        };
+        // A command that never ran has no output to wait for.
+        if !drained && !matches!(how, Ended::NotStarted { .. } | Ended::Lost(_)) {
+            output.await;
+        }
+        how
+    };
+    tokio::select! {
+        how = ending => how,
+        never = feeding => never,
+        never = signalling => never,
+    }
+}
+
+/// How the command ends.
+async fn end(events: &mut ExecEvents) -> Ended {
+    loop {
+        return match events.next().await {
+            Ok(ExecEvent::Started) => continue,
+            Ok(ExecEvent::Exited(ExitStatus::Code(code))) => Ended::Exited(code),
+            Ok(ExecEvent::Exited(ExitStatus::Signal(signal))) => Ended::Signal(signal),
+            Ok(ExecEvent::Exited(ExitStatus::TimedOut)) => Ended::TimedOut,
+            Ok(ExecEvent::Failed { cause, message }) => {
+                let status = match cause {
+                    ExecFailure::NotFound => 127,
+                    ExecFailure::NotExecutable => 126,
+                    _ => 125,
+                };
+                Ended::NotStarted { status, message: fireclaw_vm::escape(&message) }
+            }
+            Err(e) => Ended::Lost(e.to_string()),
+        };
+    }
+}
+
+/// Asks for input as the command takes it, until either has no more.
+async fn feed(
+    mut stdin: Channel,
+    mut input: mpsc::Receiver<Vec<u8>>,
+    to: &Mutex<impl AsyncWrite + Unpin>,
+) {
+    loop {
+        if Frame::Wanted.write(&mut *to.lock().await).await.is_err() {
+            return;
+        }
+        match input.recv().await {
+            Some(bytes) if !bytes.is_empty() => {
+                if stdin.write_all(&bytes).await.is_err() || stdin.flush().await.is_err() {
+                    return;
+                }
+            }
+            _ => break,
+        }
+    }
+    let _ = stdin.shutdown().await;
+}
+
+/// Passes one of the command's outputs on. A reader that waits has the command wait.
+async fn copy(mut from: Channel, frame: fn(Vec<u8>) -> Frame, to: &Mutex<impl AsyncWrite + Unpin>) {
+    let mut buffer = vec![0; MOST];
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        if frame(buffer[..n].to_vec()).write(&mut *to.lock().await).await.is_err() {
+            return;
+        }
+    }
+}

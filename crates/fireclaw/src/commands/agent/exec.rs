@@ -1,0 +1,168 @@
+//! `fireclaw agent exec`: a command in the machine of an agent, with our own streams.
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use fireclaw_daemon::api::{Client, Ended, Exec, Frame, MOST, Streams};
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
+
+use crate::error::{CliError, Kind, Result};
+use crate::signals::Signals;
+use crate::values;
+
+/// How long a command may take to end after a signal before it is ended.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Run a command in an agent's machine
+///
+/// Standard input, output and error stream through; signals are passed on, and a second
+/// one ends the command. The exit status is the command's own, 128+n if signal n ended it,
+/// 124 if its time ran out, 127 if there is no such command, 126 if it cannot be executed,
+/// 125 if Fireclaw itself failed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fireclaw agent exec bob -- ls -la /workspace
+  tar c src | fireclaw agent exec bob -- tar x -C /workspace
+  fireclaw agent exec bob --user root -n -t 60 -- apt-get update")]
+pub struct Args {
+    /// The agent
+    name: String,
+
+    /// As this user of the machine
+    #[arg(short, long, default_value = "agent")]
+    user: String,
+
+    /// End it after so many seconds
+    #[arg(short, long, value_name = "SECONDS", value_parser = values::timeout, allow_negative_numbers = true)]
+    timeout: Option<Duration>,
+
+    /// Do not pass standard input on
+    #[arg(short = 'n', long)]
+    no_stdin: bool,
+
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// Runs the command; the exit status.
+pub async fn execute(client: &Client, args: Args) -> Result<u8> {
+    let mut signals = Signals::listen()?;
+    let argv: Option<Vec<String>> =
+        args.command.into_iter().map(|word| word.into_string().ok()).collect();
+    let argv = argv.ok_or_else(|| CliError::usage("the command is not UTF-8"))?;
+    let seconds = args.timeout.map(|limit| limit.as_secs_f64());
+    let exec = Exec { argv, user: Some(args.user), seconds };
+    let started = client.exec(super::segment(&args.name)?, &exec);
+    let streams = tokio::select! {
+        streams = started => streams.map_err(failed)?,
+        signal = signals.next() => return Ok(interrupted(signal)),
+    };
+    let (from, to) = tokio::io::split(streams);
+    let (want, wanted) = mpsc::channel(1);
+    let (tell, told) = mpsc::channel(8);
+    // Stays behind at the end: a read of standard input cannot be ended.
+    tokio::spawn(feed(wanted, tell.clone(), !args.no_stdin));
+    tokio::spawn(send(to, told));
+    let ended = relay(from, want);
+    tokio::pin!(ended);
+    let signal = tokio::select! {
+        ended = &mut ended => return ended,
+        signal = signals.next() => signal,
+    };
+    // The command may end in its own way; a second signal, or none obeyed, ends it: the
+    // overseer sees that we are gone.
+    let _ = tell.send(Frame::Signal(u8::try_from(signal).unwrap_or_default())).await;
+    tokio::select! {
+        ended = &mut ended => ended,
+        second = signals.next() => Ok(interrupted(second)),
+        () = tokio::time::sleep(GRACE) => Ok(interrupted(signal)),
+    }
+}
+
+fn failed(problem: impl std::fmt::Display) -> CliError {
+    CliError::new(Kind::System, problem.to_string())
+}
+
+fn interrupted(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+}
+
+/// Sends frames as they come: what else sends them may be waiting for standard input.
+async fn send(mut to: WriteHalf<Streams>, mut frames: mpsc::Receiver<Frame>) {
+    while let Some(frame) = frames.recv().await {
+        if frame.write(&mut to).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads standard input, piece by piece, as it is wanted.
+async fn feed(mut wanted: mpsc::Receiver<()>, tell: mpsc::Sender<Frame>, with_stdin: bool) {
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = vec![0; MOST];
+    while wanted.recv().await.is_some() {
+        let n = match with_stdin {
+            true => stdin.read(&mut buffer).await.unwrap_or_default(),
+            false => 0,
+        };
+        if tell.send(Frame::Input(buffer[..n].to_vec())).await.is_err() || n == 0 {
+            return;
+        }
+    }
+}
+
+/// Writes what the command writes until it has ended; its exit status.
+async fn relay(mut from: ReadHalf<Streams>, want: mpsc::Sender<()>) -> Result<u8> {
+    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+    loop {
+        let written = match Frame::read(&mut from).await {
+            Ok(Some(Frame::Output(bytes))) => write(&mut stdout, &bytes).await,
+            Ok(Some(Frame::Error(bytes))) => write(&mut stderr, &bytes).await,
+            Ok(Some(Frame::Wanted)) => {
+                let _ = want.try_send(());
+                continue;
+            }
+            Ok(Some(Frame::Ended(ended))) => return status(ended),
+            Ok(Some(Frame::Input(_) | Frame::Signal(_))) => continue,
+            Ok(None) => return Err(failed("the overseer has gone, and the command with it")),
+            Err(e) => return Err(failed(format!("the overseer: {e}"))),
+        };
+        match written {
+            // A reader that has gone (`| head`) has enough, and the command need not go on.
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => {
+                return Ok(interrupted(Signal::PIPE.as_raw()));
+            }
+            Err(e) => return Err(failed(format!("cannot write what the command writes: {e}"))),
+            Ok(()) => {}
+        }
+    }
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+    to.write_all(bytes).await?;
+    to.flush().await
+}
+
+fn status(ended: Ended) -> Result<u8> {
+    match ended {
+        Ended::Exited(code) => Ok(code),
+        Ended::Signal(signal) => Ok(128u8.saturating_add(signal)),
+        Ended::TimedOut => {
+            eprintln!("fireclaw: the command's time is over; it is gone");
+            Ok(124)
+        }
+        Ended::NotStarted { status, message } => {
+            eprintln!("fireclaw: {}", fireclaw_vm::escape(&message));
+            Ok(status)
+        }
+        Ended::Lost(problem) => {
+            let lost = format!("the machine was lost: {}", fireclaw_vm::escape(&problem));
+            Err(CliError::new(Kind::Guest, lost))
+        }
+    }
+}
