@@ -21,6 +21,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("overlay", "all"),
     ("virtio_console", "serial"),
     ("vmw_vsock_virtio_transport", "vsock"),
+    ("virtio_net", "card"),
 ];
 
 /// What is taken out of a Debian kernel package.
