@@ -65,6 +65,7 @@ impl Machines {
             cpus: template.cpus,
             memory_mib: template.memory_mib,
             disks: vec![disk(&boot.rootfs, true), disk(workspace, false)],
+            card: false,
             kernel_args: Vec::new(),
         };
         let run = self.home.run();
@@ -88,10 +89,10 @@ impl Machines {
             Some(directory) => Memory::RestoredFrom(directory),
             None => Memory::Fresh,
         };
-        let launch = Launch { spec: &launcher.spec, run_dir: &run_dir, memory };
+        let launch = Launch { spec: &launcher.spec, run_dir: &run_dir, memory, plug: None };
         let machine = launcher.backend.launch(launch).await?;
         let waiting = Waiting::meet(machine, launcher.patience).await?;
-        let guest = waiting.settle(agent).await?;
+        let guest = waiting.settle(agent, None).await?;
         mount(&guest).await?;
         Ok(guest)
     }
@@ -110,7 +111,7 @@ impl Machines {
         let machine: Machine = launcher.backend.adopt(&run_dir, process).await?;
         // It may have been paused, and must answer now.
         machine.process.pause(false)?;
-        Ok(Waiting::meet(machine, launcher.patience).await?.settle(agent).await?)
+        Ok(Waiting::meet(machine, launcher.patience).await?.settle(agent, None).await?)
     }
 
     /// Ends whatever carries this id and removes its directory.
@@ -142,10 +143,11 @@ impl Machines {
             kernel: None,
             cpus: template.cpus,
             memory_mib: template.memory_mib,
+            card: false,
             warm: None,
         };
         let store = Store::new(self.home.snapshots());
-        Ok(launcher.snapshot(&store, &recipe, || ()).await?.directory)
+        Ok(launcher.snapshot(&store, &recipe, None, || ()).await?.directory)
     }
 
     /// An agent's workspace disk: made if it is not there, grown if it is smaller.

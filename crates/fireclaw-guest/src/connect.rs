@@ -19,8 +19,7 @@ pub async fn serve(port: u16, mut channel: Channel) {
     let told = frame::write(&mut channel, &Connected { problem }).await;
     match (connected, told) {
         (Ok(mut stream), Ok(())) => {
-            let _ =
-                copy_bidirectional_with_sizes(&mut stream, &mut channel, BUFFER, BUFFER).await;
+            let _ = copy_bidirectional_with_sizes(&mut stream, &mut channel, BUFFER, BUFFER).await;
         }
         _ => {
             let _ = channel.shutdown().await;

@@ -61,6 +61,9 @@ pub enum Error {
         /// The generation in the guest's hello.
         theirs: u32,
     },
+    /// The guest could not connect to one of its ports.
+    #[error("nobody answers in the guest: {0}")]
+    NotConnected(String),
     /// The session has ended; no channel can be opened.
     #[error("the session is closed")]
     Closed,

@@ -7,6 +7,7 @@ use std::process::{ExitStatus, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
@@ -14,7 +15,7 @@ use tokio::process::{Child, Command};
 
 use crate::console::ConsoleTail;
 use crate::pool::Lease;
-use crate::{Error, Result};
+use crate::{Error, Namespace, Result};
 
 /// How many lines of the console an error shows.
 const CONSOLE_LINES: usize = 20;
@@ -296,6 +297,22 @@ fn watch(pidfd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the descriptor is owned and open, and is neither replaced nor
     // closed while the AsyncFd owns it.
     unsafe { Ok(AsyncFd::register_with_interest(pidfd, Interest::READABLE)?) }
+}
+
+/// Has `command` join a network before anything else: before
+/// [`VmmProcess::spawn`], because a change of user namespace would undo the
+/// parent-death signal (`prctl(2)`, `PR_SET_PDEATHSIG`).
+pub(crate) fn join(command: &mut std::process::Command, namespace: &Namespace) -> Result<()> {
+    let copy = |fd: &OwnedFd| fd.try_clone().map_err(Error::system("copying a namespace"));
+    let user = namespace.user.as_ref().map(copy).transpose()?;
+    let net = copy(&namespace.net)?;
+    before_exec(command, move || {
+        if let Some(user) = &user {
+            move_into_link_name_space(user.as_fd(), Some(LinkNameSpaceType::User))?;
+        }
+        Ok(move_into_link_name_space(net.as_fd(), Some(LinkNameSpaceType::Network))?)
+    });
+    Ok(())
 }
 
 #[allow(unsafe_code)]

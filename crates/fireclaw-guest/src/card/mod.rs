@@ -87,9 +87,7 @@ fn set(link: &Link, card: Option<&Card>) -> Result<(), (&'static str, io::Error)
     let Some(card) = card else { return Ok(()) };
     without_ipv6(&link.name).map_err(step("switch off the IPv6"))?;
     netlink.set_up(link.index, Some(&card.mac)).map_err(step("set the hardware address"))?;
-    netlink
-        .add_address(link.index, card.address, card.prefix)
-        .map_err(step("set the address"))?;
+    netlink.add_address(link.index, card.address, card.prefix).map_err(step("set the address"))?;
     netlink.set_default_route(link.index, card.gateway).map_err(step("set the default route"))
 }
 

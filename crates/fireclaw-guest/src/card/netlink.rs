@@ -16,8 +16,7 @@ use netlink_packet_route::route::{
 };
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily as Family, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send,
-    socket_with,
+    AddressFamily as Family, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
 };
 
 // From <linux/rtnetlink.h> and <linux/netlink.h>.
@@ -102,10 +101,8 @@ impl Netlink {
         message.header.protocol = RouteProtocol::Boot;
         message.header.scope = RouteScope::Universe;
         message.header.kind = RouteType::Unicast;
-        message.attributes = vec![
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)),
-            RouteAttribute::Oif(link),
-        ];
+        message.attributes =
+            vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(link)];
         self.ask(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &message)
     }
 

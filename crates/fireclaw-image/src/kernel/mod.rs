@@ -24,6 +24,11 @@ const NEEDED: &[(&str, &str)] = &[
     ("virtio_net", "card"),
 ];
 
+/// The names in [`NEEDED`].
+pub(crate) fn drivers() -> Vec<String> {
+    NEEDED.iter().map(|(name, _)| (*name).to_owned()).collect()
+}
+
 /// What is taken out of a Debian kernel package.
 #[derive(Debug)]
 pub(crate) struct DebianKernel {
