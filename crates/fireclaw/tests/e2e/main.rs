@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod agents;
+mod card;
 mod clean;
 mod cli;
 mod clones;
