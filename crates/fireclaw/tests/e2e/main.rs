@@ -17,6 +17,7 @@ mod faults;
 mod harness;
 mod images;
 mod overseer;
+mod publish;
 mod run;
 mod snapshots;
 mod streams;
