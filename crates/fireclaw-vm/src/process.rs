@@ -367,4 +367,50 @@ mod tests {
         drop(process);
         assert_eq!(ProcessStamp::of(pid), None);
     }
+
+    #[tokio::test]
+    async fn a_network_is_joined_before_the_start() {
+        let mut owner = std::process::Command::new("unshare");
+        let mut owner = owner.args(["-Urn", "sleep", "600"]).spawn().unwrap();
+        let link = |name: &str| {
+            std::fs::read_link(format!("/proc/{}/ns/{name}", owner.id())).unwrap_or_default()
+        };
+        // It has them once it sleeps.
+        let comm = || std::fs::read_to_string(format!("/proc/{}/comm", owner.id())).unwrap();
+        while comm() != "sleep\n" {
+            tokio::task::yield_now().await;
+        }
+        let open = |name: &str| {
+            std::fs::File::open(format!("/proc/{}/ns/{name}", owner.id())).unwrap().into()
+        };
+        let namespace = Namespace { user: Some(open("user")), net: open("net") };
+        let mut command = std::process::Command::new("readlink");
+        command.args(["/proc/self/ns/user", "/proc/self/ns/net"]);
+        join(&mut command, &namespace).unwrap();
+        let mut process = VmmProcess::spawn(command, Vec::new(), Console::Stdout, false).unwrap();
+        process.ended().await;
+        let expected = format!("{}\n{}", link("user").display(), link("net").display());
+        assert_eq!(process.console().trim(), expected);
+        assert_ne!(link("net"), std::fs::read_link("/proc/self/ns/net").unwrap());
+
+        // It still dies with its parent, here with the thread that started it.
+        let starting = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let mut command = sleeper();
+                join(&mut command, &namespace).unwrap();
+                let process =
+                    VmmProcess::spawn(command, Vec::new(), Console::Stdout, false).unwrap();
+                let pid = process.pid().unwrap();
+                std::mem::forget(process);
+                i32::try_from(pid).unwrap()
+            })
+        });
+        let orphan = starting.join().unwrap();
+        while ProcessStamp::of(orphan).is_some() {
+            tokio::task::yield_now().await;
+        }
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+    }
 }

@@ -13,9 +13,12 @@ use std::process::Command;
 use fireclaw_image::Manifest;
 use fireclaw_protocol::hello::Card;
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
+use fireclaw_vm::pool::Pool;
 use fireclaw_vm::probe::{Cache, Choice, Prober};
-use fireclaw_vm::snapshot::{Recipe, Store};
-use fireclaw_vm::{BLANK_MAC, Disk, Guest, Launcher, MachineSpec, Memory, Plug, PlugKind, Waiting};
+use fireclaw_vm::snapshot::{Recipe, Snapshot, Store};
+use fireclaw_vm::{
+    BLANK_MAC, Disk, Guest, Launch, Launcher, MachineSpec, Memory, Plug, PlugKind, RunDir, Waiting,
+};
 use tokio::io::AsyncReadExt;
 
 use crate::harness::{alone, finish, patience, shared_home};
@@ -51,6 +54,11 @@ fn it_is_set_before_the_first_command_also_in_clones() {
 #[test]
 fn a_card_and_a_tap_come_together_or_not_at_all() {
     inside("card::inside_mistakes");
+}
+
+#[test]
+fn it_outlives_its_host_and_follows_the_next_one() {
+    inside("card::inside_adopted");
 }
 
 /// Runs one of the tests below in namespaces of its own.
@@ -120,6 +128,41 @@ async fn cold_and_clones(kernel: &str, directory: &Path) {
 
 #[test]
 #[ignore = "runs in namespaces of its own, see above"]
+fn inside_adopted() {
+    let directory = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let launcher = launcher(Manifest::DEBIAN_KERNEL, directory.path()).await;
+        let (backend, spec) = (&launcher.backend, &launcher.spec);
+        let (bridge, port) = (Bridge::new(), echo());
+        let tap = bridge.tap("kept", backend.capabilities().plug);
+        let run_dir = RunDir::kept(directory.path(), "fireclaw-e2e-kept").unwrap();
+        let launch = Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, plug: Some(&tap) };
+        let machine = backend.launch(launch).await.unwrap();
+        let waiting = Waiting::meet(machine, patience()).await.unwrap();
+        let guest = check(waiting, card(2), port).await;
+        let stamp = guest.stamp().unwrap();
+        drop((guest, tap));
+
+        // The same card is left as it is, down to what the guest made of it;
+        // another is taken on, and nothing of the first stays.
+        let adopt = async || {
+            let machine = backend.adopt(&run_dir, stamp).await.unwrap();
+            Waiting::meet(machine, patience()).await.unwrap()
+        };
+        let guest = adopt().await.settle("kept", Some(card(2))).await.unwrap();
+        let (status, said) = run(&guest, "ip address add 10.78.0.1/24 dev eth0").await;
+        assert_eq!(status, ExitStatus::Code(0), "{said}");
+        drop(guest);
+        let guest = adopt().await.settle("kept", Some(card(2))).await.unwrap();
+        let (_, said) = run(&guest, "ip -4 -o address show dev eth0 | wc -l").await;
+        assert_eq!(said, "2\n");
+        drop(guest);
+        check(adopt().await, card(5), port).await.kill().await.unwrap();
+    });
+}
+
+#[test]
+#[ignore = "runs in namespaces of its own, see above"]
 fn inside_mistakes() {
     let directory = tempfile::tempdir().unwrap();
     runtime().block_on(async {
@@ -142,6 +185,12 @@ fn inside_mistakes() {
         let waiting = without.boot(Memory::Fresh, None, || ()).await.unwrap();
         let error = waiting.settle("x", Some(card(2))).await.unwrap_err().to_string();
         assert!(error.contains("finds no network card"), "{error}");
+
+        // A machine that waits in a pool cannot know on which tap.
+        let with = launcher(Manifest::DEBIAN_KERNEL, directory.path()).await;
+        let snapshot = Snapshot { id: "none".into(), directory: directory.path().into() };
+        let error = Pool::new(with, snapshot, 1, directory.path().into()).unwrap_err();
+        assert!(error.to_string().contains("in a pool has none"), "{error}");
     });
 }
 

@@ -1,6 +1,5 @@
 //! Ports of the host that lead into a machine.
 
-use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
@@ -64,20 +63,17 @@ fn connect(port: u16) -> TcpStream {
     stream
 }
 
-fn curl(arguments: &[&str]) -> Vec<u8> {
-    let mut curl = std::process::Command::new("curl");
-    let limit = patience().as_secs().to_string();
-    curl.args(["--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", &limit]);
-    crate::harness::finish(
-        {
-            curl.args(arguments);
-            curl
-        },
-        Vec::new(),
-        patience(),
-    )
-    .exits(0)
-    .stdout
+/// Asks a web server; the body of its answer.
+fn ask(port: u16, head: &str, body: &[u8]) -> Vec<u8> {
+    let mut stream = connect(port);
+    let length = body.len();
+    write!(stream, "{head} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n").unwrap();
+    stream.write_all(body).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&answer));
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+    answer.split_off(end + 4)
 }
 
 #[test]
@@ -87,27 +83,17 @@ fn a_server_in_the_machine_is_reached_and_gone_with_it() {
         "head -c 20000000 /dev/urandom >/tmp/large; cd /tmp; sha256sum large >sum; {FILES}"
     );
     let mut run = start(&home, &[80, 81], &line);
-    let url = |name: &str| format!("http://127.0.0.1:{}/{name}", run.ports[0]);
+    let port = run.ports[0];
 
     // Out, 20 MB, several at a time.
-    let expected = String::from_utf8(curl(&[&url("sum")])).unwrap();
-    let fetch = |_| {
-        std::thread::spawn({
-            let url = url("large");
-            move || curl(&[&url])
-        })
-    };
+    let expected = String::from_utf8(ask(port, "GET /sum", b"")).unwrap();
+    let fetch = |_| std::thread::spawn(move || ask(port, "GET /large", b""));
     for body in (0..3).map(fetch).collect::<Vec<_>>() {
         assert!(expected.starts_with(&sha256(&body.join().unwrap())));
     }
     // In, as much.
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("body");
     let body: Vec<u8> = (0..20_000_000u32).map(|n| (n % 251) as u8).collect();
-    fs::write(&file, &body).unwrap();
-    let upload = format!("@{}", file.display());
-    let digest = curl(&["--data-binary", &upload, "-H", "Expect:", &url("any")]);
-    assert_eq!(String::from_utf8(digest).unwrap(), sha256(&body));
+    assert_eq!(String::from_utf8(ask(port, "POST /", &body)).unwrap(), sha256(&body));
 
     // Nobody listens on the other: told as a host would, but later.
     let mut nobody = connect(run.ports[1]);
@@ -117,12 +103,9 @@ fn a_server_in_the_machine_is_reached_and_gone_with_it() {
     // More than there may be at once: the first ones, which say nothing, hold
     // up the last only until they end.
     let idle: Vec<TcpStream> = (0..40).map(|_| connect(run.ports[0])).collect();
-    let mut last = connect(run.ports[0]);
-    last.write_all(b"GET /sum HTTP/1.0\r\n\r\n").unwrap();
+    let last = std::thread::spawn(move || ask(port, "GET /sum", b""));
     drop(idle);
-    let mut answer = String::new();
-    last.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with(&expected), "{answer}");
+    assert_eq!(String::from_utf8(last.join().unwrap()).unwrap(), expected);
 
     // Ctrl-C ends it, and the ports are free.
     signal(&run.child, Signal::INT);
