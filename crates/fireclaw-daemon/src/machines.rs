@@ -64,6 +64,7 @@ impl Machines {
                 disk(&disks.workspace, false),
                 disk(&disks.scratch, false),
             ],
+            card: false,
             kernel_args: Vec::new(),
         };
         let run = self.home.run();
@@ -97,10 +98,10 @@ impl Machines {
             Some(directory) => Memory::RestoredFrom(directory),
             None => Memory::Fresh,
         };
-        let launch = Launch { spec: &launcher.spec, run_dir: &run_dir, memory };
+        let launch = Launch { spec: &launcher.spec, run_dir: &run_dir, memory, plug: None };
         let machine = launcher.backend.launch(launch).await?;
         let waiting = Waiting::meet(machine, launcher.patience).await?;
-        let guest = waiting.settle(agent).await?;
+        let guest = waiting.settle(agent, None).await?;
         let commands = guest.commands();
         let keep = || {
             let copy = disks::keep(&disks.workspace)?;
@@ -129,7 +130,7 @@ impl Machines {
         let machine: Machine = launcher.backend.adopt(&run_dir, process).await?;
         // It may have been paused, and must answer now.
         machine.process.pause(false)?;
-        Ok(Waiting::meet(machine, launcher.patience).await?.settle(agent).await?)
+        Ok(Waiting::meet(machine, launcher.patience).await?.settle(agent, None).await?)
     }
 
     /// Gives a machine its template's skills as they are now.
@@ -186,10 +187,11 @@ impl Machines {
             kernel: None,
             cpus: template.cpus,
             memory_mib: template.memory_mib,
+            card: false,
             warm: None,
         };
         let store = Store::new(self.home.snapshots());
-        Ok(launcher.snapshot(&store, &recipe, || ()).await?.directory)
+        Ok(launcher.snapshot(&store, &recipe, None, || ()).await?.directory)
     }
 }
 

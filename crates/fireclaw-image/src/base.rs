@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::debian::{self, Request};
-use crate::kernel::DebianKernel;
+use crate::kernel::{self, DebianKernel};
 use crate::{Error, Home, Image, Kernel, Progress, Result, ext4, files, initramfs};
 
 /// The kernel package for virtual machines, without drivers for hardware.
@@ -95,6 +95,7 @@ pub fn kernel(
     Ok(Kernel {
         image: files::write(home, &directory.join("vmlinux"), &found.image)?,
         modules: Some(files::write(home, &directory.join("modules.cpio"), &modules)?),
+        drivers: kernel::drivers(),
         release: found.release,
         origin: format!("Debian {} {KERNEL_PACKAGE}", debian::SUITE),
     })

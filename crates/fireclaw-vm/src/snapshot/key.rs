@@ -27,6 +27,8 @@ pub struct Key {
     kernel: Stamp,
     initramfs: Stamp,
     disks: Vec<Stamp>,
+    #[serde(default)]
+    card: bool,
     kernel_args: Vec<String>,
     pub(super) cpus: u32,
     pub(super) memory_mib: u64,
@@ -93,6 +95,7 @@ impl Key {
             kernel: Stamp::of(&spec.kernel)?,
             initramfs: Stamp::of(&spec.initramfs)?,
             disks,
+            card: spec.card,
             kernel_args: spec.kernel_args.clone(),
             cpus: spec.cpus,
             memory_mib: spec.memory_mib,
@@ -119,7 +122,8 @@ impl Key {
                 false => (disk.path.clone(), 0),
             };
             let disks: Vec<_> = key.disks.iter().map(disk).collect();
-            (key.vmm, key.cpus, key.memory_mib, key.kernel_args.clone(), key.warm.clone(), disks)
+            let shape = (key.vmm, key.cpus, key.memory_mib, key.card);
+            (shape, key.kernel_args.clone(), key.warm.clone(), disks)
         };
         self != other && purpose(self) == purpose(other)
     }
@@ -157,6 +161,7 @@ pub(super) mod tests {
             kernel: stamp.clone(),
             initramfs: stamp.clone(),
             disks: vec![stamp],
+            card: false,
             kernel_args: Vec::new(),
             cpus: 1,
             memory_mib: 256,
@@ -193,7 +198,9 @@ pub(super) mod tests {
         let home = tempfile::tempdir().unwrap();
         let key = key(home.path());
         let warm = Key { warm: Some("true".into()), ..key.clone() };
-        for other in [upgraded(&key), sized(&key, 512), warm] {
+        let carded = Key { card: true, ..key.clone() };
+        assert!(!carded.replaces(&key), "each is of use");
+        for other in [upgraded(&key), sized(&key, 512), warm, carded] {
             assert_ne!(other.id(), key.id());
         }
         assert_eq!(key.clone().id(), key.id());

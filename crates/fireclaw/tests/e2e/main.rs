@@ -9,6 +9,7 @@
 
 mod agent_machines;
 mod agents;
+mod card;
 mod clean;
 mod cli;
 mod clones;
@@ -18,6 +19,7 @@ mod faults;
 mod harness;
 mod images;
 mod overseer;
+mod publish;
 mod run;
 mod service;
 mod snapshots;
