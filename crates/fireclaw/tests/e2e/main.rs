@@ -7,6 +7,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod agent_faults;
 mod agent_machines;
 mod agents;
 mod card;

@@ -52,6 +52,8 @@ for line in sys.stdin:
             say(config["persona"])
         elif word == "lines":
             say("\n".join("line %d" % n for n in range(int(rest))))
+        elif word == "big":
+            say("\n".join("%05d " % n + "x" * 93 for n in range(int(rest) // 100)))
         elif word == "evil":
             say("one\r\nQUIT :gone\r\nPRIVMSG #agents :forged\x01\x02\x0304red\x1b[2J\x00\u202eend")
             print("this is no action")
@@ -106,6 +108,25 @@ impl Overseer {
         wait(&mut self.child, patience());
     }
 
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Has it killed at the n-th call of this kind that it makes from now on.
+    pub fn kill_at(&self, call: &str, n: usize) -> Killer {
+        let mut strace = std::process::Command::new("strace");
+        strace.args(["-o", "/dev/null", "-e", &format!("trace={call}")]);
+        strace.args(["-e", &format!("inject={call}:signal=KILL:when={n}")]);
+        strace.args(["-p", &self.child.id().to_string()]).stderr(Stdio::piped());
+        let mut child = strace.spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+        let attached = said.next().unwrap().unwrap();
+        assert!(attached.contains("attached"), "{attached}");
+        thread::spawn(move || said.for_each(drop));
+        Killer(child)
+    }
+
     /// Starts it again in the same home.
     pub fn again(&mut self) {
         self.child = begin(&self.home, self.port, &self.options);
@@ -134,6 +155,19 @@ impl Overseer {
             pid.is_some()
         });
         i32::try_from(pid.unwrap()).unwrap()
+    }
+
+    /// Whether an agent is ready; it is not if nobody can say.
+    pub fn is_ready(&self, name: &str) -> bool {
+        let done = self.fireclaw(&["agent", "list", "--json"]);
+        let agents: Vec<serde_json::Value> =
+            serde_json::from_slice(&done.stdout).unwrap_or_default();
+        agents.iter().any(|agent| agent["name"] == name && agent["condition"] == "ready")
+    }
+
+    /// The processes that it started with this on their command lines.
+    pub fn children(&self, mark: &str) -> Vec<i32> {
+        crate::harness::processes_of(&self.child, mark)
     }
 
     /// The same of one that may work on something.
@@ -196,6 +230,17 @@ impl Drop for Overseer {
                 }
             }
         }
+    }
+}
+
+/// What waits for an overseer to make a call. Without it the overseer is spared.
+pub struct Killer(Child);
+
+impl Drop for Killer {
+    fn drop(&mut self) {
+        // It lets go of what it traces.
+        signal(&self.0, Signal::TERM);
+        let _ = self.0.wait();
     }
 }
 
