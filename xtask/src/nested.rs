@@ -61,9 +61,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     std::fs::create_dir_all(&work)?;
     let inner = Home::from_environment();
     fireclaw_image::setup(&inner, &Options::default(), &crate::Plain)?;
-    // The outer machine's kernel also needs KVM.
+    // The outer machine's kernel also needs KVM, and what taps are made of.
     let outer = Home::new(work.join("home"));
-    let modules = ["kvm_amd", "kvm_intel"];
+    let modules = ["kvm_amd", "kvm_intel", "tun", "bridge"];
     let options = Options { modules: &modules, ..Options::default() };
     fireclaw_image::setup(&outer, &options, &crate::Plain)?;
 

@@ -89,13 +89,13 @@ async fn cold_and_clones(kernel: &str, directory: &Path) {
     let port = echo();
 
     let tap = bridge.tap("cold", kind);
-    let waiting = launcher.boot(Memory::Fresh, Some(&tap), || ()).await.unwrap();
+    let waiting = launcher.boot(Memory::Fresh, Some(&tap.0), || ()).await.unwrap();
     check(waiting, card(2), port).await.kill().await.unwrap();
 
-    let scratch = lone_tap("scratch", kind);
+    let scratch = Tap::new("scratch", kind);
     let store = Store::new(directory.join("snapshots"));
     let recipe = recipe();
-    let snapshot = launcher.snapshot(&store, &recipe, Some(&scratch), || ()).await.unwrap();
+    let snapshot = launcher.snapshot(&store, &recipe, Some(&scratch.0), || ()).await.unwrap();
     assert!(store.find(&launcher.key(None).unwrap()).is_some());
     assert_eq!(sent_by_guest("scratch"), 0);
 
@@ -103,7 +103,7 @@ async fn cold_and_clones(kernel: &str, directory: &Path) {
     let mut clones = Vec::new();
     for (tap, number) in taps.iter().zip(3..) {
         let memory = Memory::RestoredFrom(&snapshot.directory);
-        let machine = launcher.launch(memory, Some(tap)).await.unwrap();
+        let machine = launcher.launch(memory, Some(&tap.0)).await.unwrap();
         let waiting = Waiting::meet(machine, patience()).await.unwrap();
         clones.push(check(waiting, card(number), port).await);
     }
@@ -118,7 +118,7 @@ async fn cold_and_clones(kernel: &str, directory: &Path) {
     clone.kill().await.unwrap();
 
     // One that is told of no card has it, down and silent.
-    let machine = launcher.launch(Memory::RestoredFrom(&snapshot.directory), Some(&taps[0]));
+    let machine = launcher.launch(Memory::RestoredFrom(&snapshot.directory), Some(&taps[0].0));
     let waiting = Waiting::meet(machine.await.unwrap(), patience()).await.unwrap();
     let guest = waiting.settle("alone", None).await.unwrap();
     let (_, said) = run(&guest, "cat /sys/class/net/eth0/operstate; ip route").await;
@@ -136,12 +136,13 @@ fn inside_adopted() {
         let (bridge, port) = (Bridge::new(), echo());
         let tap = bridge.tap("kept", backend.capabilities().plug);
         let run_dir = RunDir::kept(directory.path(), "fireclaw-e2e-kept").unwrap();
-        let launch = Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, plug: Some(&tap) };
+        let plug = Some(&tap.0);
+        let launch = Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, plug };
         let machine = backend.launch(launch).await.unwrap();
         let waiting = Waiting::meet(machine, patience()).await.unwrap();
         let guest = check(waiting, card(2), port).await;
         let stamp = guest.stamp().unwrap();
-        drop((guest, tap));
+        drop(guest);
 
         // The same card is left as it is, down to what the guest made of it;
         // another is taken on, and nothing of the first stays.
@@ -180,8 +181,8 @@ fn inside_mistakes() {
 
         let spec = MachineSpec { card: false, ..with.spec.clone() };
         let without = Launcher { spec, ..with };
-        let tap = lone_tap("tap", without.backend.capabilities().plug);
-        says(without.boot(Memory::Fresh, Some(&tap), || ()).await, "the machine has none");
+        let tap = Tap::new("tap", without.backend.capabilities().plug);
+        says(without.boot(Memory::Fresh, Some(&tap.0), || ()).await, "the machine has none");
         let waiting = without.boot(Memory::Fresh, None, || ()).await.unwrap();
         let error = waiting.settle("x", Some(card(2))).await.unwrap_err().to_string();
         assert!(error.contains("finds no network card"), "{error}");
@@ -303,10 +304,10 @@ impl Bridge {
         Self
     }
 
-    fn tap(&self, name: &str, kind: PlugKind) -> Plug {
-        let plug = lone_tap(name, kind);
-        ip(&format!("link set {name} master bridge"));
-        plug
+    fn tap(&self, name: &str, kind: PlugKind) -> Tap {
+        let tap = Tap::new(name, kind);
+        ip(&format!("link set dev {name} master bridge"));
+        tap
     }
 
     fn seen(&self) -> String {
@@ -321,16 +322,29 @@ impl Drop for Bridge {
 }
 
 /// A tap that is up, in the way in which the monitor wants it.
-fn lone_tap(name: &str, kind: PlugKind) -> Plug {
-    let plug = match kind {
-        PlugKind::Tap => Plug::Tap(open_tap(name)),
-        PlugKind::Named => {
-            ip(&format!("tuntap add {name} mode tap vnet_hdr"));
-            Plug::Named { name: name.into(), namespace: None }
+struct Tap(Plug);
+
+impl Tap {
+    fn new(name: &str, kind: PlugKind) -> Self {
+        let plug = match kind {
+            PlugKind::Tap => Plug::Tap(open_tap(name)),
+            PlugKind::Named => {
+                ip(&format!("tuntap add dev {name} mode tap vnet_hdr"));
+                Plug::Named { name: name.into(), namespace: None }
+            }
+        };
+        ip(&format!("link set dev {name} up"));
+        Self(plug)
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        // One that is open goes by itself.
+        if let Plug::Named { name, .. } = &self.0 {
+            ip(&format!("link delete dev {name}"));
         }
-    };
-    ip(&format!("link set {name} up"));
-    plug
+    }
 }
 
 /// How many packets a guest has sent into a tap.
