@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: runs against floors measured in the same minutes.
 
+mod agents;
 mod boot;
 mod clones;
 mod spread;
@@ -15,6 +16,7 @@ use fireclaw_vm::probe::{Cache, Choice, Prober};
 use fireclaw_vm::{Disk, Launcher, MachineSpec};
 use serde::Serialize;
 
+use agents::Agents;
 use boot::Boots;
 use clones::Clones;
 
@@ -24,9 +26,19 @@ pub struct Args {
     #[arg(short = 'n', long, default_value_t = 11)]
     runs: usize,
 
+    /// Measure agents only
+    #[arg(long)]
+    agents_only: bool,
+
     /// Where the figures go as JSON
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
+}
+
+#[derive(Debug, Serialize)]
+struct All {
+    kernels: Vec<Figures>,
+    agents: Agents,
 }
 
 #[derive(Debug, Serialize)]
@@ -38,18 +50,18 @@ struct Figures {
     clones: Clones,
 }
 
-/// Measures every kernel that the home has.
+/// Measures every kernel that the home has, and agents on the usual one.
 pub fn run(args: &Args) -> Result<()> {
     let home = Home::from_environment();
     let manifest = Manifest::read(&home)?;
     ensure!(manifest.kernel().is_some(), "nothing is set up; `make setup` first");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut all = Vec::new();
-    for kernel in manifest.kernels.keys() {
-        let launcher = runtime.block_on(launcher(&home, kernel))?;
+    let mut kernels = Vec::new();
+    for kernel in manifest.kernels.keys().filter(|_| !args.agents_only) {
+        let launcher = runtime.block_on(launcher(&home, Some(kernel)))?;
         let boots = runtime.block_on(boot::measure(&launcher, kernel, args.runs))?;
         let clones = runtime.block_on(clones::measure(&launcher, &home, kernel, args.runs))?;
-        all.push(Figures {
+        kernels.push(Figures {
             kernel: kernel.clone(),
             monitor: format!("{}, {}", launcher.backend.kind(), launcher.backend.version()),
             runs: args.runs,
@@ -57,21 +69,31 @@ pub fn run(args: &Args) -> Result<()> {
             clones,
         });
     }
-    for figures in &all {
-        let mut table = Table::new();
-        table.load_preset(presets::ASCII_MARKDOWN).set_header(["what", "ms", "ratio", "goal"]);
+    let mut usual = runtime.block_on(launcher(&home, None))?;
+    let agents = runtime.block_on(agents::measure(&mut usual, &home, args.runs))?;
+    for figures in &kernels {
+        let mut table = table();
         figures.boots.rows(&mut table);
         figures.clones.rows(&mut table);
         println!("\nkernel {}, {}\n{table}", figures.kernel, figures.monitor);
     }
+    let mut table = table();
+    agents.rows(&mut table);
+    println!("\nagents, {}, {}\n{table}", usual.backend.kind(), usual.backend.version());
     println!("\nmedian (fastest to slowest) of {} runs, in turn", args.runs);
-    std::fs::write(&args.json, serde_json::to_vec_pretty(&all)?)
+    std::fs::write(&args.json, serde_json::to_vec_pretty(&All { kernels, agents })?)
         .with_context(|| args.json.display().to_string())
 }
 
-/// What starts the same machines as `fireclaw run --kernel KERNEL`.
-async fn launcher(home: &Home, kernel: &str) -> Result<Launcher> {
-    let boot = fireclaw_image::resolve(home, Manifest::BASE_IMAGE, Some(Path::new(kernel)))?;
+fn table() -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::ASCII_MARKDOWN).set_header(["what", "ms", "ratio", "goal"]);
+    table
+}
+
+/// What starts the same machines as `fireclaw run --kernel KERNEL`, or without it.
+async fn launcher(home: &Home, kernel: Option<&str>) -> Result<Launcher> {
+    let boot = fireclaw_image::resolve(home, Manifest::BASE_IMAGE, kernel.map(Path::new))?;
     let spec = MachineSpec {
         kernel: boot.kernel,
         initramfs: boot.initramfs,

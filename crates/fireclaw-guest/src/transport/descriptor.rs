@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 /// An open descriptor.
 ///
-/// It differs from tokio's own pipes and sockets in two things:
+/// It differs from tokio's own pipes and sockets in three things:
 ///
 /// - They take a short read for an empty device and wait for the next event. A
 ///   port returns one virtio buffer, at most a page, for each read however much
@@ -22,6 +22,9 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 ///   reset, which the kernel tells as an error and nothing else
 ///   (`EPOLLERR | EPOLLOUT`: neither readable nor hung up). tokio wakes no
 ///   reader for that; here the reader waits for errors as well.
+/// - A port without a host is hung up (`EPOLLHUP`), which tokio never forgets, and
+///   takes nothing (`EAGAIN`). Who writes then is told that it is over, or would try
+///   for ever.
 pub struct Descriptor {
     file: Arc<AsyncFd<File>>,
     /// Ends when the kernel tells of an error; none once it has.
@@ -59,8 +62,13 @@ impl AsyncRead for Descriptor {
     ) -> Poll<io::Result<()>> {
         while let Poll::Ready(ready) = self.file.poll_read_ready(cx) {
             let unfilled = buffer.initialize_unfilled();
-            if let Ok(read) = ready?.try_io(|file| file.get_ref().read(unfilled)) {
-                return Poll::Ready(read.map(|n| buffer.advance(n)));
+            let mut ready = ready?;
+            let is_hung_up = ready.ready().is_read_closed();
+            match ready.try_io(|file| file.get_ref().read(unfilled)) {
+                Ok(read) => return Poll::Ready(read.map(|n| buffer.advance(n))),
+                // Another host is there already; this one's stream has ended.
+                Err(_) if is_hung_up => return Poll::Ready(Ok(())),
+                Err(_) => {}
             }
         }
         self.poll_failure(cx).map(Err)
@@ -75,8 +83,11 @@ impl AsyncWrite for Descriptor {
     ) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.file.poll_write_ready(cx))?;
-            if let Ok(written) = ready.try_io(|file| file.get_ref().write(bytes)) {
-                return Poll::Ready(written);
+            let is_hung_up = ready.ready().is_write_closed();
+            match ready.try_io(|file| file.get_ref().write(bytes)) {
+                Ok(written) => return Poll::Ready(written),
+                Err(_) if is_hung_up => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                Err(_) => {}
             }
         }
     }
@@ -95,7 +106,9 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::time::Duration;
 
-    use tokio::io::AsyncReadExt;
+    use rustix::fs::OFlags;
+    use rustix::pty::OpenptFlags;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::timeout;
 
     use super::*;
@@ -112,5 +125,22 @@ mod tests {
             let read = timeout(Duration::from_secs(10), stream.read(&mut [0])).await.unwrap();
             assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         }
+    }
+
+    /// A terminal whose other end was closed is hung up, and takes what fits and then
+    /// nothing, like a port without a host.
+    #[tokio::test]
+    async fn a_writer_hears_that_nobody_takes_it() {
+        let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        rustix::pty::unlockpt(&master).unwrap();
+        drop(File::open(rustix::pty::ptsname(&master, Vec::new()).unwrap().to_str().unwrap()));
+        rustix::fs::fcntl_setfl(&master, OFlags::NONBLOCK).unwrap();
+        let mut stream = Descriptor::new(File::from(master)).unwrap();
+        let write = async {
+            while stream.write(&[b'x'; 1000]).await? > 0 {}
+            Ok::<_, io::Error>(())
+        };
+        let written = timeout(Duration::from_secs(10), write).await.unwrap();
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

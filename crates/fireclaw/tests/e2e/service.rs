@@ -146,4 +146,5 @@ fn a_unit_can_be_looked_at_first() {
         ["install", "--user", "--print", "--model-server", "http://ann:s3cret@127.0.0.1"];
     overseer(&home, &password).exits(2).says(&["a unit would show", "overseer.env"]);
     overseer(&home, &["--tls", "install"]).exits(2);
+    overseer(&home, &["install", "--print", "--owner", "a b!*@x"]).exits(2).says(&["--owner"]);
 }

@@ -87,6 +87,8 @@ pub fn execute(action: &Action) -> Result<u8> {
 
 /// The unit for these options.
 fn text(scope: &Scope, home: &Home, options: &Options) -> Result<String> {
+    // A mistake is told now, not by a service that does not start.
+    super::owners(options)?;
     if has_password(&options.model_server) {
         return Err(CliError::usage("--model-server has a password, which a unit would show")
             .hint(format!(
