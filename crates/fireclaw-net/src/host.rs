@@ -113,7 +113,11 @@ pub(crate) fn remove(netlink: &Netlink, state: &State, machine: &Machine) -> Res
 
 /// Removes rules and tap of an address.
 pub(crate) fn remove_things(netlink: &Netlink, address: Ipv4Addr) -> Result<()> {
-    nft::run(rules::tear_down(address))?;
+    if let Err(error) = nft::run(rules::tear_down(address))
+        && rules::found(&nft::run(rules::all())?).contains(&address)
+    {
+        return Err(error);
+    }
     netlink.remove(&crate::address::tap_name(address))
 }
 
@@ -166,10 +170,7 @@ pub(crate) fn remove_strays(netlink: &Netlink, state: &State) -> Result<Vec<Ipv4
     let mut strays: Vec<Ipv4Addr> =
         links.iter().filter_map(|link| crate::address::of_tap(&link.name)).collect();
     if nft::program("nft").is_some() {
-        let (found, _) = rules::found(&nft::run(vec![serde_json::json!({
-            "list": { "ruleset": null }
-        })])?);
-        strays.extend(found);
+        strays.extend(rules::found(&nft::run(rules::all())?));
     }
     strays.sort();
     strays.dedup();

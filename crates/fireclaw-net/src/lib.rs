@@ -36,7 +36,7 @@ pub use client::Client;
 pub use control::Status;
 pub use error::{Error, Result};
 pub use gateway::Denial;
-pub use open::{Card, Gateway, Plug, PlugKind, Request, gateway_main, open, scratch_tap};
+pub use open::{Card, Gateway, Plug, PlugKind, Request, bare_tap, gateway_main, open, scratch_tap};
 pub use place::Place;
 pub use rules::Refused;
 pub use stamp::ProcessStamp;

@@ -249,8 +249,10 @@ pub fn gateway_main() -> ExitCode {
     };
     match main() {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever started it was told.
-        Err(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("fireclaw: the network of a machine: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -263,4 +265,12 @@ pub fn gateway_main() -> ExitCode {
 pub fn scratch_tap() -> Result<OwnedFd> {
     enter_namespaces()?;
     tap::open("fc-scratch")
+}
+
+/// A tap with `IFF_VNET_HDR` in the network namespace of this thread.
+///
+/// # Errors
+/// [`Error::System`] without the right to make one.
+pub fn bare_tap(name: &str) -> Result<OwnedFd> {
+    tap::open(name)
 }

@@ -157,6 +157,14 @@ impl Names {
     }
 }
 
+/// Where packets were refused to. What packets change needs a timeout: the kernel then takes
+/// a kind of set that can be changed by them, and nft has no other word for it in JSON.
+fn refused_set(names: &Names) -> Value {
+    json!({ "family": "inet", "table": TABLE, "name": names.refused,
+        "type": ["ipv4_addr", "inet_proto", "inet_service"], "flags": ["timeout"],
+        "timeout": 24 * 3600, "size": DESTINATIONS })
+}
+
 fn element(map: &str, address: Ipv4Addr, chain: &str) -> Value {
     json!({ "element": { "family": "inet", "table": TABLE, "name": map,
         "elem": [[address.to_string(), { "jump": { "target": chain } }]] } })
@@ -173,7 +181,8 @@ fn base(config: &HostConfig) -> Vec<Value> {
     };
     let dispatch =
         |name: &str| json!({ "vmap": { "key": field("ip", "saddr"), "data": format!("@{name}") } });
-    let states = json!(["established", "related"]);
+    // As a set: without, nft takes "not" of two states for "not both".
+    let states = json!({ "set": ["established", "related"] });
     vec![
         add("table", table()),
         map("nat"),
@@ -218,12 +227,7 @@ pub(crate) fn set_up(config: &HostConfig, guest: &Guest) -> Vec<Value> {
         add("chain", chain(&names.nat)),
         add("chain", chain(&names.refuse)),
         add("chain", chain(&names.filter)),
-        add(
-            "set",
-            json!({ "family": "inet", "table": TABLE, "name": names.refused,
-                "type": ["ipv4_addr", "inet_proto", "inet_service"], "flags": ["dynamic"],
-                "size": DESTINATIONS }),
-        ),
+        add("set", refused_set(&names)),
         json!({ "add": element("nat", guest.address, &names.nat) }),
         json!({ "add": element("filter", guest.address, &names.filter) }),
     ]);
@@ -361,47 +365,34 @@ fn bind(address: Ipv4Addr) -> Vec<Value> {
     ]
 }
 
-/// Removes a machine's rules, all that are there.
+/// Removes a machine's rules. They were set all at once, so all or none are there.
 pub(crate) fn tear_down(address: Ipv4Addr) -> Vec<Value> {
     let names = Names::of(address);
-    let both = |what: &str, object: Value| {
-        // What is not there can't be deleted: it is added first.
-        [json!({ "add": { what: object } }), json!({ "delete": { what: object } })]
-    };
-    let set = json!({ "family": "inet", "table": TABLE, "name": names.refused,
-        "type": ["ipv4_addr", "inet_proto", "inet_service"], "flags": ["dynamic"],
-        "size": DESTINATIONS });
-    let map = |name: &str| {
-        let map = json!({ "family": "inet", "table": TABLE, "name": name, "type": "ipv4_addr",
-            "map": "verdict" });
-        add("map", map)
-    };
-    let mut commands = vec![
-        add("table", table()),
-        map("nat"),
-        map("filter"),
-        add("chain", chain(&names.refuse)),
-        add("chain", chain(&names.nat)),
-        add("chain", chain(&names.filter)),
-        json!({ "add": element("nat", address, &names.nat) }),
-        json!({ "add": element("filter", address, &names.filter) }),
-        json!({ "delete": element("nat", address, &names.nat) }),
-        json!({ "delete": element("filter", address, &names.filter) }),
+    let delete = |what: &str, object: Value| json!({ "delete": { what: object } });
+    let (nat, filter) =
+        (element("nat", address, &names.nat), element("filter", address, &names.filter));
+    vec![
+        json!({ "delete": nat }),
+        json!({ "delete": filter }),
         flush(&names.nat),
         flush(&names.filter),
         flush(&names.refuse),
-        json!({ "delete": { "chain": chain(&names.nat) } }),
-        json!({ "delete": { "chain": chain(&names.filter) } }),
-        json!({ "delete": { "chain": chain(&names.refuse) } }),
-    ];
-    commands.extend(both("set", set));
-    commands.extend(both("table", json!({ "family": "netdev", "name": tap_name(address) })));
-    commands
+        delete("chain", chain(&names.nat)),
+        delete("chain", chain(&names.filter)),
+        delete("chain", chain(&names.refuse)),
+        delete("set", chain(&names.refused)),
+        delete("table", json!({ "family": "netdev", "name": tap_name(address) })),
+    ]
 }
 
 /// Removes what all machines share.
 pub(crate) fn remove_base() -> Vec<Value> {
     vec![add("table", table()), json!({ "delete": { "table": table() } })]
+}
+
+/// Asks for all rules.
+pub(crate) fn all() -> Vec<Value> {
+    vec![json!({ "list": { "ruleset": null } })]
 }
 
 /// Asks for the counts of a machine.
@@ -451,14 +442,11 @@ pub(crate) fn read_counts(answer: &[Value]) -> Vec<Refused> {
     refused
 }
 
-/// The tables and chains of ours that a list of the whole rule set has: the addresses of
-/// machines, and whether the shared table is there.
-pub(crate) fn found(answer: &[Value]) -> (Vec<Ipv4Addr>, bool) {
+/// The machines of which a list of all rules has something, by address.
+pub(crate) fn found(answer: &[Value]) -> Vec<Ipv4Addr> {
     let mut addresses = Vec::new();
-    let mut shared = false;
     for object in answer {
         let (table, chain) = (&object["table"], &object["chain"]);
-        shared |= table["family"] == "inet" && table["name"] == TABLE;
         let name = if table["family"] == "netdev" {
             table["name"].as_str()
         } else if chain["family"] == "inet" && chain["table"] == TABLE {
@@ -472,5 +460,5 @@ pub(crate) fn found(answer: &[Value]) -> (Vec<Ipv4Addr>, bool) {
     }
     addresses.sort();
     addresses.dedup();
-    (addresses, shared)
+    addresses
 }
