@@ -177,7 +177,7 @@ pub mod limits {
     /// The longest path of a directory with skills, in bytes.
     pub const SKILL: usize = 255;
     /// The most names that a network policy allows, and as many that it denies.
-    pub const TARGETS: usize = 1000;
+    pub const TARGETS: usize = fireclaw_policy::MAX_TARGETS;
     /// The most rules of one template.
     pub const RULES: usize = 200;
     /// The longest name of a tool in a rule, in characters.
