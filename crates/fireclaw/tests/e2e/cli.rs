@@ -28,6 +28,10 @@ fn the_reference_is_up_to_date() {
         "snapshot",
         "snapshot ls",
         "snapshot rm",
+        "net",
+        "net ls",
+        "net check",
+        "net clean",
         "completions",
         "man",
     ];
