@@ -1,5 +1,5 @@
 //! What is there while a machine lives, and that nothing is left whatever ends.
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
