@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use fireclaw_policy::HostConfig;
 use ipnet::Ipv4Net;
+use serde_json::Value;
 
 use crate::address::Mac;
 use crate::netlink::{Link, Netlink};
@@ -111,12 +112,19 @@ pub(crate) fn remove(netlink: &Netlink, state: &State, machine: &Machine) -> Res
     Ok(())
 }
 
+/// All rules of the host. One that can't list them has none.
+fn all_rules() -> Vec<Value> {
+    nft::run(rules::all()).unwrap_or_default()
+}
+
 /// Removes rules and tap of an address.
 pub(crate) fn remove_things(netlink: &Netlink, address: Ipv4Addr) -> Result<()> {
-    if let Err(error) = nft::run(rules::tear_down(address))
-        && rules::found(&nft::run(rules::all())?).contains(&address)
-    {
-        return Err(error);
+    if nft::run(rules::tear_down(address).concat()).is_err() {
+        // Something is not there; what is there goes by parts.
+        let [shared, own] = rules::tear_down(address).map(nft::run);
+        if rules::found(&all_rules()).contains(&address) {
+            return shared.and(own).map(drop);
+        }
     }
     netlink.remove(&crate::address::tap_name(address))
 }
@@ -135,7 +143,7 @@ pub(crate) fn settle(netlink: &Netlink, state: &State) -> Result<()> {
     if !machines.is_empty() {
         return Ok(());
     }
-    if nft::program("nft").is_some() {
+    if rules::has_base(&all_rules()) {
         nft::run(rules::remove_base())?;
     }
     if let Some(bridge) = state.noted(Change::Bridge)? {
@@ -169,9 +177,7 @@ pub(crate) fn remove_strays(netlink: &Netlink, state: &State) -> Result<Vec<Ipv4
     let links = netlink.links()?;
     let mut strays: Vec<Ipv4Addr> =
         links.iter().filter_map(|link| crate::address::of_tap(&link.name)).collect();
-    if nft::program("nft").is_some() {
-        strays.extend(rules::found(&nft::run(rules::all())?));
-    }
+    strays.extend(rules::found(&all_rules()));
     strays.sort();
     strays.dedup();
     strays.retain(|address| !known.contains(address));

@@ -91,8 +91,7 @@ pub(crate) fn main(stream: &UnixStream, task: Task) -> Result<()> {
 fn serve(stream: &UnixStream, mut kept: Kept) -> Result<()> {
     while let Ok(Some((ask, _))) = wire::receive::<Ask>(stream) {
         let answer = match ask {
-            Ask::Counts => nft::run(rules::counts(kept.machine.address))
-                .map(|answer| Answer::Counts(rules::read_counts(&answer))),
+            Ask::Counts => counts(kept.machine.address).map(Answer::Counts),
             Ask::Rules { kind, policy, host } => {
                 kept.change(kind, &policy, host).map(|()| Answer::Done)
             }
@@ -102,6 +101,14 @@ fn serve(stream: &UnixStream, mut kept: Kept) -> Result<()> {
         }
     }
     kept.remove()
+}
+
+fn counts(address: Ipv4Addr) -> Result<Vec<Refused>> {
+    let mut listed = Vec::new();
+    for ask in rules::counts(address) {
+        listed.extend(nft::run(ask)?);
+    }
+    Ok(rules::read_counts(&listed))
 }
 
 /// Makes everything, or removes what it made before it failed.

@@ -41,10 +41,11 @@ pub(crate) fn run(commands: Vec<Value>) -> Result<Vec<Value>> {
         let line = words.lines().find(|line| line.contains("rror")).unwrap_or(words.trim());
         return Err(failed(format!("nft: {line}")));
     }
-    if output.stdout.is_empty() {
-        return Ok(Vec::new());
+    // Each list is a document of its own.
+    let mut listed = Vec::new();
+    for document in serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>() {
+        let document = document.map_err(|e| failed(format!("nft said {e}")))?;
+        listed.extend(document["nftables"].as_array().cloned().unwrap_or_default());
     }
-    let answer: Value =
-        serde_json::from_slice(&output.stdout).map_err(|e| failed(format!("nft said {e}")))?;
-    Ok(answer["nftables"].as_array().cloned().unwrap_or_default())
+    Ok(listed)
 }

@@ -1,5 +1,6 @@
 //! Starts the gateway of a machine.
 
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -19,6 +20,9 @@ use crate::{Client, Error, ProcessStamp, Result, tap, wire};
 /// How long a gateway may take to get ready.
 const READY: Duration = Duration::from_secs(30);
 
+/// What a gateway and its keeper say of what goes wrong, in its directory.
+const LOG: &str = "net.log";
+
 /// What a machine's network is to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
@@ -28,7 +32,7 @@ pub struct Request {
     pub config: HostConfig,
     /// For whom it is, as `fireclaw net ls` shows it.
     pub owner: String,
-    /// An existing directory for the gateway's socket `net.sock`.
+    /// An existing directory for the gateway's socket `net.sock` and its log `net.log`.
     pub directory: PathBuf,
     /// Where tap and rules are to be; see [`Place::here`].
     pub place: Place,
@@ -116,7 +120,8 @@ pub struct Gateway {
 pub async fn open(program: &Path, arguments: &[&str], request: Request) -> Result<Gateway> {
     let failed = |e: std::io::Error| Error::system("starting the gateway")(e);
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-    let (process, mut child) = spawn(program, arguments, theirs).map_err(failed)?;
+    let log = File::create(request.directory.join(LOG)).map_err(failed)?;
+    let (process, mut child) = spawn(program, arguments, theirs, log).map_err(failed)?;
     ours.set_read_timeout(Some(READY)).map_err(failed)?;
     let role = Role::Gateway(request.clone());
     let waiting = tokio::task::spawn_blocking(move || {
@@ -157,9 +162,12 @@ fn spawn(
     program: &Path,
     arguments: &[&str],
     stream: UnixStream,
+    log: File,
 ) -> std::io::Result<(ProcessStamp, std::process::Child)> {
     let mut command = std::process::Command::new(program);
-    command.args(arguments).stdin(Stdio::from(OwnedFd::from(stream))).stdout(Stdio::null());
+    command.args(arguments).stdin(Stdio::from(OwnedFd::from(stream)));
+    // Not ours: it may outlive this process, and would keep a pipe open.
+    command.stdout(Stdio::null()).stderr(Stdio::from(log));
     own_session(&mut command);
     let child = command.spawn()?;
     let stamp = i32::try_from(child.id()).ok().and_then(ProcessStamp::of);

@@ -365,13 +365,14 @@ fn bind(address: Ipv4Addr) -> Vec<Value> {
     ]
 }
 
-/// Removes a machine's rules. They were set all at once, so all or none are there.
-pub(crate) fn tear_down(address: Ipv4Addr) -> Vec<Value> {
+/// Removes a machine's rules, in two parts: what is in the table of all, and the tap's own.
+/// They were set all at once, so each part is there as a whole or not at all.
+pub(crate) fn tear_down(address: Ipv4Addr) -> [Vec<Value>; 2] {
     let names = Names::of(address);
     let delete = |what: &str, object: Value| json!({ "delete": { what: object } });
     let (nat, filter) =
         (element("nat", address, &names.nat), element("filter", address, &names.filter));
-    vec![
+    let shared = vec![
         json!({ "delete": nat }),
         json!({ "delete": filter }),
         flush(&names.nat),
@@ -381,13 +382,20 @@ pub(crate) fn tear_down(address: Ipv4Addr) -> Vec<Value> {
         delete("chain", chain(&names.filter)),
         delete("chain", chain(&names.refuse)),
         delete("set", chain(&names.refused)),
-        delete("table", json!({ "family": "netdev", "name": tap_name(address) })),
-    ]
+    ];
+    let own = json!({ "family": "netdev", "name": tap_name(address) });
+    [shared, vec![delete("table", own)]]
 }
 
 /// Removes what all machines share.
 pub(crate) fn remove_base() -> Vec<Value> {
-    vec![add("table", table()), json!({ "delete": { "table": table() } })]
+    vec![json!({ "delete": { "table": table() } })]
+}
+
+/// Whether a list of all rules has what all machines share.
+pub(crate) fn has_base(answer: &[Value]) -> bool {
+    let shared = |table: &Value| table["family"] == "inet" && table["name"] == TABLE;
+    answer.iter().any(|object| shared(&object["table"]))
 }
 
 /// Asks for all rules.
@@ -395,14 +403,16 @@ pub(crate) fn all() -> Vec<Value> {
     vec![json!({ "list": { "ruleset": null } })]
 }
 
-/// Asks for the counts of a machine.
-pub(crate) fn counts(address: Ipv4Addr) -> Vec<Value> {
+/// Asks for the counts of a machine, in two runs: nft lists one family at a time.
+pub(crate) fn counts(address: Ipv4Addr) -> [Vec<Value>; 2] {
     let names = Names::of(address);
-    vec![
-        json!({ "list": { "chain": chain(&names.filter) } }),
-        json!({ "list": { "set": chain(&names.refused) } }),
-        json!({ "list": { "chain": { "family": "netdev", "table": tap_name(address),
-            "name": "ingress" } } }),
+    let ingress = json!({ "family": "netdev", "table": tap_name(address), "name": "ingress" });
+    [
+        vec![
+            json!({ "list": { "chain": chain(&names.filter) } }),
+            json!({ "list": { "set": chain(&names.refused) } }),
+        ],
+        vec![json!({ "list": { "chain": ingress } })],
     ]
 }
 

@@ -1,5 +1,5 @@
 //! What each policy opens, from a guest at a tap, with and without root.
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

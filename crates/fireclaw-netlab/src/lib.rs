@@ -73,6 +73,8 @@ pub fn build() -> Lab {
     run("mount", &["-t", "tmpfs", "tmpfs", "/run"]);
     write("/run/resolv.conf", &format!("nameserver {}\n", internet::DNS));
     run("mount", &["--bind", "/run/resolv.conf", "/etc/resolv.conf"]);
+    // What distributions allow: echo requests by users.
+    write("/proc/sys/net/ipv4/ping_group_range", "0 0");
     Lab { internet: Internet::start() }
 }
 

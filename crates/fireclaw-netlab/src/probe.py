@@ -46,6 +46,18 @@ def exactly(socket_, length):
     return data
 
 
+def answered(datagrams, message):
+    """Asks again: one message may be lost, and the kernel limits how often it refuses."""
+    datagrams.settimeout(1)
+    for last in (False, False, True):
+        datagrams.send(message)
+        try:
+            return datagrams.recv(4096)
+        except (TimeoutError, socket.timeout):
+            if last:
+                raise
+
+
 def resolve(name, server=GATEWAY, tcp=False, kind=1):
     labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
     question = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", kind, 1)
@@ -55,10 +67,8 @@ def resolve(name, server=GATEWAY, tcp=False, kind=1):
             answer = exactly(stream, struct.unpack("!H", exactly(stream, 2))[0])
     else:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-            datagrams.settimeout(WAIT)
             datagrams.connect((server, 53))
-            datagrams.send(question)
-            answer = datagrams.recv(4096)
+            answer = answered(datagrams, question)
     _, flags, _, answers, _, _ = struct.unpack("!6H", answer[:12])
     if flags & 15 or not answers:
         raise Refused(f"no address of {name} (code {flags & 15})")
@@ -100,10 +110,8 @@ def connect(address, port):
 
 def udp(address, port=9999, word="hello"):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-        datagrams.settimeout(WAIT)
         datagrams.connect((address, port))
-        datagrams.send(word.encode())
-        datagrams.recv(100)
+        answered(datagrams, word.encode())
 
 
 def checksum(data):
@@ -116,10 +124,9 @@ def ping(address):
     echo = struct.pack("!BBHHH", 8, 0, 0, 77, 1)
     echo = echo[:2] + struct.pack("!H", checksum(echo)) + echo[4:]
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
-        raw.settimeout(WAIT)
-        raw.sendto(echo, (address, 0))
+        raw.connect((address, 0))
         while True:
-            data = raw.recv(200)
+            data = answered(raw, echo)
             kind = data[(data[0] & 15) * 4]
             if kind == 0:
                 return

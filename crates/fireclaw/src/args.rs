@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    agent, completions, doctor, images, man, overseer, pool, run, setup, snapshot, template,
+    agent, completions, doctor, images, man, net, overseer, pool, run, setup, snapshot, template,
 };
 use crate::error::RUN_FAILED;
 
@@ -37,11 +37,15 @@ pub enum Command {
     Images(images::Args),
     Snapshot(snapshot::Args),
     Pool(pool::Args),
+    Net(net::Args),
     Overseer(overseer::Args),
     Agent(agent::Args),
     Template(template::Args),
     Completions(completions::Args),
     Man(man::Args),
+    /// Serves the network card of one machine; started by other commands
+    #[command(hide = true)]
+    Gateway,
 }
 
 impl Command {

@@ -184,6 +184,16 @@ impl From<VmError> for CliError {
     }
 }
 
+impl From<fireclaw_net::Error> for CliError {
+    fn from(error: fireclaw_net::Error) -> Self {
+        let made = Self::new(Kind::Host, error.to_string());
+        match error.hint() {
+            Some(hint) => made.hint(hint),
+            None => made,
+        }
+    }
+}
+
 impl From<ImageError> for CliError {
     fn from(error: ImageError) -> Self {
         let message = error.to_string();

@@ -108,7 +108,8 @@ fn gateway(stream: &UnixStream, request: Request) -> Result<()> {
         dns_tcp: dns_tcp.into(),
         host,
     };
-    let ready = |result: Result<()>| {
+    // It takes the plug along: the tap is to go with its user.
+    let ready = move |result: Result<()>| {
         let plug: Vec<BorrowedFd<'_>> = plug.iter().map(AsFd::as_fd).collect();
         let ready = result.map(|()| Ready { machine: made.machine.clone() });
         wire::send(stream, &ready, &plug).map_err(Error::system("saying that it is ready"))

@@ -1,7 +1,7 @@
 //! The way out of a namespace for policy `full`: slirp4netns, a user-mode network stack.
 
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -44,12 +44,12 @@ impl Slirp {
     pub fn start(of: ProcessStamp) -> Result<Self> {
         let failed = |e: std::io::Error| Error::system("starting slirp4netns")(e);
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
-        let (mut ready, says_ready) = pipe().map_err(|e| failed(e.into()))?;
+        let (ready, says_ready) = pipe().map_err(|e| failed(e.into()))?;
         let (exit, alive) = pipe().map_err(|e| failed(e.into()))?;
         let mut command = Command::new(program()?);
         command
             .args(["--configure", "--mtu=1500", "--disable-host-loopback", "--disable-dns"])
-            .args(["--enable-sandbox", "--enable-seccomp"])
+            .arg("--enable-seccomp")
             .arg(format!("--cidr={NETWORK}"))
             .arg(format!("--ready-fd={}", says_ready.as_raw_fd()))
             .arg(format!("--exit-fd={}", exit.as_raw_fd()))
@@ -59,20 +59,21 @@ impl Slirp {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
+        // As user 0 it takes for granted that it may mount, which we gave up already.
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--enable-sandbox");
+        }
         inherit(&mut command, vec![says_ready, exit]);
         let mut child = command.spawn().map_err(failed)?;
         drop(command);
         let limit = Timespec { tv_sec: READY, tv_nsec: 0 };
-        let _ = poll(&mut [PollFd::new(&ready, PollFlags::IN)], Some(&limit));
+        let waited = poll(&mut [PollFd::new(&ready, PollFlags::IN)], Some(&limit));
         let mut word = [0];
-        let said = match rustix::event::poll(
-            &mut [PollFd::new(&ready, PollFlags::IN)],
-            Some(&Timespec { tv_sec: 0, tv_nsec: 0 }),
-        ) {
-            Ok(1..) => rustix::io::read(ready.as_fd(), &mut word).unwrap_or(0),
+        // It says one byte; nothing, if it ended.
+        let said = match waited {
+            Ok(1..) => rustix::io::read(&ready, &mut word).unwrap_or(0),
             _ => 0,
         };
-        let _ = &mut ready;
         if said == 1 {
             return Ok(Self { child, _alive: alive });
         }
@@ -82,8 +83,12 @@ impl Slirp {
             let _ = stderr.by_ref().take(4096).read_to_string(&mut words);
         }
         let _ = child.wait();
-        let last = words.lines().last().unwrap_or("it did not get ready").to_owned();
-        Err(Error::System { action: "starting slirp4netns".into(), reason: last })
+        let words: Vec<&str> = words.lines().filter(|line| !line.contains("WARNING")).collect();
+        let reason = match &words[..] {
+            [] => "it did not get ready".into(),
+            words => words.join("; "),
+        };
+        Err(Error::System { action: "starting slirp4netns".into(), reason })
     }
 }
 

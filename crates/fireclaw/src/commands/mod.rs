@@ -5,6 +5,7 @@ pub mod completions;
 pub mod doctor;
 pub mod images;
 pub mod man;
+pub mod net;
 pub mod overseer;
 pub mod pool;
 pub mod run;
@@ -14,6 +15,7 @@ pub mod template;
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;
+use std::process::ExitCode;
 
 use clap::CommandFactory;
 use fireclaw_image::Home;
@@ -45,9 +47,14 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Command::Images(args) => images::execute(args),
         Command::Snapshot(args) => snapshot::execute(args),
         Command::Pool(args) => pool::execute(&args),
+        Command::Net(args) => net::execute(&args),
         Command::Overseer(args) => overseer::execute(&args),
         Command::Agent(args) => agent::execute(args),
         Command::Template(args) => template::execute(&args),
+        // It has told whoever started it.
+        Command::Gateway => {
+            Ok(if fireclaw_net::gateway_main() == ExitCode::SUCCESS { 0 } else { 1 })
+        }
         Command::Completions(args) => completions::execute(&args, Cli::command()),
         Command::Man(args) => man::execute(&args, Cli::command()),
     }

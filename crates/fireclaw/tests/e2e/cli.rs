@@ -35,6 +35,10 @@ fn the_reference_is_up_to_date() {
         "agent",
         "agent exec",
         "template",
+        "net",
+        "net ls",
+        "net check",
+        "net clean",
         "completions",
         "man",
     ];

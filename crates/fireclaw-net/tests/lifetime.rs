@@ -1,0 +1,320 @@
+//! What is there while a machine lives, and that nothing is left whatever ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+
+use common::{Machine, PROGRAM, STATE, request, runtime};
+use fireclaw_net::{Cleaned, Error, Place, Plug, PlugKind, ProcessStamp, Request, clean, list};
+use fireclaw_netlab::{enter, run};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Rules and a device of somebody else, which nothing of ours may change.
+fn strangers() -> (String, String) {
+    run("nft", &["add", "table", "inet", "stranger"]);
+    run(
+        "nft",
+        &["add", "chain", "inet", "stranger", "c", "{ type filter hook forward priority 0; }"],
+    );
+    run("nft", &["add", "rule", "inet", "stranger", "c", "tcp dport 1 drop"]);
+    run("ip", &["link", "add", "fc-stranger", "type", "bridge"]);
+    host()
+}
+
+/// All rules, devices and settings of the host.
+fn host() -> (String, String) {
+    let links: Vec<String> = run("ip", &["-o", "link"])
+        .lines()
+        .filter_map(|line| line.split(": ").nth(1).map(str::to_owned))
+        .collect();
+    let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+    (run("nft", &["list", "ruleset"]), links.join(" ") + &forwarding)
+}
+
+fn kill(process: ProcessStamp) {
+    kill_process(Pid::from_raw(process.pid).unwrap(), Signal::KILL).unwrap();
+}
+
+/// A process that stands for a monitor.
+struct Monitor(std::process::Child);
+
+impl Monitor {
+    fn start() -> Self {
+        Self(Command::new("sleep").arg("600").spawn().unwrap())
+    }
+
+    fn stamp(&self) -> ProcessStamp {
+        ProcessStamp::of(i32::try_from(self.0.id()).unwrap()).unwrap()
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn wait_for_end(process: ProcessStamp) {
+    while process.lives() {
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until nothing of the machines is left but for what `clean` is for.
+fn nothing_left(before: &(String, String)) {
+    while list(Path::new(STATE)).unwrap().iter().any(|machine| machine.keeper.lives()) {
+        std::thread::yield_now();
+    }
+    clean(Place::Host, Path::new(STATE)).unwrap();
+    assert_eq!(list(Path::new(STATE)).unwrap(), []);
+    assert_eq!(&host(), before);
+}
+
+#[test]
+fn everything_goes_with_the_machine() {
+    let Some(_lab) = enter("everything_goes_with_the_machine") else { return };
+    let before = strangers();
+    let first = Machine::start(Place::Host, "local", "first");
+    let second = Machine::start(Place::Host, "full", "second");
+    assert_eq!(first.card.address, Ipv4Addr::new(172, 16, 0, 2));
+    assert_eq!(second.card.mac.to_string(), "02:fc:ac:10:00:03");
+    let owners: Vec<String> =
+        list(Path::new(STATE)).unwrap().into_iter().map(|machine| machine.owner).collect();
+    assert_eq!(owners, ["first", "second"]);
+    assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "1\n");
+    second.end();
+    // Nobody leaves any more.
+    assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "0\n");
+    assert_eq!(first.way("service"), "open", "the other is not disturbed");
+    first.end();
+    assert_eq!(host(), before);
+    assert_eq!(list(Path::new(STATE)).unwrap(), []);
+}
+
+#[test]
+fn a_gateway_lives_as_long_as_the_monitor() {
+    let Some(_lab) = enter("a_gateway_lives_as_long_as_the_monitor") else { return };
+    for place in [Place::Host, Place::Namespace] {
+        let before = strangers_once();
+        let monitor = Monitor::start();
+        let stamp = monitor.stamp();
+        let mut machine = Machine::start(place, "local", "kept");
+        let gateway = machine.gateway.take().unwrap();
+        let (client, process) = (gateway.client().clone(), gateway.process());
+        machine.runtime.block_on(gateway.belongs_to(stamp)).unwrap();
+        drop(gateway);
+        let status = machine.runtime.block_on(client.status()).unwrap();
+        assert_eq!(status.owner, "kept");
+        assert_eq!(machine.way("service"), "open");
+        let other = ProcessStamp { start_time: stamp.start_time + 1, ..stamp };
+        assert!(machine.runtime.block_on(client.belongs_to(other)).is_err());
+        drop(monitor);
+        wait_for_end(process);
+        assert_eq!(host(), before);
+        assert_eq!(list(Path::new(STATE)).unwrap(), []);
+    }
+}
+
+fn strangers_once() -> (String, String) {
+    if run("nft", &["list", "ruleset"]).is_empty() { strangers() } else { host() }
+}
+
+#[test]
+fn whoever_is_killed_nothing_stays() {
+    let Some(_lab) = enter("whoever_is_killed_nothing_stays") else { return };
+    let before = strangers();
+    for place in [Place::Host, Place::Namespace] {
+        // The starter goes: everything goes.
+        let mut machine = Machine::start(place, "full", "starter");
+        let gateway = machine.gateway.take().unwrap();
+        let process = gateway.process();
+        drop(gateway);
+        wait_for_end(process);
+        assert_eq!(host(), before);
+
+        // The gateway is killed: its keeper removes everything.
+        let machine = Machine::start(place, "full", "gateway");
+        let gateway = machine.gateway.as_ref().unwrap();
+        let keeper = gateway.machine().keeper;
+        kill(gateway.process());
+        wait_for_end(keeper);
+        assert_eq!(host(), before);
+        assert_eq!(list(Path::new(STATE)).unwrap(), []);
+
+        // The keeper is killed: the gateway ends, and what stays is found.
+        let machine = Machine::start(place, "full", "keeper");
+        let gateway = machine.gateway.as_ref().unwrap();
+        kill(gateway.machine().keeper);
+        wait_for_end(gateway.process());
+        let cleaned = clean(place, Path::new(STATE)).unwrap();
+        assert_eq!(cleaned.machines.len(), 1);
+        assert_eq!(host(), before);
+        assert_eq!(clean(place, Path::new(STATE)).unwrap(), Cleaned::default());
+
+        // Both: the next machine finds it too.
+        let machine = Machine::start(place, "full", "both");
+        let gateway = machine.gateway.as_ref().unwrap();
+        kill(gateway.machine().keeper);
+        kill(gateway.process());
+        wait_for_end(gateway.process());
+        let next = Machine::start(place, "full", "next");
+        assert_eq!(next.card, machine.card, "the address was freed");
+        next.end();
+        assert_eq!(host(), before);
+        assert_eq!(list(Path::new(STATE)).unwrap(), []);
+    }
+}
+
+#[test]
+fn killed_at_each_step_nothing_stays() {
+    let Some(_lab) = enter("killed_at_each_step_nothing_stays") else { return };
+    let before = strangers();
+    // What changes something: of the kernel over netlink, of a tap, of the state, of others.
+    for call in ["sendto", "ioctl", "pwrite64", "unlink", "flock", "bind", "execve"] {
+        for step in 1.. {
+            let directory = tempfile::tempdir().unwrap();
+            let inject = format!("inject={call}:signal=KILL:when={step}");
+            let trace = format!("trace={call}");
+            let log = directory.path().join("strace");
+            let log = log.to_str().unwrap();
+            let arguments = ["-f", "-q", "-o", log, "-e", &trace, "-e", &inject, PROGRAM];
+            let request = request(Place::Host, "full", directory.path());
+            runtime().block_on(async {
+                // Killed, it fails, or the end does.
+                if let Ok(gateway) =
+                    fireclaw_net::open(Path::new("strace"), &arguments, request).await
+                {
+                    let _ = gateway.close().await;
+                }
+            });
+            nothing_left(&before);
+            let killed = std::fs::read_to_string(log).unwrap().contains("killed by SIGKILL");
+            if !killed {
+                assert!(step > 1, "{call} is never called");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn addresses_are_given_once() {
+    let Some(_lab) = enter("addresses_are_given_once") else { return };
+    let before = strangers();
+    let used = Mutex::new(HashSet::new());
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let used = &used;
+            scope.spawn(move || {
+                let runtime = runtime();
+                let mut held = Vec::new();
+                for cycle in 0..25 {
+                    let directory = tempfile::tempdir().unwrap();
+                    let request = request(Place::Host, "local", directory.path());
+                    let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
+                    let gateway = runtime.block_on(open).unwrap();
+                    let address = gateway.card().address;
+                    assert!(used.lock().unwrap().insert(address), "{address} was given twice");
+                    held.push((gateway, directory));
+                    // Some live longer than others.
+                    while held.len() > (thread + cycle) % 3 {
+                        let (gateway, _directory) = held.swap_remove(cycle % held.len());
+                        used.lock().unwrap().remove(&gateway.card().address);
+                        runtime.block_on(gateway.close()).unwrap();
+                    }
+                }
+                for (gateway, _directory) in held {
+                    used.lock().unwrap().remove(&gateway.card().address);
+                    runtime.block_on(gateway.close()).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(list(Path::new(STATE)).unwrap(), []);
+    assert_eq!(host(), before);
+}
+
+#[test]
+fn what_is_in_use_is_not_taken() {
+    let Some(_lab) = enter("what_is_in_use_is_not_taken") else { return };
+    let refused = || {
+        let directory = tempfile::tempdir().unwrap();
+        let request = request(Place::Host, "local", directory.path());
+        let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
+        runtime().block_on(open).unwrap_err()
+    };
+    run("ip", &["link", "add", "lan", "type", "bridge"]);
+    run("ip", &["addr", "add", "172.16.0.77/20", "dev", "lan"]);
+    run("ip", &["link", "set", "lan", "up"]);
+    let error = refused();
+    assert!(matches!(&error, Error::Conflict { with, .. } if with.contains("lan")), "{error}");
+    assert!(error.hint().unwrap().contains("subnet"));
+    run("ip", &["link", "del", "lan"]);
+    run("ip", &["route", "add", "172.16.0.128/25", "via", "192.0.2.1"]);
+    assert!(matches!(refused(), Error::Conflict { .. }));
+    run("ip", &["route", "del", "172.16.0.128/25"]);
+    run("ip", &["tuntap", "add", "fcbr0", "mode", "tap"]);
+    assert!(matches!(refused(), Error::Conflict { .. }));
+    run("ip", &["link", "del", "fcbr0"]);
+    // A bridge of somebody else is used, and left where it is.
+    run("ip", &["link", "add", "fcbr0", "type", "bridge"]);
+    let machine = Machine::start(Place::Host, "local", "guest");
+    assert_eq!(machine.way("service"), "open");
+    machine.end();
+    run("ip", &["link", "show", "fcbr0"]);
+}
+
+#[test]
+fn strays_with_our_names_are_removed() {
+    let Some(_lab) = enter("strays_with_our_names_are_removed") else { return };
+    let before = strangers();
+    run("ip", &["tuntap", "add", "fc-ac100009", "mode", "tap"]);
+    run("nft", &["add", "table", "netdev", "fc-ac10000a"]);
+    let cleaned = clean(Place::Host, Path::new(STATE)).unwrap();
+    assert_eq!(cleaned.strays, [Ipv4Addr::new(172, 16, 0, 9), Ipv4Addr::new(172, 16, 0, 10)]);
+    assert_eq!(host(), before);
+}
+
+#[test]
+fn a_tap_by_name_is_opened_by_another() {
+    let Some(_lab) = enter("a_tap_by_name_is_opened_by_another") else { return };
+    for place in [Place::Host, Place::Namespace] {
+        let directory = tempfile::tempdir().unwrap();
+        let plug = PlugKind::Named { user: None };
+        let request = Request { plug, ..request(place, "local", directory.path()) };
+        let runtime = runtime();
+        let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
+        let mut gateway = runtime.block_on(open).unwrap();
+        let Some(Plug::Named { name, namespace }) = gateway.take_plug() else { panic!("a tap") };
+        assert_eq!(namespace.is_some(), place == Place::Namespace);
+        assert_eq!(name, "fc-ac100002");
+        if place == Place::Host {
+            drop(fireclaw_net::bare_tap(&name).unwrap());
+        }
+        runtime.block_on(gateway.close()).unwrap();
+    }
+}
+
+#[test]
+fn without_nft_it_is_said() {
+    let Some(_lab) = enter("without_nft_it_is_said") else { return };
+    let nft = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"];
+    for path in nft.iter().filter(|path| Path::new(path).exists()) {
+        run("mount", &["--bind", "/dev/null", path]);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let request = request(Place::Host, "local", directory.path());
+    let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
+    let error = runtime().block_on(open).unwrap_err();
+    assert!(matches!(error, Error::Missing { .. } | Error::Rules { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("none works without it"), "{error}");
+    let left = run("ip", &["-o", "link"]);
+    assert!(!left.contains("fcbr0") && !left.contains("fc-ac"), "{left}");
+    assert_eq!(list(Path::new(STATE)).unwrap(), []);
+}

@@ -1,0 +1,124 @@
+//! Policies that change while connections are open, and what is told of refusals.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use common::Machine;
+use fireclaw_net::{Error, Place};
+use fireclaw_netlab::{enter, run};
+
+/// A connection of the guest that has been answered, and is open.
+fn connected(machine: &Machine, address: &str) -> TcpStream {
+    let mut stream = machine.guest.namespace.run(|| TcpStream::connect((address, 22)).unwrap());
+    let mut banner = [0; 13];
+    stream.read_exact(&mut banner).unwrap();
+    stream
+}
+
+/// Whether it is answered still; otherwise it must have been reset, not left to wait.
+fn is_answered(stream: &mut TcpStream) -> bool {
+    let mut echo = [0; 4];
+    match stream.write_all(b"word").and_then(|()| stream.read_exact(&mut echo)) {
+        Ok(()) => true,
+        Err(e) => {
+            let kind = e.kind();
+            assert!(kind != std::io::ErrorKind::WouldBlock && kind != std::io::ErrorKind::TimedOut);
+            false
+        }
+    }
+}
+
+#[test]
+fn what_is_open_follows_the_policy() {
+    let Some(_lab) = enter("what_is_open_follows_the_policy") else { return };
+    for place in [Place::Host, Place::Namespace] {
+        let machine = Machine::start(place, "allow:allowed.example,elsewhere.example", "machine");
+        let change = |policy: &str| {
+            let policy = policy.parse().unwrap();
+            machine.runtime.block_on(machine.client().set_policy(&policy))
+        };
+        assert_eq!(machine.way("port"), "open");
+        let mut stream = connected(&machine, "203.0.113.10");
+        change("allow:allowed.example:22").unwrap();
+        assert!(is_answered(&mut stream), "it is allowed still");
+        assert_eq!(machine.way("banner"), "refused");
+        change("allow:elsewhere.example").unwrap();
+        assert!(!is_answered(&mut stream));
+
+        // What the kernel forwards is cut as well.
+        change("full").unwrap();
+        let mut stream = connected(&machine, "203.0.113.20");
+        assert!(is_answered(&mut stream));
+        change("local").unwrap();
+        assert!(!is_answered(&mut stream));
+        assert_eq!(machine.way("service"), "open");
+
+        // Nothing at all, then one name again.
+        change("none").unwrap();
+        assert_eq!(machine.way("service"), "refused");
+        machine.runtime.block_on(machine.client().allow("*.allowed.example:443")).unwrap();
+        assert_eq!(machine.way("below"), "open");
+        let bad = machine.runtime.block_on(machine.client().allow("10.0.0.1")).unwrap_err();
+        assert!(matches!(bad, Error::NotHere { .. }), "{bad}");
+        machine.end();
+    }
+}
+
+#[test]
+fn every_refusal_is_counted() {
+    let Some(_lab) = enter("every_refusal_is_counted") else { return };
+    let machine = Machine::start(Place::Host, "allow:allowed.example", "machine");
+    for probe in ["resolve", "samehost", "raw", "udp", "icmp", "dns", "metadata", "ipv6", "spoof"] {
+        machine.way(probe);
+    }
+    let refused = machine.runtime.block_on(machine.client().allow("x y"));
+    assert!(refused.is_err());
+    let status = machine.status();
+    assert_eq!(status.card, machine.card);
+    let denied = |what: &str, reason: &str| {
+        status.denials.iter().any(|denial| denial.what == what && denial.reason == reason)
+    };
+    assert!(denied("other.example", "not an allowed name of this address"), "{status:#?}");
+    assert!(denied("203.0.113.10", "TLS without a name"), "{status:#?}");
+    assert!(denied("203.0.113.20", "no allowed name has this address"), "{status:#?}");
+    assert!(denied("169.254.169.254", "metadata"), "{status:#?}");
+    assert_eq!(status.denied, status.denials.iter().map(|denial| denial.count).sum::<u64>());
+    assert!(!status.last.is_empty());
+    for what in ["udp", "icmp", "dns elsewhere", "ipv6", "another sender", "another sender (MAC)"] {
+        assert!(status.packets.iter().any(|refused| refused.what == what), "{what}: {status:#?}");
+    }
+    let there = |word: &str| status.packets.iter().any(|refused| refused.what.contains(word));
+    assert!(there("203.0.113.20:9999") && there("203.0.113.53:"), "{status:#?}");
+    machine.end();
+}
+
+#[test]
+fn the_hosts_new_addresses_are_closed_too() {
+    let Some(_lab) = enter("the_hosts_new_addresses_are_closed_too") else { return };
+    let machine = Machine::start(Place::Namespace, "full", "machine");
+    run("ip", &["addr", "add", "198.51.100.77/32", "dev", "up0"]);
+    // The rules follow the kernel's word; until then the answer may be another.
+    let refused = || {
+        let connect = || TcpStream::connect("198.51.100.77:2222").is_err();
+        machine.guest.namespace.run(connect)
+    };
+    while !refused() {
+        std::thread::yield_now();
+    }
+    machine.end();
+}
+
+#[test]
+fn ten_thousand_rules_hold() {
+    let Some(_lab) = enter("ten_thousand_rules_hold") else { return };
+    let many: Vec<String> = (0..9_999).map(|n| format!("*.d{n}.example:443")).collect();
+    let policy = format!("allow:{},allowed.example", many.join(","));
+    let machine = Machine::start(Place::Host, &policy, "machine");
+    assert_eq!(machine.way("allowed"), "open");
+    assert_eq!(machine.way("raw"), "refused");
+    assert_eq!(machine.status().policy.to_string(), policy);
+    machine.end();
+}

@@ -1,0 +1,157 @@
+//! `fireclaw net`: network cards of machines.
+
+use clap::Subcommand;
+use comfy_table::{Table, presets};
+use fireclaw_image::Home;
+use fireclaw_net::{Client, Machine, Place, Status};
+use fireclaw_policy::HostConfig;
+
+use super::{print, print_json};
+use crate::error::{CliError, Kind, Result};
+use crate::runtime::runtime;
+
+/// Show, check and clean up the networks of machines
+///
+/// What `--network local` opens, and which addresses machines have, is said in
+/// network.toml in the home.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fireclaw net ls               machines with a network card, and what they may reach
+  fireclaw net ls --denials     and what was refused
+  fireclaw net check            whether network cards work here
+  fireclaw net clean            remove what belongs to nobody")]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List machines that have a network card
+    Ls {
+        /// Show what was refused, with its reason
+        #[arg(long)]
+        denials: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try what network cards need; nothing is changed
+    Check,
+    /// Remove what belongs to machines that have ended
+    Clean,
+}
+
+/// One machine, and how its gateway is; none if it does not answer.
+#[derive(Debug, serde::Serialize)]
+struct Row {
+    #[serde(flatten)]
+    machine: Machine,
+    status: Option<Status>,
+}
+
+/// Does what was asked.
+pub fn execute(args: &Args) -> Result<u8> {
+    let place = Place::here();
+    let state = place.state_directory(Home::from_environment().root());
+    match args.action {
+        Action::Ls { denials, json } => {
+            let rows = rows(fireclaw_net::list(&state)?)?;
+            match (json, denials) {
+                (true, _) => print_json(&rows)?,
+                (false, false) => print(&table(&rows).to_string())?,
+                (false, true) => print(&refused(&rows).to_string())?,
+            }
+            Ok(0)
+        }
+        Action::Check => check(place),
+        Action::Clean => {
+            let cleaned = fireclaw_net::clean(place, &state)?;
+            for machine in &cleaned.machines {
+                print(&format!("removed what {} left at {}", machine.owner, machine.address))?;
+            }
+            for address in &cleaned.strays {
+                print(&format!("removed what somebody left at {address}"))?;
+            }
+            if cleaned == fireclaw_net::Cleaned::default() {
+                print("nothing to remove")?;
+            }
+            Ok(0)
+        }
+    }
+}
+
+fn rows(machines: Vec<Machine>) -> Result<Vec<Row>> {
+    let runtime = runtime()?;
+    let row = |machine: Machine| {
+        let status = runtime.block_on(Client::new(&machine.directory).status()).ok();
+        Row { machine, status }
+    };
+    Ok(machines.into_iter().map(row).collect())
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["OWNER", "ADDRESS", "POLICY", "REFUSED"]);
+    for Row { machine, status } in rows {
+        let (policy, refused) = match status {
+            Some(status) => {
+                let packets: u64 = status.packets.iter().map(|refused| refused.packets).sum();
+                (short(&status.policy.to_string()), (status.denied + packets).to_string())
+            }
+            None => (machine.policy.clone(), "its gateway does not answer".into()),
+        };
+        table.add_row([machine.owner.clone(), machine.address.to_string(), policy, refused]);
+    }
+    table
+}
+
+fn short(policy: &str) -> String {
+    const MOST: usize = 60;
+    let mut text: String = policy.chars().take(MOST).collect();
+    if policy.chars().nth(MOST).is_some() {
+        text.push('…');
+    }
+    text
+}
+
+fn refused(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["OWNER", "TIMES", "WHAT", "REASON"]);
+    for Row { machine, status } in rows {
+        let Some(status) = status else { continue };
+        for denial in &status.denials {
+            let port = denial.port.map_or(String::new(), |port| format!(":{port}"));
+            let what = format!("{}{port}", denial.what);
+            let (times, reason) = (denial.count.to_string(), denial.reason.clone());
+            table.add_row([machine.owner.clone(), times, what, reason]);
+        }
+        for refused in &status.packets {
+            let (owner, times) = (machine.owner.clone(), refused.packets.to_string());
+            table.add_row([owner, times, refused.what.clone(), "packets".into()]);
+        }
+    }
+    table
+}
+
+fn check(place: Place) -> Result<u8> {
+    let config = HostConfig::load(Home::from_environment().root())
+        .map_err(|e| CliError::new(Kind::Usage, e.to_string()))?;
+    let mut code = 0;
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    for check in fireclaw_net::check(place, &config) {
+        let (mark, words) = match check.result {
+            Ok(found) => ("ok", found),
+            Err(error) => {
+                code = 1;
+                let hint = error.hint().map_or(String::new(), |hint| format!("\nhint: {hint}"));
+                ("fail", format!("{error}{hint}"))
+            }
+        };
+        table.add_row([mark, check.name, &words]);
+    }
+    print(&table.to_string())?;
+    Ok(code)
+}
