@@ -181,7 +181,7 @@ impl Waiting {
     }
 
     /// Has the guest run a command, after which it waits again. Nothing that
-    /// the command started runs on.
+    /// the command started runs on. A network card is down meanwhile.
     ///
     /// # Errors
     /// As [`Waiting::meet`]. How the command itself ended is in the answer.
@@ -325,4 +325,16 @@ fn fresh_identity(hostname: &str, card: Option<Card>) -> Result<Identity> {
 fn wall_clock_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_guest_is_not_asked_for_what_it_does_not_know() {
+        since(2, "connections to its ports", 2).unwrap();
+        let error = since(2, "connections to its ports", 1).unwrap_err().to_string();
+        assert!(error.contains("generation 1") && error.contains("start it anew"), "{error}");
+    }
 }

@@ -10,6 +10,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use fireclaw_vm::firecracker::api::Api;
@@ -19,8 +20,8 @@ use fireclaw_vm::firecracker::types::{
 };
 use fireclaw_vm::firecracker::{Firecracker, Jail};
 use fireclaw_vm::{
-    Backend, Console, Disk, Error, Launch, Machine, MachineSpec, Memory, Result, RunDir, SocketDir,
-    VmmProcess,
+    Backend, Console, Disk, Error, Launch, Machine, MachineSpec, Memory, Namespace, Plug, Result,
+    RunDir, SocketDir, VmmProcess,
 };
 use tokio::io::AsyncReadExt;
 use tokio::time::{sleep, timeout};
@@ -67,9 +68,65 @@ impl Home {
     }
 
     async fn launch(&self, firecracker: &Firecracker) -> Result<Machine> {
-        let launch =
-            Launch { spec: &self.spec, run_dir: &self.run_dir, memory: Memory::Fresh, plug: None };
+        self.launch_with(firecracker, None).await
+    }
+
+    async fn launch_with(&self, firecracker: &Firecracker, plug: Option<&Plug>) -> Result<Machine> {
+        let memory = Memory::Fresh;
+        let launch = Launch { spec: &self.spec, run_dir: &self.run_dir, memory, plug };
         timeout(Duration::from_secs(30), firecracker.launch(launch)).await.unwrap()
+    }
+}
+
+/// A network of a sleeping process's own, with a tap in it.
+struct Network {
+    owner: Child,
+    flags: &'static [&'static str],
+}
+
+impl Network {
+    /// `flags` are those of nsenter(1), which name the same namespaces; the tap
+    /// is this user's.
+    fn new(unshare: &str, flags: &'static [&'static str], tap: &str, user: u32) -> Self {
+        let owner = Command::new("unshare").args([unshare, "sleep", "600"]).spawn().unwrap();
+        let comm = format!("/proc/{}/comm", owner.id());
+        while std::fs::read_to_string(&comm).unwrap() != "sleep\n" {
+            std::thread::yield_now();
+        }
+        let network = Self { owner, flags };
+        network.ip(&format!("tuntap add dev {tap} mode tap vnet_hdr user {user}"));
+        network.ip(&format!("link set dev {tap} up"));
+        assert!(!network.is_plugged_in(tap));
+        network
+    }
+
+    fn plug(&self, tap: &str, with_user: bool) -> Plug {
+        let open = |name: &str| {
+            let path = format!("/proc/{}/ns/{name}", self.owner.id());
+            std::fs::File::open(path).unwrap().into()
+        };
+        let namespace = Namespace { user: with_user.then(|| open("user")), net: open("net") };
+        Plug::Named { name: tap.into(), namespace: Some(namespace) }
+    }
+
+    fn ip(&self, arguments: &str) -> String {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.owner.id().to_string()]).args(self.flags).arg("ip");
+        let output = command.args(arguments.split(' ')).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A tap has a carrier while somebody has it open.
+    fn is_plugged_in(&self, tap: &str) -> bool {
+        self.ip(&format!("link show dev {tap}")).contains("LOWER_UP")
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = self.owner.kill();
+        let _ = self.owner.wait();
     }
 }
 
@@ -117,7 +174,7 @@ async fn a_machine_starts_pauses_and_ends() {
 async fn restore(home: &Home, firecracker: &Firecracker) {
     let from = home.run_dir.path();
     let second = RunDir::create(&home.dir.path().join("second")).unwrap();
-    let mut command = std::process::Command::new(firecracker.program());
+    let mut command = Command::new(firecracker.program());
     command.args(["--id", second.id(), "--api-sock", "api.sock"]).current_dir(second.path());
     let mut process = VmmProcess::spawn(command, Vec::new(), Console::Stdout, false).unwrap();
     let dir = SocketDir::open(second.path()).unwrap();
@@ -161,6 +218,40 @@ async fn what_firecracker_refuses_is_told_and_nothing_stays() {
     println!("{error:?}");
     let Error::VmmDied { stderr, .. } = &error else { panic!("{error:?}") };
     assert!(stderr.contains("--id"), "{error:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs Firecracker and KVM"]
+async fn a_card_is_plugged_in_in_another_network() {
+    let network = Network::new("-Urn", &["-U", "--preserve-credentials", "-n"], "tap0", 0);
+    let firecracker = installed();
+    let mut home = Home::new();
+    home.spec.card = true;
+    let missing = network.plug("tap1/", true);
+    let error = home.launch_with(&firecracker, Some(&missing)).await.unwrap_err();
+    assert!(error.to_string().contains("PUT /network-interfaces/eth0"), "{error}");
+
+    let home = Home { spec: home.spec, ..Home::new() };
+    let machine = home.launch_with(&firecracker, Some(&network.plug("tap0", true))).await;
+    assert!(network.is_plugged_in("tap0"));
+    machine.unwrap().process.kill().await.unwrap();
+    assert!(!network.is_plugged_in("tap0"));
+}
+
+#[tokio::test]
+#[ignore = "needs Firecracker, its jailer, KVM and root"]
+async fn a_jailed_card_is_plugged_in_where_root_says() {
+    let network = Network::new("-n", &["-n"], "tap0", 60_001);
+    let jail = Jail { program: variable("FIRECLAW_JAILER"), uid: 60_001, gid: 60_001 };
+    let firecracker = installed().jailed(jail).unwrap();
+    let mut home = Home::new();
+    home.spec.card = true;
+    let error = home.launch_with(&firecracker, Some(&network.plug("tap0", true))).await;
+    assert!(error.unwrap_err().to_string().contains("another user namespace"));
+    let plug = network.plug("tap0", false);
+    let mut machine = home.launch_with(&firecracker, Some(&plug)).await.unwrap();
+    assert!(network.is_plugged_in("tap0"));
+    machine.process.kill().await.unwrap();
 }
 
 #[tokio::test]
