@@ -41,6 +41,12 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The host's `network.toml` cannot be used.
+    #[error("{problem}")]
+    Config {
+        /// Where and why.
+        problem: String,
+    },
     /// The gateway of a machine ended, or does not answer.
     #[error("the machine's gateway {what}")]
     Gateway {
@@ -93,7 +99,7 @@ impl Error {
                 Some("end some machines, or set a larger `subnet` in network.toml".into())
             }
             Self::Gateway { .. } => Some("`fireclaw net check` shows what works here".into()),
-            Self::NotHere { .. } | Self::State { .. } | Self::System { .. } => None,
+            Self::Config { .. } | Self::NotHere { .. } | Self::State { .. } | Self::System { .. } => None,
         }
     }
 }

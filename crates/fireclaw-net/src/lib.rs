@@ -20,6 +20,7 @@ mod error;
 mod gateway;
 mod host;
 mod keeper;
+pub mod link;
 mod netlink;
 mod nft;
 mod open;

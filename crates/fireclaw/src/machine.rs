@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use fireclaw_image::{Bootable, Home, Manifest, Options};
+use fireclaw_net::link::Link;
 use fireclaw_vm::firecracker::Jail;
 use fireclaw_vm::probe::{Cache, Choice, Prober};
 use fireclaw_vm::snapshot::{Recipe, Store};
@@ -116,7 +117,7 @@ impl Host {
             cpus: recipe.cpus,
             memory_mib: recipe.memory_mib,
             disks: vec![Disk { path: bootable.rootfs, read_only: true }],
-            card: false,
+            card: recipe.card,
             kernel_args: Vec::new(),
         };
         let run = home.run();
@@ -144,7 +145,8 @@ pub fn say_making() {
 }
 
 /// Starts a machine: one that waits in a pool, else from its snapshot, else
-/// from cold.
+/// from cold. One with a network card is plugged into `link`, and never comes from
+/// a pool.
 ///
 /// A snapshot made for a name must be made; one made only to be faster may
 /// fail, and the machine then boots.
@@ -152,26 +154,30 @@ pub async fn start(
     launcher: &Launcher,
     home: &Home,
     recipe: &Recipe,
+    link: Option<&Link>,
     phases: &mut Phases,
 ) -> Result<Guest> {
     if !launcher.backend.capabilities().snapshot {
         if recipe.warm.is_some() {
             return Err(no_snapshots(launcher));
         }
-        return cold(launcher, phases).await;
+        return cold(launcher, link, phases).await;
     }
-    if let Some(guest) = pooled(launcher, home, recipe, phases).await? {
+    if link.is_none()
+        && let Some(guest) = pooled(launcher, home, recipe, phases).await?
+    {
         return Ok(guest);
     }
+    let plug = link.map(Link::plug);
     let store = Store::new(home.snapshots());
-    match launcher.snapshot(&store, recipe, None, say_making).await {
+    match launcher.snapshot(&store, recipe, plug, say_making).await {
         Ok(snapshot) => {
             phases.mark("prepare");
             let restored = async {
                 let memory = Memory::RestoredFrom(&snapshot.directory);
-                let machine = launcher.launch(memory, None).await?;
+                let machine = launcher.launch(memory, plug).await?;
                 phases.mark("restore");
-                settled(Waiting::meet(machine, launcher.patience).await?, phases).await
+                settled(Waiting::meet(machine, launcher.patience).await?, link, phases).await
             };
             match restored.await {
                 Ok(guest) => return Ok(guest),
@@ -187,14 +193,19 @@ pub async fn start(
         Err(e) if recipe.warm.is_some() => return Err(e.into()),
         Err(e) => phases.note(format!("no snapshot could be made: {e}")),
     }
-    cold(launcher, phases).await
+    cold(launcher, link, phases).await
 }
 
 /// Boots a machine.
-pub async fn cold(launcher: &Launcher, phases: &mut Phases) -> Result<Guest> {
+pub async fn cold(
+    launcher: &Launcher,
+    link: Option<&Link>,
+    phases: &mut Phases,
+) -> Result<Guest> {
     phases.mark("prepare");
-    let waiting = launcher.boot(Memory::Fresh, None, || phases.mark("monitor start")).await?;
-    settled(waiting, phases).await
+    let plug = link.map(Link::plug);
+    let waiting = launcher.boot(Memory::Fresh, plug, || phases.mark("monitor start")).await?;
+    settled(waiting, link, phases).await
 }
 
 async fn pooled(
@@ -208,7 +219,7 @@ async fn pooled(
     phases.mark("prepare");
     phases.mark("from pool");
     let waiting = Waiting::meet(machine, launcher.patience).await?;
-    match settled(waiting, phases).await {
+    match settled(waiting, None, phases).await {
         Ok(guest) => Ok(Some(guest)),
         Err(e) => {
             phases.note(format!("the pool's machine could not be used: {}", e.text()));
@@ -218,11 +229,11 @@ async fn pooled(
 }
 
 /// Brings a machine to the point where commands may come.
-async fn settled(waiting: Waiting, phases: &mut Phases) -> Result<Guest> {
+async fn settled(waiting: Waiting, link: Option<&Link>, phases: &mut Phases) -> Result<Guest> {
     if let Some(hello) = waiting.hello() {
         phases.booted(hello);
     }
-    let guest = waiting.settle(&fresh_hostname()?, None).await?;
+    let guest = waiting.settle(&fresh_hostname()?, link.map(Link::card)).await?;
     phases.mark("identity");
     Ok(guest)
 }

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
+use fireclaw_policy::{InvalidNetwork, Network};
 use fireclaw_protocol::message::EnvVar;
 use fireclaw_vm::{MachineSpec, VmmKind};
 
@@ -80,6 +81,14 @@ pub fn parallel(text: &str) -> Parsed<usize> {
         Ok(n @ 1..=1024) => Ok(n),
         _ => Err("it must be a number from 1 to 1024".into()),
     }
+}
+
+/// A network policy.
+pub fn network(text: &str) -> Parsed<Network> {
+    text.parse().map_err(|e: InvalidNetwork| match e.hint() {
+        Some(hint) => format!("{e}; {hint}"),
+        None => e.to_string(),
+    })
 }
 
 /// How many machines wait in a pool.

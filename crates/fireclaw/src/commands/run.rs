@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use fireclaw_image::Home;
+use fireclaw_policy::Network;
 use fireclaw_protocol::message::{EnvVar, ExecRequest};
 use fireclaw_vm::snapshot::{Recipe, Store};
 
@@ -33,6 +34,7 @@ Examples:
   tar c src | fireclaw run --memory 1G \"tar x -C /tmp && make -C /tmp/src\"
   fireclaw run --user agent --env KEY=value --workdir /tmp -- env
   fireclaw run --timeout 600 --publish 8080:80 \"python3 -m http.server 80\"
+  fireclaw run --network allow:deb.debian.org,*.example.org:443 \"apt-get update\"
   fireclaw run --parallel 8 'echo clone $FIRECLAW_CLONE'
 
 Environment:
@@ -86,6 +88,11 @@ pub struct Args {
     #[arg(short, long, value_name = "N", value_parser = values::parallel, allow_negative_numbers = true)]
     parallel: Option<usize>,
 
+    /// What the machine may reach: none, local (what network.toml names), full
+    /// (the internet), or allow:NAME,… with names, *.domains and :ports
+    #[arg(long, value_name = "POLICY", default_value = "none", value_parser = values::network)]
+    network: Network,
+
     /// Have a port of this host lead to one of the machine's. The host listens
     /// on 127.0.0.1 unless told otherwise; port 0 is any, and is told
     #[arg(long, value_name = "[ADDR:]HOST_PORT:GUEST_PORT")]
@@ -120,6 +127,8 @@ pub fn execute(args: Args) -> Result<u8> {
             recipe: &recipe,
             launcher: &launcher,
             from_cold: args.no_snapshot || args.jail.is_some(),
+            network: &args.network,
+            jail: args.jail,
             timeout: args.timeout,
         };
         match args.parallel {
@@ -141,28 +150,33 @@ async fn single(
     mut signals: Signals,
     phases: &mut Phases,
 ) -> Result<Outcome> {
-    let mut guest = tokio::select! {
+    let mut running = tokio::select! {
         started = order.start(phases) => started?,
         // What was started is killed and removed as it is dropped.
         signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
     };
-    let commands = guest.commands();
+    let commands = running.guest.commands();
     let relayed = ports.during(&commands, relay::run(&commands, request, with_stdin, signals));
-    let outcome = relay::attend(&mut guest, relayed, order.timeout).await;
+    let outcome = relay::attend(&mut running.guest, relayed, order.timeout).await;
     phases.mark("command");
-    let killed = guest.kill().await;
+    let ended = running.end().await;
     phases.mark("clean-up");
     let outcome = outcome?;
-    killed?;
+    ended?;
     Ok(outcome)
 }
 
 impl Args {
     /// The machine that was asked for.
     fn recipe(&self, home: &Home) -> Result<Recipe> {
-        let Some(name) = &self.snapshot else { return Ok(self.shape.recipe(None)) };
-        let store = Store::new(home.snapshots());
-        store.recipe(name).ok_or_else(|| super::snapshot::unknown(&store, name))
+        let recipe = match &self.snapshot {
+            None => self.shape.recipe(None),
+            Some(name) => {
+                let store = Store::new(home.snapshots());
+                store.recipe(name).ok_or_else(|| super::snapshot::unknown(&store, name))?
+            }
+        };
+        Ok(Recipe { card: self.network != Network::None, ..recipe })
     }
 
     /// The ports that are published, taken before anything is started.

@@ -1,5 +1,6 @@
 //! The parts of `fireclaw run`.
 
+pub mod network;
 pub mod order;
 pub mod parallel;
 pub mod publish;

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use fireclaw_image::Home;
+use fireclaw_policy::Network;
 use fireclaw_vm::snapshot::Recipe;
 use fireclaw_vm::{Guest, Launcher};
 
+use super::network::RunLink;
 use crate::error::Result;
 use crate::machine;
 use crate::phases::Phases;
@@ -21,17 +23,46 @@ pub struct Order<'a> {
     pub launcher: &'a Launcher,
     /// Whether neither pool nor snapshot may be used.
     pub from_cold: bool,
+    /// What it may reach.
+    pub network: &'a Network,
+    /// The monitor's user and group, if it has a jail.
+    pub jail: Option<(u32, u32)>,
     /// How long the command may take.
     pub timeout: Duration,
 }
 
 impl Order<'_> {
     /// Starts a machine.
-    pub async fn start(&self, phases: &mut Phases) -> Result<Guest> {
-        if self.from_cold {
-            machine::cold(self.launcher, phases).await
-        } else {
-            machine::start(self.launcher, self.home, self.recipe, phases).await
+    pub async fn start(&self, phases: &mut Phases) -> Result<Running> {
+        let link = RunLink::open(self.home, self.launcher, self.network, self.jail).await?;
+        if link.is_some() {
+            phases.mark("network");
         }
+        let its = link.as_ref().map(RunLink::link);
+        let guest = if self.from_cold {
+            machine::cold(self.launcher, its, phases).await?
+        } else {
+            machine::start(self.launcher, self.home, self.recipe, its, phases).await?
+        };
+        Ok(Running { guest, link })
+    }
+}
+
+/// A machine with all that is its own. Dropping it ends it.
+#[derive(Debug)]
+pub struct Running {
+    /// The guest.
+    pub guest: Guest,
+    link: Option<RunLink>,
+}
+
+impl Running {
+    /// Ends the machine and waits until nothing of it is left.
+    pub async fn end(self) -> Result<()> {
+        let killed = self.guest.kill().await;
+        if let Some(link) = self.link {
+            link.close().await?;
+        }
+        Ok(killed?)
     }
 }

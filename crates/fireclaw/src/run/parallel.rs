@@ -103,8 +103,8 @@ async fn one(
         name: NUMBER.as_bytes().to_vec().into(),
         value: number.to_string().into_bytes().into(),
     });
-    let mut guest = order.start(&mut Phases::start(false)).await?;
-    let commands = guest.commands();
+    let mut running = order.start(&mut Phases::start(false)).await?;
+    let commands = running.guest.commands();
     let relayed = async {
         let Exec { stdin, stdout, stderr, control: _control, events } =
             commands.exec(request).await.map_err(Broken::Guest)?;
@@ -119,10 +119,10 @@ async fn one(
         };
         relay::finished(events, output).await
     };
-    let outcome = relay::attend(&mut guest, relayed, order.timeout).await;
-    let killed = guest.kill().await;
+    let outcome = relay::attend(&mut running.guest, relayed, order.timeout).await;
+    let ended = running.end().await;
     let outcome = outcome?;
-    killed?;
+    ended?;
     Ok(outcome)
 }
 
