@@ -21,6 +21,9 @@ use crate::{Error, Result};
 /// How long mounting a workspace may take, a check of its file system included.
 const MOUNTING: Duration = Duration::from_secs(120);
 
+/// How long a guest may take to notice that it has another host; longer each time.
+const NOTICING: Duration = Duration::from_secs(2);
+
 /// Mounts the workspace, checked first if it does not mount as it is, grown if
 /// its disk has grown. As root, in the guest: a file system that a guest wrote
 /// is nothing for the host to read.
@@ -107,10 +110,20 @@ impl Machines {
         let workspace = self.workspace(agent, template.workspace_mib)?;
         let launcher = self.launcher(template, &workspace).await?;
         let run_dir = RunDir::kept(&self.directory(), id)?;
-        let machine: Machine = launcher.backend.adopt(&run_dir, process).await?;
-        // It may have been paused, and must answer now.
-        machine.process.pause(false)?;
-        Ok(Waiting::meet(machine, launcher.patience).await?.settle(agent).await?)
+        let mut wait = NOTICING;
+        loop {
+            let machine: Machine = launcher.backend.adopt(&run_dir, process).await?;
+            // It may have been paused, and must answer now.
+            machine.process.pause(false)?;
+            let meeting = Waiting::meet(machine, launcher.patience);
+            if let Ok(met) = tokio::time::timeout(wait, meeting).await {
+                return Ok(met?.settle(agent).await?);
+            }
+            // A guest that stood still while one host went and another came takes the
+            // second for the first. Now that one has gone, too, for long enough to be missed.
+            tokio::time::sleep(wait / 4).await;
+            wait *= 4;
+        }
     }
 
     /// Ends whatever carries this id and removes its directory.
