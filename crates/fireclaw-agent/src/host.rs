@@ -19,8 +19,6 @@ pub enum Reply {
     Thought(Step),
     /// The people's word, and why.
     Approval(bool, String),
-    /// The status and the body of a page.
-    Fetched(u16, String),
     /// It did not work, and why.
     Failed(String),
 }

@@ -99,9 +99,6 @@ impl Session {
             Event::Approval { ask, granted, reason } => {
                 host.answered(ask, Reply::Approval(granted, reason));
             }
-            Event::Fetched { ask, status, body } => {
-                host.answered(ask, Reply::Fetched(status, body));
-            }
             Event::Stop { message } => self.stop(message).await,
         }
     }

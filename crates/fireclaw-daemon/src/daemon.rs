@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs::{self, File, TryLockError};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::agent::{self, AgentHandle, Order, Status};
 use crate::machines::{self, Machines};
-use crate::state::{AgentRow, ApprovalRow, State, Wanted, now};
+use crate::state::{AgentRow, ApprovalRow, Pending, State, Wanted, now};
 use crate::talk::Talk;
 use crate::{Config, Error, Result};
 
@@ -168,29 +169,69 @@ impl Daemon {
         let template = self.shared.templates.get(template)?;
         let name = name.unwrap_or(&template.name).to_owned();
         let nick = if name == template.name { template.nick.clone() } else { name.clone() };
+        let model = model.map(str::to_owned);
+        self.add(who, template, AgentRow { model, ..fresh_row(name, nick) }, None)
+    }
+
+    /// Makes the agent of a template that is due. It is told the template's task, and
+    /// ends when its time is up.
+    ///
+    /// # Errors
+    /// Those of [`Daemon::invoke`].
+    pub(crate) async fn invoke_scheduled(&self, template: &Template) -> Result<String> {
+        let name = format!("{}{}", template.name, names::SCHEDULED);
+        let lives = i64::try_from(template.schedule_timeout.as_secs()).unwrap_or(i64::MAX);
+        let ends = Some(now().saturating_add(lives));
+        let row = AgentRow { ends, ..fresh_row(name.clone(), name) };
+        let task = (!template.task.is_empty()).then(|| Pending {
+            id: 0,
+            place: self.shared.config.lobby.clone(),
+            private: false,
+            sender: "schedule".into(),
+            from_agent: false,
+            hops: 0,
+            text: template.task.clone(),
+            recent: Vec::new(),
+        });
+        self.add("schedule", template.clone(), row, task)
+    }
+
+    fn add(
+        &self,
+        who: &str,
+        template: Template,
+        row: AgentRow,
+        task: Option<Pending>,
+    ) -> Result<String> {
+        let name = row.name.clone();
         let bad = |problem: String| Error::BadName { name: name.clone(), problem };
         names::check_agent(&name).map_err(|e| bad(e.to_string()))?;
-        names::check_nick(&nick).map_err(|e| bad(e.to_string()))?;
-        let row = AgentRow {
-            name: name.clone(),
-            template: template.name.clone(),
-            nick,
-            model: model.map(str::to_owned),
-            persona: None,
-            wanted: Wanted::Running,
-            machine: None,
-            process: None,
-            created: now(),
-            ends: None,
-        };
+        names::check_nick(&row.nick).map_err(|e| bad(e.to_string()))?;
+        let row = AgentRow { template: template.name.clone(), ..row };
         let lobby = [self.shared.config.lobby.clone()];
         self.shared.state.borrow_mut().add(&row, &lobby)?;
         self.audit(who, &format!("invoke {} as {name}", template.name));
+        if let Some(task) = task {
+            self.shared.state.borrow().keep(&name, &task)?;
+        }
         if let Err(e) = self.start(row, template) {
             self.shared.state.borrow().remove(&name)?;
             return Err(e);
         }
         Ok(name)
+    }
+
+    /// Agents that live for a time only, and when that is up: seconds since the epoch.
+    pub(crate) fn ends(&self) -> Result<Vec<(String, i64)>> {
+        let rows = self.shared.state.borrow().agents()?;
+        let agents = self.shared.agents.borrow();
+        let living = rows.into_iter().filter(|row| agents.contains_key(&row.name));
+        Ok(living.filter_map(|row| Some((row.name, row.ends?))).collect())
+    }
+
+    /// Starts and ends agents by the clock, until dropped.
+    pub async fn keep_schedule(&self) -> Infallible {
+        crate::schedule::run(self).await
     }
 
     /// Ends an agent; its workspace stays for the next one of its name.
@@ -429,5 +470,21 @@ impl Daemon {
         if let Err(e) = self.shared.state.borrow().audit(who, act) {
             self.shared.announce(&format!("the audit log: {e}"));
         }
+    }
+}
+
+/// An agent as it begins.
+fn fresh_row(name: String, nick: String) -> AgentRow {
+    AgentRow {
+        name,
+        template: String::new(),
+        nick,
+        model: None,
+        persona: None,
+        wanted: Wanted::Running,
+        machine: None,
+        process: None,
+        created: now(),
+        ends: None,
     }
 }

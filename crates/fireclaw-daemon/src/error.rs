@@ -74,6 +74,9 @@ pub enum Error {
     /// The agent's workspace could not be made or mounted.
     #[error("the workspace: {0}")]
     Workspace(String),
+    /// The template's skills could not be taken along.
+    #[error("the template's skills: {0}")]
+    Skills(String),
     /// The agent's program ended or said nothing.
     #[error("the agent program {0}")]
     Program(String),

@@ -13,6 +13,8 @@ mod config;
 mod daemon;
 mod error;
 mod machines;
+mod schedule;
+mod skills;
 mod state;
 mod talk;
 

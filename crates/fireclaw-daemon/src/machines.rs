@@ -1,8 +1,10 @@
 //! The machines of agents: kept, restored from a snapshot, with a workspace of their own.
 
+mod disks;
+mod furnish;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fireclaw_image::{Home, Manifest};
@@ -14,26 +16,18 @@ use fireclaw_vm::{
     Commands, Disk, Guest, Launch, Launcher, Machine, MachineSpec, Memory, ProcessStamp, RunDir,
     Waiting,
 };
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{Error, Result};
-
-/// How long mounting a workspace may take, a check of its file system included.
-const MOUNTING: Duration = Duration::from_secs(120);
+use crate::{Error, Result, skills};
 
 /// How long a guest may take to notice that it has another host; longer each time.
 const NOTICING: Duration = Duration::from_secs(2);
 
-/// Mounts the workspace, checked first if it does not mount as it is, grown if
-/// its disk has grown. As root, in the guest: a file system that a guest wrote
-/// is nothing for the host to read.
-const MOUNT: &str = "mkdir -p /workspace
-mount -t ext4 -o nosuid,nodev /dev/vdb /workspace 2>/dev/null || {
-    e2fsck -p /dev/vdb || [ $? -le 2 ] || exit 1
-    mount -t ext4 -o nosuid,nodev /dev/vdb /workspace || exit 1
+/// The files behind a machine's own disks.
+struct Disks {
+    workspace: PathBuf,
+    scratch: PathBuf,
 }
-resize2fs /dev/vdb >/dev/null 2>&1
-chown agent: /workspace && chmod 0750 /workspace";
 
 /// Makes and finds machines.
 #[derive(Debug)]
@@ -58,8 +52,8 @@ impl Machines {
         self.home.root().join("agents").join(agent)
     }
 
-    /// What starts machines of this template with this file as the workspace.
-    async fn launcher(&self, template: &Template, workspace: &Path) -> Result<Launcher> {
+    /// What starts machines of this template with these disks.
+    async fn launcher(&self, template: &Template, disks: &Disks) -> Result<Launcher> {
         let boot = fireclaw_image::resolve(&self.home, Manifest::BASE_IMAGE, None)?;
         let disk = |path: &Path, read_only| Disk { path: path.to_owned(), read_only };
         let spec = MachineSpec {
@@ -67,7 +61,13 @@ impl Machines {
             initramfs: boot.initramfs,
             cpus: template.cpus,
             memory_mib: template.memory_mib,
-            disks: vec![disk(&boot.rootfs, true), disk(workspace, false)],
+            // The order is that of the devices in the guest: see [`furnish`].
+            disks: vec![
+                disk(&boot.rootfs, true),
+                disk(&disks.workspace, false),
+                disk(&disks.scratch, false),
+            ],
+            card: false,
             kernel_args: Vec::new(),
         };
         let run = self.home.run();
@@ -78,24 +78,45 @@ impl Machines {
         Ok(Launcher { backend, spec, run, patience })
     }
 
-    /// Starts a machine with this id, which outlives this process.
-    pub async fn start(&self, agent: &str, template: &Template, id: &str) -> Result<Guest> {
-        let workspace = self.workspace(agent, template.workspace_mib)?;
-        let launcher = self.launcher(template, &workspace).await?;
+    /// Starts a machine with this id, which outlives this process. What people
+    /// should know of it goes to `tell`.
+    pub async fn start(
+        &self,
+        agent: &str,
+        template: &Template,
+        id: &str,
+        tell: impl Fn(&str),
+    ) -> Result<Guest> {
         let run_dir = RunDir::kept(&self.directory(), id)?;
+        let disks = self.disks(agent, id);
+        disks::workspace(&disks.workspace, template.workspace_mib)?;
+        disks::scratch(&disks.scratch, template.disk_mib)?;
+        let skills = self.skills(template)?;
+        let launcher = self.launcher(template, &disks).await?;
         let snapshot = match launcher.backend.capabilities().snapshot {
-            true => Some(self.snapshot(template).await?),
+            true => Some(self.snapshot(template, run_dir.path()).await?),
             false => None,
         };
         let memory = match &snapshot {
             Some(directory) => Memory::RestoredFrom(directory),
             None => Memory::Fresh,
         };
-        let launch = Launch { spec: &launcher.spec, run_dir: &run_dir, memory };
+        let launch = Launch { spec: &launcher.spec, run_dir: &run_dir, memory, plug: None };
         let machine = launcher.backend.launch(launch).await?;
         let waiting = Waiting::meet(machine, launcher.patience).await?;
-        let guest = waiting.settle(agent).await?;
-        mount(&guest).await?;
+        let guest = waiting.settle(agent, None).await?;
+        let commands = guest.commands();
+        let keep = || {
+            let copy = disks::keep(&disks.workspace)?;
+            tell(&format!(
+                "{agent}: its workspace is damaged and is being mended; as it was, it is kept in {}",
+                copy.display()
+            ));
+            Ok(())
+        };
+        furnish::workspace(&commands, keep).await?;
+        furnish::scratch(&commands).await?;
+        furnish::skills(&commands, &skills).await?;
         Ok(guest)
     }
 
@@ -107,8 +128,7 @@ impl Machines {
         id: &str,
         process: ProcessStamp,
     ) -> Result<Guest> {
-        let workspace = self.workspace(agent, template.workspace_mib)?;
-        let launcher = self.launcher(template, &workspace).await?;
+        let launcher = self.launcher(template, &self.disks(agent, id)).await?;
         let run_dir = RunDir::kept(&self.directory(), id)?;
         let mut wait = NOTICING;
         loop {
@@ -117,12 +137,32 @@ impl Machines {
             machine.process.pause(false)?;
             let meeting = Waiting::meet(machine, launcher.patience);
             if let Ok(met) = tokio::time::timeout(wait, meeting).await {
-                return Ok(met?.settle(agent).await?);
+                return Ok(met?.settle(agent, None).await?);
             }
             // A guest that stood still while one host went and another came takes the
             // second for the first. Now that one has gone, too, for long enough to be missed.
             tokio::time::sleep(wait / 4).await;
             wait *= 4;
+        }
+    }
+
+    /// Gives a machine its template's skills as they are now.
+    ///
+    /// # Errors
+    /// [`Error::Skills`], [`Error::File`].
+    pub async fn refresh_skills(&self, commands: &Commands, template: &Template) -> Result<()> {
+        furnish::skills(commands, &self.skills(template)?).await
+    }
+
+    fn skills(&self, template: &Template) -> Result<Vec<u8>> {
+        skills::pack(&self.home.root().join("templates"), &template.skills)
+    }
+
+    fn disks(&self, agent: &str, id: &str) -> Disks {
+        Disks {
+            workspace: self.agent_directory(agent).join("workspace.ext4"),
+            // It goes with the machine.
+            scratch: self.directory().join(id).join("scratch.ext4"),
         }
     }
 
@@ -144,93 +184,44 @@ impl Machines {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
-    /// The snapshot from which machines of this template start. Its workspace is
-    /// a blank disk of the same size, which no guest has looked into.
-    async fn snapshot(&self, template: &Template) -> Result<PathBuf> {
-        let blank = self.home.root().join(format!("cache/blank-{}.img", template.workspace_mib));
-        sparse(&blank, template.workspace_mib)?;
-        let launcher = self.launcher(template, &blank).await?;
+    /// The snapshot from which machines of this template start. Its disks are blank
+    /// ones of the same sizes, which no guest has looked into; should it have to be
+    /// made, they are in the directory of the machine that is the first to want it.
+    async fn snapshot(&self, template: &Template, directory: &Path) -> Result<PathBuf> {
+        let disks = Disks {
+            workspace: directory.join("blank-workspace.img"),
+            scratch: directory.join("blank-scratch.img"),
+        };
+        disks::sparse(&disks.workspace, template.workspace_mib)?;
+        disks::sparse(&disks.scratch, template.disk_mib)?;
+        let launcher = self.launcher(template, &disks).await?;
         let recipe = Recipe {
             image: Manifest::BASE_IMAGE.into(),
             kernel: None,
             cpus: template.cpus,
             memory_mib: template.memory_mib,
+            card: false,
             warm: None,
         };
         let store = Store::new(self.home.snapshots());
-        Ok(launcher.snapshot(&store, &recipe, || ()).await?.directory)
-    }
-
-    /// An agent's workspace disk: made if it is not there, grown if it is smaller.
-    fn workspace(&self, agent: &str, mib: u64) -> Result<PathBuf> {
-        let directory = self.agent_directory(agent);
-        fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
-        let path = directory.join("workspace.ext4");
-        if path.exists() {
-            sparse(&path, mib)?;
-            return Ok(path);
-        }
-        // Under another name until it is whole.
-        let fresh = directory.join("workspace.new");
-        let _ = fs::remove_file(&fresh);
-        sparse(&fresh, mib)?;
-        format(&fresh)?;
-        fs::rename(&fresh, &path).map_err(Error::file("create", &path))?;
-        Ok(path)
-    }
-}
-
-/// Makes a sparse file, or lets it grow; it never shrinks.
-fn sparse(path: &Path, mib: u64) -> Result<()> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
-    }
-    let file = fs::File::options().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(Error::file("create", path))?;
-    let length = file.metadata().map_err(Error::file("read", path))?.len();
-    if length < mib << 20 {
-        file.set_len(mib << 20).map_err(Error::file("write", path))?;
-    }
-    Ok(())
-}
-
-/// Makes an ext4 file system with a journal on a blank disk.
-fn format(path: &Path) -> Result<()> {
-    let program = fireclaw_vm::find_program("FIRECLAW_MKE2FS", "mke2fs")
-        .map_err(|_| Error::Workspace("mke2fs is missing: apt-get install e2fsprogs".into()))?;
-    let output = Command::new(program)
-        .args(["-q", "-F", "-t", "ext4", "-m", "0", "-L", "workspace"])
-        .arg(path)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| Error::System("starting mke2fs", e))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(Error::Workspace(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
-    }
-}
-
-async fn mount(guest: &Guest) -> Result<()> {
-    let argv = ["/bin/sh", "-c", MOUNT].map(|word| word.as_bytes().to_vec().into());
-    let (code, said) = run(
-        &guest.commands(),
-        ExecRequest { argv: argv.into(), ..ExecRequest::default() },
-        MOUNTING,
-    )
-    .await?;
-    match code {
-        Some(0) => Ok(()),
-        _ => Err(Error::Workspace(format!(
-            "it cannot be mounted: {}",
-            fireclaw_vm::escape(said.trim())
-        ))),
+        Ok(launcher.snapshot(&store, &recipe, None, || ()).await?.directory)
     }
 }
 
 /// Runs a command in the guest; its exit status and the end of what it wrote.
 pub async fn run(
     commands: &Commands,
+    request: ExecRequest,
+    limit: Duration,
+) -> Result<(Option<u8>, String)> {
+    run_with(commands, request, &[], limit).await
+}
+
+/// The same with something on its standard input.
+async fn run_with(
+    commands: &Commands,
     mut request: ExecRequest,
+    input: &[u8],
     limit: Duration,
 ) -> Result<(Option<u8>, String)> {
     const MOST: u64 = 64 * 1024;
@@ -238,7 +229,13 @@ pub async fn run(
     let talk = async {
         let mut exec = commands.exec(request).await?;
         let (mut out, mut err) = (String::new(), String::new());
-        let (a, b) = tokio::join!(read(&mut exec.stdout, MOST), read(&mut exec.stderr, MOST));
+        let feed = async {
+            // A command need not read what it gets.
+            let _ = exec.stdin.write_all(input).await;
+            let _ = exec.stdin.shutdown().await;
+        };
+        let (a, b, ()) =
+            tokio::join!(read(&mut exec.stdout, MOST), read(&mut exec.stderr, MOST), feed);
         out.push_str(&a);
         err.push_str(&b);
         loop {

@@ -1,4 +1,4 @@
-//! Takes on the identity that the host gives: clock, randomness, names.
+//! Takes on the identity that the host gives: clock, randomness, names, card.
 
 use std::fs;
 use std::fs::OpenOptions;
@@ -9,6 +9,7 @@ use fireclaw_protocol::message::ExecRequest;
 use rustix::mount::mount_bind;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
+use crate::card;
 use crate::exec::{self, Reaper};
 
 /// What the kernel tells of its boot, the same in every clone of a snapshot
@@ -31,6 +32,8 @@ pub fn cover_boot_id() {
 pub struct Guest {
     /// Tells how a preparing command ended.
     pub reaper: Reaper,
+    /// Its card.
+    pub card: card::Setting,
 }
 
 impl Settle for Guest {
@@ -39,6 +42,7 @@ impl Settle for Guest {
         rustix::system::sethostname(identity.hostname.as_bytes())
             .map_err(|e| format!("cannot set the host name: {e}"))?;
         write_names(identity);
+        self.card.take_on(identity.card.as_ref())?;
         // Last: all the above takes time.
         set_clock(identity.wall_clock_ns)
     }

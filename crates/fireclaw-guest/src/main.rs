@@ -19,6 +19,8 @@ macro_rules! say {
 pub(crate) use say;
 
 mod boot;
+mod card;
+mod connect;
 mod exec;
 mod identity;
 mod serve;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::debian::{self, Request};
-use crate::kernel::DebianKernel;
+use crate::kernel::{self, DebianKernel};
 use crate::{Error, Home, Image, Kernel, Progress, Result, ext4, files, initramfs};
 
 /// The kernel package for virtual machines, without drivers for hardware.
@@ -21,10 +21,38 @@ const PACKAGES: &[&str] = &[
     "iproute2",
     "mount",
     "passwd",
+    "podman",
     "procps",
     "python3",
+    "uidmap",
     "uuid-runtime",
 ];
+
+/// How containers run in a machine (containers.conf(5), containers-storage.conf(5)).
+///
+/// They share the machine's network, on which its policy is. There is no systemd to
+/// make cgroups for a user. Layers lie where no overlay is, because an overlay cannot
+/// be the upper layer of another: the guest mounts something there.
+const CONTAINERS: &str = r#"--customize-hook=
+mkdir -p "$1"/etc/containers "$1"/var/lib/containers
+rm -rf "$1"/etc/cni
+cat >"$1"/etc/containers/containers.conf <<'END'
+[containers]
+netns = "host"
+cgroups = "disabled"
+log_driver = "k8s-file"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+END
+cat >"$1"/etc/containers/storage.conf <<'END'
+[storage]
+driver = "overlay"
+graphroot = "/var/lib/containers/storage"
+runroot = "/run/containers/storage"
+rootless_storage_path = "/var/lib/containers/rootless/$UID"
+END
+"#;
 
 const OPTIONS: &[&str] = &[
     "--aptopt=APT::Install-Recommends \"false\"",
@@ -33,6 +61,7 @@ const OPTIONS: &[&str] = &[
     "--dpkgopt=path-exclude=/usr/share/info/*",
     "--dpkgopt=path-exclude=/usr/share/locale/*",
     "--dpkgopt=path-exclude=/usr/share/man/*",
+    CONTAINERS,
     "--customize-hook=chroot \"$1\" useradd --create-home --shell /bin/bash agent",
     // mmdebstrap copies these from the host; they are nobody's business here.
     "--customize-hook=rm -f \"$1\"/etc/hostname \"$1\"/etc/resolv.conf \"$1\"/etc/machine-id",
@@ -66,6 +95,7 @@ pub fn kernel(
     Ok(Kernel {
         image: files::write(home, &directory.join("vmlinux"), &found.image)?,
         modules: Some(files::write(home, &directory.join("modules.cpio"), &modules)?),
+        drivers: kernel::drivers(),
         release: found.release,
         origin: format!("Debian {} {KERNEL_PACKAGE}", debian::SUITE),
     })

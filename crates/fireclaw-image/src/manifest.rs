@@ -56,6 +56,9 @@ pub struct Kernel {
     pub image: Artifact,
     /// A cpio archive of modules; none if everything is built in.
     pub modules: Option<Artifact>,
+    /// What the modules were chosen for; set-up chooses anew when that changes.
+    #[serde(default)]
+    pub drivers: Vec<String>,
     /// Where it came from, in words.
     pub origin: String,
 }

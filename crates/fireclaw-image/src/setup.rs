@@ -60,7 +60,9 @@ pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<
         }
         let known = manifest.kernels.get(Manifest::DEBIAN_KERNEL);
         let whole = known.is_some_and(|k| {
-            intact(home, &k.image) && k.modules.as_ref().is_none_or(|m| intact(home, m))
+            intact(home, &k.image)
+                && k.modules.as_ref().is_none_or(|m| intact(home, m))
+                && k.drivers == kernel::drivers()
         });
         let has_own = manifest.kernels.contains_key(Manifest::OWN_KERNEL);
         if options.force || !(whole || has_own) {
@@ -170,6 +172,7 @@ fn own_kernel(home: &Home, file: &Path, relative: &str) -> Result<Kernel> {
         release: format!("own ({})", file.display()),
         image,
         modules: None,
+        drivers: Vec::new(),
         origin: file.display().to_string(),
     })
 }
@@ -200,6 +203,7 @@ pub fn add_minimal_kernel(
         release: release.to_owned(),
         image,
         modules: None,
+        drivers: Vec::new(),
         origin: format!("built from Debian's source with {config}"),
     };
     manifest.kernels.insert(Manifest::MINIMAL_KERNEL.into(), kernel);

@@ -11,6 +11,7 @@ use fireclaw_llm::{
     Abilities, Broker, ChatModel, ChatRequest, Error, Event, Example, Limits, Message, Mode,
     Server, ServerConfig, ServerKind, Step, Tool, ToolCall, detect, step,
 };
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -226,17 +227,22 @@ async fn a_wrong_key_is_refused() {
 #[tokio::test]
 async fn a_server_that_dies_amid_an_answer_is_told_so() {
     let _turn = ALONE.lock().await;
-    let server = LocalServer::start(&options().await).await.unwrap();
+    let mut server = LocalServer::start(&options().await).await.unwrap();
     let limits = Limits { max_retries: 0, ..Limits::default() };
     let broker = Broker::new(Arc::new(Server::new(server.config()).unwrap()), limits);
     let story = asks(vec![Message::user("Write a very long story.")]);
     let mut ticket = broker.ask("a", ChatRequest { max_tokens: None, ..story.clone() });
     while !matches!(ticket.next().await.unwrap(), Event::Text(_)) {}
-    drop(server);
+    let pid = i32::try_from(server.pid().unwrap()).unwrap();
+    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     let error = ticket.done().await.unwrap_err();
     assert!(matches!(error, Error::BrokeOff { .. }), "{error}");
-    let error = broker.ask("a", story).done().await.unwrap_err();
+    server.died().await;
+    let error = broker.ask("a", story.clone()).done().await.unwrap_err();
     assert!(matches!(error, Error::Down { .. }), "{error}");
+    // Once it is back, it is where it was.
+    server.restart().await.unwrap();
+    broker.ask("a", asks(uptime())).done().await.unwrap();
 }
 
 #[tokio::test]

@@ -36,9 +36,8 @@ pub enum Event {
         /// What it wants.
         step: Step,
     },
-    /// [`Action::Think`] or [`Action::Fetch`] failed. If it was the model, the host has told
-    /// the asker why if it is for them to know, and the agent ends the message with
-    /// [`Action::Done`]. A page that cannot be fetched is for the model to know.
+    /// [`Action::Think`] failed. The host has told the asker why if it is for them to know,
+    /// and the agent ends the message with [`Action::Done`].
     Failed {
         /// The number of the action.
         ask: u64,
@@ -53,15 +52,6 @@ pub enum Event {
         granted: bool,
         /// Why not, or who allowed it.
         reason: String,
-    },
-    /// What [`Action::Fetch`] got.
-    Fetched {
-        /// The number of the action.
-        ask: u64,
-        /// The HTTP status.
-        status: u16,
-        /// The body as text, cut to what fits.
-        body: String,
     },
     /// The asker no longer wants an answer: leave off, and say [`Action::Done`].
     Stop {
@@ -94,7 +84,7 @@ pub struct Config {
     /// What needs to be asked for, or is not done at all.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// Whether [`Action::Fetch`] is of any use.
+    /// Whether the machine has a network card, so that fetching pages is of any use.
     #[serde(default)]
     pub may_fetch: bool,
 }
@@ -206,16 +196,6 @@ pub enum Action {
         tool: String,
         /// The command, or the tool's arguments.
         what: String,
-    },
-    /// Fetch a page over HTTP, if the agent's network policy allows. [`Event::Fetched`] or
-    /// [`Event::Failed`] follows.
-    Fetch {
-        /// Chosen by the agent, unique while it is under way.
-        ask: u64,
-        /// The message that this is for.
-        message: u64,
-        /// The address.
-        url: String,
     },
     /// The message has been dealt with.
     Done {

@@ -121,6 +121,7 @@ mod tests {
             let _ = decode::<ExecEvent>(&body);
             let _ = decode::<crate::hello::GuestHello>(&body);
             let _ = decode::<crate::hello::Ready>(&body);
+            let _ = decode::<crate::message::Connected>(&body);
         }
 
         #[test]

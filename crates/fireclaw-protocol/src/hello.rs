@@ -12,6 +12,8 @@
 //! Each is eight bytes of [`MAGIC`] and one [`crate::frame`]. A guest that
 //! waits has nothing under way in either direction: the moment for a snapshot.
 
+use std::net::Ipv4Addr;
+
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -93,6 +95,30 @@ pub struct Identity {
     /// The 128 bits of `/etc/machine-id` (`machine-id(5)`).
     #[n(3)]
     pub machine_id: ByteArray<16>,
+    /// What its network card is set to; one that it is not told of stays down.
+    /// Since generation 2.
+    #[n(4)]
+    pub card: Option<Card>,
+}
+
+/// Who a guest is on its network. IPv4 only: IPv6 is switched off on the card.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Card {
+    /// The hardware address: not a group's (IEEE 802, the first byte is even).
+    #[n(0)]
+    pub mac: ByteArray<6>,
+    /// The guest's address.
+    #[n(1)]
+    pub address: Ipv4Addr,
+    /// How many leading bits of the address name the network: 0 to 32.
+    #[n(2)]
+    pub prefix: u8,
+    /// The default route, a neighbour in that network.
+    #[n(3)]
+    pub gateway: Ipv4Addr,
+    /// The only name server in `/etc/resolv.conf` (`resolv.conf(5)`).
+    #[n(4)]
+    pub resolver: Ipv4Addr,
 }
 
 /// The guest has taken on its identity, or says why it could not.
@@ -303,6 +329,7 @@ mod tests {
             entropy: vec![0; 32].into(),
             hostname: "h".into(),
             machine_id: [0; 16].into(),
+            card: None,
         }
     }
 
@@ -345,6 +372,34 @@ mod tests {
         assert_eq!(a.unwrap(), hello);
         b.unwrap();
         assert_eq!(slow.clock, 105);
+    }
+
+    /// A guest of generation 1, taken over by a newer host, and what it made of
+    /// its host's answer: bytes of that time.
+    #[tokio::test]
+    async fn a_guest_of_the_first_generation_is_understood() {
+        let hello = b"FIRECLAW\x13\0\0\0\x86\x01\x650.1.0\x656.1.0\x18\x64\x18\xc8\xf6";
+        assert_eq!(
+            meet_guest(&mut &hello[..]).await.unwrap(),
+            GuestHello { kernel_us: 100, init_us: 200, ..guest(1) }
+        );
+        let identity = b"\x84\x01\x42\xab\xcd\x61h\x50................";
+        let got: Identity = frame::decode(&identity[..]).unwrap();
+        assert_eq!((got.wall_clock_ns, got.card), (1, None));
+    }
+
+    #[test]
+    fn a_card_survives_the_wire() {
+        let card = Card {
+            mac: [2, 0, 0, 0, 0, 1].into(),
+            address: Ipv4Addr::new(172, 16, 0, 2),
+            prefix: 24,
+            gateway: Ipv4Addr::new(172, 16, 0, 1),
+            resolver: Ipv4Addr::new(172, 16, 0, 1),
+        };
+        let identity = Identity { card: Some(card), ..identity(1) };
+        let wire = frame::encode(&identity);
+        assert_eq!(frame::decode::<Identity>(&wire[4..]).unwrap(), identity);
     }
 
     #[tokio::test]

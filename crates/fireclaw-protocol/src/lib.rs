@@ -27,7 +27,7 @@ pub mod session;
 ///
 /// `VERSIONING.md` says when it is raised: the newer host adapts to the older
 /// guest, and refuses a guest that is newer than itself.
-pub const GENERATION: u32 = 1;
+pub const GENERATION: u32 = 2;
 
 /// The oldest guest generation that this host still speaks.
 pub const OLDEST_GUEST: u32 = 1;
@@ -49,6 +49,21 @@ pub enum Error {
         /// The generation in the other side's hello.
         theirs: u32,
     },
+    /// The other side is of an older generation, which cannot do this.
+    #[error(
+        "the guest speaks protocol generation {theirs}, {what} came with {needed}; start it anew"
+    )]
+    TooOld {
+        /// What was asked of it.
+        what: &'static str,
+        /// The generation that can.
+        needed: u32,
+        /// The generation in the guest's hello.
+        theirs: u32,
+    },
+    /// The guest could not connect to one of its ports.
+    #[error("nobody answers in the guest: {0}")]
+    NotConnected(String),
     /// The session has ended; no channel can be opened.
     #[error("the session is closed")]
     Closed,

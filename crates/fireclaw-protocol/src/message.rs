@@ -36,6 +36,23 @@ pub enum Open {
         #[n(0)]
         exec: u32,
     },
+    /// Connect to a TCP port of the guest's own 127.0.0.1. The guest answers
+    /// with [`Connected`]; if that is without a problem, raw bytes follow both
+    /// ways, and each direction ends by itself. Since generation 2.
+    #[n(4)]
+    Connect {
+        /// The port, 1 to 65535.
+        #[n(0)]
+        port: u16,
+    },
+}
+
+/// Whether somebody listens on the port that [`Open::Connect`] named.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Connected {
+    /// Why there is no connection. Untrusted text.
+    #[n(0)]
+    pub problem: Option<String>,
 }
 
 /// A command to run in the guest.

@@ -15,7 +15,6 @@ mod from_json;
 mod from_toml;
 mod mistake;
 pub mod names;
-mod network;
 mod node;
 mod notes;
 mod read;
@@ -27,8 +26,8 @@ mod template;
 mod units;
 
 pub use error::{Error, Result};
+pub use fireclaw_policy::{Dns, Host, Network, Target};
 pub use mistake::Mistake;
-pub use network::{Dns, Host, Network, Target};
 pub use read::{Format, MAX_FILE, Parsed, Source, parse};
 pub use schedule::{InvalidSchedule, Schedule};
 pub use store::{Entry, Origin, Store, check_file};

@@ -77,6 +77,8 @@ pub struct Template {
     pub schedule: Option<Schedule>,
     /// How long such an agent lives.
     pub schedule_timeout: Duration,
+    /// What such an agent is told when it starts; may be empty.
+    pub task: String,
     /// The agent's own program and its arguments; empty for the built-in one.
     pub command: Vec<String>,
     /// The most rounds of tools for one message.
@@ -168,12 +170,14 @@ pub mod limits {
     pub const MODEL: usize = 200;
     /// The longest persona, in bytes. It is part of every prompt.
     pub const PERSONA: usize = 16 * 1024;
+    /// The longest task, in bytes: a long message.
+    pub const TASK: usize = 4 * 1024;
     /// The most directories with skills.
     pub const SKILLS: usize = 32;
     /// The longest path of a directory with skills, in bytes.
     pub const SKILL: usize = 255;
     /// The most names that a network policy allows, and as many that it denies.
-    pub const TARGETS: usize = 1000;
+    pub const TARGETS: usize = fireclaw_policy::MAX_TARGETS;
     /// The most rules of one template.
     pub const RULES: usize = 200;
     /// The longest name of a tool in a rule, in characters.

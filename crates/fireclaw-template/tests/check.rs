@@ -142,6 +142,7 @@ disk = 0x800
 workspace = "1 GiB"
 schedule = "*/5  9-17 * * mon-fri"
 schedule_timeout = "1h30m"
+task = "Look around."
 command = ["/usr/bin/python3", "agent.py"]
 max_rounds = 20
 command_seconds = 300
@@ -173,6 +174,7 @@ verdict = "ask"
     assert_eq!((template.disk_mib, template.workspace_mib), (2048, 1024));
     assert_eq!(template.schedule.as_ref().unwrap().as_str(), "*/5 9-17 * * mon-fri");
     assert_eq!(template.schedule_timeout, Duration::from_secs(5400));
+    assert_eq!(template.task, "Look around.");
     assert_eq!(template.command, ["/usr/bin/python3", "agent.py"]);
 
     let fetch = Rule { tool: Some("fetch_url".into()), pattern: None, verdict: Verdict::Ask };

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
-use crate::{Error, ProcessStamp, Result, RunDir, VmmProcess};
+use crate::{Error, Plug, PlugKind, ProcessStamp, Result, RunDir, VmmProcess};
 
 /// What to boot. Memory is in MiB (2^20 bytes).
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct MachineSpec {
     pub memory_mib: u64,
     /// Block devices in order: the first is `/dev/vda`, the base image.
     pub disks: Vec<Disk>,
+    /// Whether it has a network card, see [`Plug`].
+    pub card: bool,
     /// Kernel parameters besides those that the backend itself needs.
     pub kernel_args: Vec<String>,
 }
@@ -81,6 +83,8 @@ pub struct Capabilities {
     pub snapshot: bool,
     /// The VMM can be confined by Firecracker's jailer.
     pub jailer: bool,
+    /// What a network card is plugged into.
+    pub plug: PlugKind,
 }
 
 /// A byte stream to the guest.
@@ -133,7 +137,15 @@ pub struct Launch<'a> {
     /// Where sockets and logs go; its id marks the VMM's command line. In a kept
     /// one the machine outlives this process.
     pub run_dir: &'a RunDir,
+    /// Where its network card is plugged in: of the kind that
+    /// [`Capabilities::plug`] tells, and there if and only if the machine has
+    /// one ([`MachineSpec::card`]).
+    pub plug: Option<&'a Plug>,
 }
+
+/// The word on the kernel's command line by which a guest knows that it has a
+/// network card.
+pub(crate) const CARD_ARG: &str = "fireclaw.card";
 
 /// Where a guest's memory and state come from.
 #[derive(Debug, Clone, Copy)]

@@ -90,6 +90,9 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
+    /// The machine's network card has nowhere to go: a mistake of the caller.
+    #[error("the network card cannot be plugged in: {0}")]
+    Plug(&'static str),
     /// There is a pool of this kind already.
     #[error("a pool of such machines runs already")]
     PoolRuns,

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fireclaw_protocol::frame;
 use fireclaw_protocol::hello::{
-    GuestHello, Identity, Prepared, meet_abandoned_guest, meet_guest, prepare_guest, settle_guest,
+    Card, GuestHello, Identity, Prepared, meet_abandoned_guest, meet_guest, prepare_guest,
+    settle_guest,
 };
-use fireclaw_protocol::message::{ExecControl, ExecEvent, ExecRequest, Open};
+use fireclaw_protocol::message::{Connected, ExecControl, ExecEvent, ExecRequest, Open};
 use fireclaw_protocol::session::{Channel, Session};
+use fireclaw_protocol::{GENERATION, frame};
 use tokio::io::{BufReader, ReadHalf, WriteHalf};
 use tokio::task::JoinHandle;
 
@@ -25,6 +26,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub struct Waiting {
     machine: Machine,
     hello: Option<GuestHello>,
+    /// What the guest speaks.
+    generation: u32,
     /// How long each further step may take.
     pub(crate) patience: Duration,
 }
@@ -49,6 +52,7 @@ impl fmt::Debug for Guest {
 #[derive(Debug, Clone)]
 pub struct Commands {
     session: Session,
+    generation: u32,
     last_id: Arc<AtomicU32>,
 }
 
@@ -112,6 +116,33 @@ impl Commands {
             events: ExecEvents(events),
         })
     }
+
+    /// Connects to a TCP port of the guest's 127.0.0.1: bytes pass both ways,
+    /// and each direction ends by itself.
+    ///
+    /// It is one of [`fireclaw_protocol::session::MAX_CHANNELS`] channels, of
+    /// which each command takes four: callers bound how many there are.
+    ///
+    /// # Errors
+    /// [`fireclaw_protocol::Error::NotConnected`] if nobody listens there,
+    /// [`fireclaw_protocol::Error::TooOld`] for a guest that cannot do it.
+    pub async fn connect(&self, port: u16) -> fireclaw_protocol::Result<Channel> {
+        since(2, "connections to its ports", self.generation)?;
+        let mut channel = self.session.open(&Open::Connect { port }).await?;
+        let answer: Option<Connected> = frame::read(&mut channel, frame::MAX_FROM_GUEST).await?;
+        match answer.ok_or(fireclaw_protocol::Error::Closed)?.problem {
+            None => Ok(channel),
+            Some(problem) => Err(fireclaw_protocol::Error::NotConnected(crate::escape(&problem))),
+        }
+    }
+}
+
+/// Refuses what a guest of an older generation does not know.
+fn since(needed: u32, what: &'static str, theirs: u32) -> fireclaw_protocol::Result<()> {
+    if theirs >= needed {
+        return Ok(());
+    }
+    Err(fireclaw_protocol::Error::TooOld { what, needed, theirs })
 }
 
 impl Waiting {
@@ -136,8 +167,11 @@ impl Waiting {
             };
             hello = Some(attended(process, patience, talk).await?);
         }
+        // A guest that said hello before its snapshot was taken is of our own: a
+        // snapshot depends on the generation.
+        let generation = hello.as_ref().map_or(GENERATION, |hello| hello.generation);
         let hello = hello.filter(|_| !machine.is_restored);
-        Ok(Self { machine, hello, patience })
+        Ok(Self { machine, hello, generation, patience })
     }
 
     /// What the guest said of itself when it booted; nothing after a restore.
@@ -153,7 +187,7 @@ impl Waiting {
     /// As [`Waiting::meet`]. How the command itself ended is in the answer.
     pub async fn prepare(&mut self, command: ExecRequest) -> Result<Prepared> {
         let limit = command.timeout_ms.map(Duration::from_millis).unwrap_or_default();
-        let identity = fresh_identity("fireclaw")?;
+        let identity = fresh_identity("fireclaw", None)?;
         let Machine { process, stream, .. } = &mut self.machine;
         let talk = prepare_guest(stream, identity, command);
         attended(process, self.patience + limit, talk).await
@@ -167,18 +201,23 @@ impl Waiting {
         self.machine.process.kill().await
     }
 
-    /// Gives the guest an identity of its own; commands may then start.
+    /// Gives the guest an identity of its own; commands may then start. A card
+    /// that is not told of stays down.
     ///
     /// # Errors
-    /// As [`Waiting::meet`].
-    pub async fn settle(mut self, hostname: &str) -> Result<Guest> {
-        let identity = fresh_identity(hostname)?;
+    /// As [`Waiting::meet`], also for a card that the guest does not have.
+    pub async fn settle(mut self, hostname: &str, card: Option<Card>) -> Result<Guest> {
+        if card.is_some() {
+            since(2, "a network card", self.generation)
+                .map_err(|source| Error::Protocol { source, console: String::new() })?;
+        }
+        let identity = fresh_identity(hostname, card)?;
         let Machine { process, stream, .. } = &mut self.machine;
         let talk = settle_guest(stream, identity, wall_clock_ns);
         attended(process, self.patience, talk).await?;
         let Machine { process, stream, control, run_dir, .. } = self.machine;
         let (session, driver) = Session::host(stream);
-        let commands = Commands { session, last_id: Arc::default() };
+        let commands = Commands { session, generation: self.generation, last_id: Arc::default() };
         let driver = tokio::spawn(driver);
         Ok(Guest { process, commands, driver, _control: control, _run_dir: run_dir })
     }
@@ -267,7 +306,7 @@ pub fn fresh_hostname() -> Result<String> {
     Ok(format!("fireclaw-{:08x}", u32::from_ne_bytes(random)))
 }
 
-fn fresh_identity(hostname: &str) -> Result<Identity> {
+fn fresh_identity(hostname: &str, card: Option<Card>) -> Result<Identity> {
     let mut random = [0; 64 + 16];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .map_err(|e| Error::system("getrandom")(e.into()))?;
@@ -279,6 +318,7 @@ fn fresh_identity(hostname: &str) -> Result<Identity> {
         entropy: entropy.to_vec().into(),
         hostname: hostname.to_owned(),
         machine_id: id.into(),
+        card,
     })
 }
 

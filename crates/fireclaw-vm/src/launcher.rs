@@ -7,7 +7,7 @@ use fireclaw_protocol::message::{ExecRequest, ExitStatus};
 
 use crate::backend::MEMORY_FILE;
 use crate::snapshot::{Key, Recipe, Snapshot, Store};
-use crate::{Backend, Error, Launch, Machine, MachineSpec, Memory, Result, RunDir, Waiting};
+use crate::{Backend, Error, Launch, Machine, MachineSpec, Memory, Plug, Result, RunDir, Waiting};
 
 /// How long a warming command may take.
 const WARMING: Duration = Duration::from_secs(300);
@@ -26,10 +26,11 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts the VMM. The machine owns its run directory.
-    pub async fn launch(&self, memory: Memory<'_>) -> Result<Machine> {
+    /// Starts the VMM. The machine owns its run directory. With a card, it is
+    /// plugged in where `plug` says.
+    pub async fn launch(&self, memory: Memory<'_>, plug: Option<&Plug>) -> Result<Machine> {
         let run_dir = RunDir::create(&self.run)?;
-        let launch = Launch { spec: &self.spec, run_dir: &run_dir, memory };
+        let launch = Launch { spec: &self.spec, run_dir: &run_dir, memory, plug };
         let machine = self.backend.launch(launch).await?;
         Ok(Machine { run_dir: Some(run_dir), ..machine })
     }
@@ -39,15 +40,20 @@ impl Launcher {
     /// Under emulation one boot in hundreds hangs on a timer interrupt that is
     /// lost. A guest that is silent for much longer than any boot takes is
     /// therefore booted once more.
-    pub async fn boot(&self, memory: Memory<'_>, on_start: impl FnOnce()) -> Result<Waiting> {
-        let machine = self.launch(memory).await?;
+    pub async fn boot(
+        &self,
+        memory: Memory<'_>,
+        plug: Option<&Plug>,
+        on_start: impl FnOnce(),
+    ) -> Result<Waiting> {
+        let machine = self.launch(memory, plug).await?;
         on_start();
         match Waiting::meet(machine, self.patience / 4).await {
             Err(Error::GuestSilent { .. }) => {
                 if let Memory::SavedTo(directory) = memory {
                     let _ = std::fs::remove_file(directory.join(MEMORY_FILE));
                 }
-                Waiting::meet(self.launch(memory).await?, self.patience).await
+                Waiting::meet(self.launch(memory, plug).await?, self.patience).await
             }
             Ok(mut waiting) => {
                 waiting.patience = self.patience;
@@ -65,6 +71,10 @@ impl Launcher {
     /// The snapshot of this machine; made now if there is no valid one, after
     /// `on_make` has been called.
     ///
+    /// A machine with a card is saved on the tap `scratch`, on which nothing is
+    /// ever sent. It need not be there if [`Store::find`] finds a snapshot under
+    /// [`Launcher::key`].
+    ///
     /// # Errors
     /// [`Error::NotPrepared`] if the recipe's command fails, and whatever a
     /// boot or a file system can say.
@@ -72,18 +82,24 @@ impl Launcher {
         &self,
         store: &Store,
         recipe: &Recipe,
+        scratch: Option<&Plug>,
         on_make: impl FnOnce(),
     ) -> Result<Snapshot> {
         let key = self.key(recipe.warm.as_deref())?;
         let fill = async |directory: PathBuf| {
             on_make();
-            self.save_in(&directory, recipe.warm.as_deref()).await
+            self.save_in(&directory, recipe.warm.as_deref(), scratch).await
         };
         store.find_or_create(&key, recipe, fill).await
     }
 
-    async fn save_in(&self, directory: &Path, warm: Option<&str>) -> Result<()> {
-        let mut waiting = self.boot(Memory::SavedTo(directory), || ()).await?;
+    async fn save_in(
+        &self,
+        directory: &Path,
+        warm: Option<&str>,
+        scratch: Option<&Plug>,
+    ) -> Result<()> {
+        let mut waiting = self.boot(Memory::SavedTo(directory), scratch, || ()).await?;
         if let Some(line) = warm {
             prepare(&mut waiting, line).await?;
         }

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use fireclaw_child::Child;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
@@ -13,7 +14,7 @@ use tokio::process::{ChildStderr, ChildStdout};
 
 use crate::console::ConsoleTail;
 use crate::pool::Lease;
-use crate::{Error, Result};
+use crate::{Error, Namespace, Result};
 
 /// How many lines of the console an error shows.
 const CONSOLE_LINES: usize = 20;
@@ -268,6 +269,22 @@ fn watch(pidfd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     unsafe { Ok(AsyncFd::register_with_interest(pidfd, Interest::READABLE)?) }
 }
 
+/// Has `command` join a network before anything else: before
+/// [`VmmProcess::spawn`], because a change of user namespace would undo the
+/// parent-death signal (`prctl(2)`, `PR_SET_PDEATHSIG`).
+pub(crate) fn join(command: &mut std::process::Command, namespace: &Namespace) -> Result<()> {
+    let copy = |fd: &OwnedFd| fd.try_clone().map_err(Error::system("copying a namespace"));
+    let user = namespace.user.as_ref().map(copy).transpose()?;
+    let net = copy(&namespace.net)?;
+    before_exec(command, move || {
+        if let Some(user) = &user {
+            move_into_link_name_space(user.as_fd(), Some(LinkNameSpaceType::User))?;
+        }
+        Ok(move_into_link_name_space(net.as_fd(), Some(LinkNameSpaceType::Network))?)
+    });
+    Ok(())
+}
+
 #[allow(unsafe_code)]
 fn before_exec(
     command: &mut std::process::Command,
@@ -319,5 +336,51 @@ mod tests {
         assert!(ProcessStamp::of(pid).is_some() && process.stamp().is_none());
         drop(process);
         assert_eq!(ProcessStamp::of(pid), None);
+    }
+
+    #[tokio::test]
+    async fn a_network_is_joined_before_the_start() {
+        let mut owner = std::process::Command::new("unshare");
+        let mut owner = owner.args(["-Urn", "sleep", "600"]).spawn().unwrap();
+        let link = |name: &str| {
+            std::fs::read_link(format!("/proc/{}/ns/{name}", owner.id())).unwrap_or_default()
+        };
+        // It has them once it sleeps.
+        let comm = || std::fs::read_to_string(format!("/proc/{}/comm", owner.id())).unwrap();
+        while comm() != "sleep\n" {
+            tokio::task::yield_now().await;
+        }
+        let open = |name: &str| {
+            std::fs::File::open(format!("/proc/{}/ns/{name}", owner.id())).unwrap().into()
+        };
+        let namespace = Namespace { user: Some(open("user")), net: open("net") };
+        let mut command = std::process::Command::new("readlink");
+        command.args(["/proc/self/ns/user", "/proc/self/ns/net"]);
+        join(&mut command, &namespace).unwrap();
+        let mut process = VmmProcess::spawn(command, Vec::new(), Console::Stdout, false).unwrap();
+        process.ended().await;
+        let expected = format!("{}\n{}", link("user").display(), link("net").display());
+        assert_eq!(process.console().trim(), expected);
+        assert_ne!(link("net"), std::fs::read_link("/proc/self/ns/net").unwrap());
+
+        // It still dies with its parent, here with the thread that started it.
+        let starting = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let mut command = sleeper();
+                join(&mut command, &namespace).unwrap();
+                let process =
+                    VmmProcess::spawn(command, Vec::new(), Console::Stdout, false).unwrap();
+                let pid = process.pid().unwrap();
+                std::mem::forget(process);
+                i32::try_from(pid).unwrap()
+            })
+        });
+        let orphan = starting.join().unwrap();
+        while ProcessStamp::of(orphan).is_some() {
+            tokio::task::yield_now().await;
+        }
+        owner.kill().unwrap();
+        owner.wait().unwrap();
     }
 }

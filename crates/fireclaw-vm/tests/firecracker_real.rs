@@ -58,6 +58,7 @@ impl Home {
                 Disk { path: file("base", 1 << 20), read_only: true },
                 Disk { path: file("overlay", 1 << 20), read_only: false },
             ],
+            card: false,
             kernel_args: Vec::new(),
         };
         // Deeper than a socket address is long.
@@ -66,7 +67,8 @@ impl Home {
     }
 
     async fn launch(&self, firecracker: &Firecracker) -> Result<Machine> {
-        let launch = Launch { spec: &self.spec, run_dir: &self.run_dir, memory: Memory::Fresh };
+        let launch =
+            Launch { spec: &self.spec, run_dir: &self.run_dir, memory: Memory::Fresh, plug: None };
         timeout(Duration::from_secs(30), firecracker.launch(launch)).await.unwrap()
     }
 }

@@ -42,6 +42,7 @@ impl Shape {
             kernel: self.kernel.clone(),
             cpus: self.cpus,
             memory_mib: self.memory,
+            card: false,
             warm,
         }
     }
@@ -115,6 +116,7 @@ impl Host {
             cpus: recipe.cpus,
             memory_mib: recipe.memory_mib,
             disks: vec![Disk { path: bootable.rootfs, read_only: true }],
+            card: false,
             kernel_args: Vec::new(),
         };
         let run = home.run();
@@ -162,12 +164,12 @@ pub async fn start(
         return Ok(guest);
     }
     let store = Store::new(home.snapshots());
-    match launcher.snapshot(&store, recipe, say_making).await {
+    match launcher.snapshot(&store, recipe, None, say_making).await {
         Ok(snapshot) => {
             phases.mark("prepare");
             let restored = async {
                 let memory = Memory::RestoredFrom(&snapshot.directory);
-                let machine = launcher.launch(memory).await?;
+                let machine = launcher.launch(memory, None).await?;
                 phases.mark("restore");
                 settled(Waiting::meet(machine, launcher.patience).await?, phases).await
             };
@@ -191,7 +193,7 @@ pub async fn start(
 /// Boots a machine.
 pub async fn cold(launcher: &Launcher, phases: &mut Phases) -> Result<Guest> {
     phases.mark("prepare");
-    let waiting = launcher.boot(Memory::Fresh, || phases.mark("monitor start")).await?;
+    let waiting = launcher.boot(Memory::Fresh, None, || phases.mark("monitor start")).await?;
     settled(waiting, phases).await
 }
 
@@ -220,7 +222,7 @@ async fn settled(waiting: Waiting, phases: &mut Phases) -> Result<Guest> {
     if let Some(hello) = waiting.hello() {
         phases.booted(hello);
     }
-    let guest = waiting.settle(&fresh_hostname()?).await?;
+    let guest = waiting.settle(&fresh_hostname()?, None).await?;
     phases.mark("identity");
     Ok(guest)
 }

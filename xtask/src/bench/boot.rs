@@ -72,7 +72,7 @@ pub async fn measure(launcher: &Launcher, kernel: &str, runs: usize) -> Result<B
 async fn floor(launcher: &Launcher, spec: &MachineSpec) -> Result<f64> {
     let run_dir = RunDir::create(&launcher.run)?;
     let start = Instant::now();
-    let launch = Launch { spec, run_dir: &run_dir, memory: Memory::Fresh };
+    let launch = Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, plug: None };
     let mut machine = launcher.backend.launch(launch).await?;
     machine.process.ended().await;
     let time = milliseconds(start);

@@ -137,9 +137,10 @@ pub async fn measure(
         kernel: Some(kernel.into()),
         cpus: 1,
         memory_mib: 256,
+        card: false,
         warm: None,
     };
-    let snapshot = launcher.snapshot(&Store::new(home.snapshots()), &recipe, || ()).await?;
+    let snapshot = launcher.snapshot(&Store::new(home.snapshots()), &recipe, None, || ()).await?;
     let options = ["--kernel", kernel];
     let (mut restores, mut commands, mut snapshots, mut colds) = (vec![], vec![], vec![], vec![]);
     for n in 0..=runs {
@@ -187,8 +188,8 @@ pub async fn measure(
 }
 
 async fn restored(launcher: &Launcher, snapshot: &Snapshot) -> Result<Guest> {
-    let machine = launcher.launch(Memory::RestoredFrom(&snapshot.directory)).await?;
-    Ok(Waiting::meet(machine, launcher.patience).await?.settle("bench").await?)
+    let machine = launcher.launch(Memory::RestoredFrom(&snapshot.directory), None).await?;
+    Ok(Waiting::meet(machine, launcher.patience).await?.settle("bench", None).await?)
 }
 
 /// Runs a command to its end and gives what it wrote.

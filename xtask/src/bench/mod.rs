@@ -100,6 +100,7 @@ async fn launcher(home: &Home, kernel: Option<&str>) -> Result<Launcher> {
         cpus: 1,
         memory_mib: 256,
         disks: vec![Disk { path: boot.rootfs, read_only: true }],
+        card: false,
         kernel_args: Vec::new(),
     };
     let run = home.run();

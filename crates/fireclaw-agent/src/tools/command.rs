@@ -13,6 +13,12 @@ use crate::skills::Skill;
 /// The longest time a command may have, in seconds, whatever the configuration says.
 const MAX_SECONDS: u32 = 24 * 60 * 60;
 
+/// The longest address of a page, in bytes.
+const MAX_URL: usize = 2048;
+
+/// The largest page that is fetched, in bytes; the model gets its start and its end.
+const MAX_PAGE: &str = "4194304";
+
 /// Runs a command of the shell in the workspace.
 pub async fn run_shell(
     workspace: &Path,
@@ -35,6 +41,20 @@ pub async fn run_skill(
     let mut program = Command::new(skill.folder.join("run"));
     program.current_dir(workspace).env("SKILL_DIR", &skill.folder);
     run(program, Some(arguments.to_string().into_bytes()), config).await
+}
+
+/// Fetches a page with curl, which the machine's network policy lets through or not.
+pub async fn fetch(workspace: &Path, config: &Config, url: &str) -> Result<String, String> {
+    if url.len() > MAX_URL {
+        return Err(format!("The address has more than {MAX_URL} bytes."));
+    }
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--location", "--max-redirs", "5"])
+        // The policy of the network is for the machine, not for a variable.
+        .args(["--noproxy", "*", "--proto", "=http,https", "--max-filesize", MAX_PAGE])
+        .args(["--write-out", "\nHTTP status %{http_code}", "--", url])
+        .current_dir(workspace);
+    run(curl, None, config).await
 }
 
 async fn run(command: Command, input: Option<Vec<u8>>, config: &Config) -> Result<String, String> {

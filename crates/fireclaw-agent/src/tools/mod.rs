@@ -20,12 +20,6 @@ use crate::skills::Skill;
 /// not read they cannot allow.
 const MAX_ASKED: usize = 4096;
 
-/// The longest address of a page, in bytes.
-const MAX_URL: usize = 2048;
-
-/// The most of a page that the model gets, in bytes.
-const MAX_PAGE: usize = 16 * 1024;
-
 /// Whether one of our own tools has this name, offered or not.
 pub fn is_built_in(name: &str) -> bool {
     built_in::all(true).iter().any(|tool| tool.name == name)
@@ -127,7 +121,10 @@ async fn run(
             remember::save(shared, &name, &text)
         }
         built_in::RECALL => remember::recall(shared, incoming, &arguments::<Recall>(call)?.query),
-        built_in::FETCH_URL => fetch(shared, incoming, arguments::<FetchUrl>(call)?.url).await,
+        built_in::FETCH_URL => {
+            let FetchUrl { url } = arguments(call)?;
+            command::fetch(&shared.paths.workspace, &current.config, &url).await
+        }
         name => {
             let skill = shared.skills.borrow().all().iter().find(|s| s.name == name).cloned();
             let skill = skill.ok_or_else(|| format!("The skill {name} is gone."))?;
@@ -171,20 +168,4 @@ struct FetchUrl {
 fn arguments<T: DeserializeOwned>(call: &ToolCall) -> Result<T, String> {
     T::deserialize(&call.arguments)
         .map_err(|e| format!("The arguments of {} do not fit: {e}.", call.name))
-}
-
-async fn fetch(shared: &Shared, incoming: &Incoming, url: String) -> Result<String, String> {
-    if url.len() > MAX_URL {
-        return Err(format!("The address has more than {MAX_URL} bytes."));
-    }
-    let message = incoming.id;
-    match shared.host.ask(|ask| Action::Fetch { ask, message, url }).await {
-        Reply::Fetched(status, body) => {
-            Ok(format!("HTTP status {status}\n{}", cut::middle(&body, MAX_PAGE)))
-        }
-        Reply::Failed(reason) => {
-            Err(format!("The page could not be fetched: {}", cut::line(&reason, 500)))
-        }
-        _ => Err("The page could not be fetched.".into()),
-    }
 }

@@ -1,6 +1,7 @@
 //! An agent whose machine runs.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use fireclaw_irc::client::Typing;
@@ -183,8 +184,12 @@ impl<'a> Live<'a> {
         match order {
             Order::Reload => {
                 let before = self.agent.config();
+                let had_skills = !self.agent.template.skills.is_empty();
                 self.agent.reload();
                 let after = self.agent.config();
+                if had_skills || !self.agent.template.skills.is_empty() {
+                    self.refresh_skills();
+                }
                 if before != after {
                     self.configure().await?;
                     let text = format!("[reloaded: model={}]", after.model);
@@ -205,6 +210,17 @@ impl<'a> Live<'a> {
             other => return Ok(self.agent.without_machine(other)),
         }
         Ok(None)
+    }
+
+    /// The program finds them at its next message.
+    fn refresh_skills(&self) {
+        let (shared, commands) = (Rc::clone(&self.agent.shared), self.guest.commands());
+        let (name, template) = (self.agent.row.name.clone(), self.agent.template.clone());
+        tokio::task::spawn_local(async move {
+            if let Err(e) = shared.machines.refresh_skills(&commands, &template).await {
+                shared.announce(&format!("{name}: {e}"));
+            }
+        });
     }
 
     async fn pause(&mut self, paused: bool) -> Result<(), Lost> {
@@ -371,10 +387,6 @@ impl<'a> Live<'a> {
             }
             Action::Approve { ask, message, tool, what } => {
                 self.question(ask, message, &tool, &what).await
-            }
-            Action::Fetch { ask, .. } => {
-                let reason = "the network policy of this agent allows nothing".to_owned();
-                self.tell(&Event::Failed { ask, reason }).await
             }
             Action::Done { message } => {
                 self.cancel(message);

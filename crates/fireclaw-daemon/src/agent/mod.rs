@@ -387,7 +387,8 @@ async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result
     clear(shared, &row.name)?;
     let id = RunDir::fresh_id()?;
     shared.state.borrow().set_machine(&row.name, Some(&id))?;
-    let guest = shared.machines.start(&row.name, template, &id).await?;
+    let tell = |text: &str| shared.announce(text);
+    let guest = shared.machines.start(&row.name, template, &id, tell).await?;
     // Only now is it worth being taken over: until its guest has an identity and
     // a workspace, another is made as fast.
     if let Some(process) = guest.stamp() {

@@ -9,6 +9,9 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::transport::Kind;
 
+/// The word on the kernel's command line that tells of a network card.
+const CARD: &str = "fireclaw.card";
+
 /// What the boot found out.
 #[derive(Debug)]
 pub struct Booted {
@@ -27,12 +30,21 @@ pub fn boot() -> Result<Booted, String> {
     let cmdline = std::fs::read_to_string("/proc/cmdline")
         .map_err(|e| format!("cannot read the kernel's command line: {e}"))?;
     let transport = Kind::from_cmdline(&cmdline)?;
-    modules::load(transport)?;
+    modules::load(&groups(&cmdline, transport))?;
     mounts::root()?;
     mounts::system();
     crate::identity::cover_boot_id();
-    loopback_up();
+    crate::card::loopback_up();
     Ok(Booted { transport, kernel, init: uptime().saturating_sub(kernel) })
+}
+
+/// The groups of modules that this machine needs.
+fn groups(cmdline: &str, transport: Kind) -> Vec<&'static str> {
+    let mut groups = vec!["all", transport.name()];
+    if cmdline.split_whitespace().any(|word| word == CARD) {
+        groups.push("card");
+    }
+    groups
 }
 
 /// Time since the kernel started its clocks.
@@ -41,22 +53,13 @@ pub fn uptime() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// Sets `lo` up, so that programs in the guest can speak with each other.
-///
-/// A kernel without networking has no `lo`; that is fine.
-#[allow(unsafe_code)]
-fn loopback_up() {
-    use std::os::fd::AsRawFd;
-    let Ok(socket) = std::net::UdpSocket::bind("0.0.0.0:0") else { return };
-    // SAFETY: ifreq is plain data for which all-zero is valid; the name stays
-    // NUL-terminated and both ioctls get a live socket and a valid pointer.
-    unsafe {
-        let mut request: libc::ifreq = std::mem::zeroed();
-        request.ifr_name[0] = b'l' as libc::c_char;
-        request.ifr_name[1] = b'o' as libc::c_char;
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request) == 0 {
-            request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
-            libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_card_s_modules_are_for_machines_that_have_one() {
+        assert_eq!(groups("quiet fireclaw.cards x", Kind::Serial), ["all", "serial"]);
+        assert_eq!(groups("quiet fireclaw.card\n", Kind::Vsock), ["all", "vsock", "card"]);
     }
 }

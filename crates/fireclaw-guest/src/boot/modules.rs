@@ -3,25 +3,23 @@
 use std::fs::File;
 use std::path::Path;
 
-use crate::transport::Kind;
-
 /// Where the initramfs keeps modules, and the list that orders them.
 const DIRECTORY: &str = "/modules";
 const ORDER: &str = "/modules/order";
 
 /// Loads the modules of `/modules/order`.
 ///
-/// Each line is `<group> <file>`; the group is `all`, or a transport whose
-/// modules other machines can do without. A kernel with everything built in
-/// comes with no list at all.
-pub fn load(transport: Kind) -> Result<(), String> {
+/// Each line is `<group> <file>`; only those of the `wanted` groups are loaded:
+/// there are modules that other machines can do without. A kernel with
+/// everything built in comes with no list at all.
+pub fn load(wanted: &[&str]) -> Result<(), String> {
     let order = match std::fs::read_to_string(ORDER) {
         Ok(order) => order,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(format!("cannot read {ORDER}: {e}")),
     };
     for (group, file) in order.lines().filter_map(|line| line.split_once(' ')) {
-        if group == "all" || group == transport.name() {
+        if wanted.contains(&group) {
             load_one(&Path::new(DIRECTORY).join(file))?;
         }
     }

@@ -2,11 +2,13 @@
 
 use std::ffi::CStr;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::mount::{MountFlags, mount, mount_bind, mount_move, mount_remount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_move, mount_remount,
+};
 
 const BASE_DEVICE: &str = "/dev/vda";
 const BASE: &str = "/base";
@@ -73,6 +75,7 @@ pub fn root() -> Result<(), String> {
         MountFlags::empty(),
         Some(c"lowerdir=/base,upperdir=/writable/upper,workdir=/writable/work"),
     )?;
+    containers();
     for name in ["proc", "sys", "dev"] {
         let target = format!("{ROOT}/{name}");
         if !Path::new(&target).is_dir() {
@@ -85,6 +88,24 @@ pub fn root() -> Result<(), String> {
         .and_then(|()| rustix::process::chroot("."))
         .and_then(|()| rustix::process::chdir("/"))
         .map_err(|e| format!("cannot change into the root: {e}"))
+}
+
+/// Gives an image with containers a place for their layers that is no overlay: one
+/// cannot be the upper layer of another (Documentation/filesystems/overlayfs.rst).
+fn containers() {
+    const PLACE: &str = "/root/var/lib/containers";
+    const LAYERS: &str = "/writable/containers";
+    // Each user keeps their own.
+    const OF_USERS: &str = "/writable/containers/rootless";
+    if Path::new(PLACE).is_dir() {
+        let made = fs::create_dir(LAYERS)
+            .and_then(|()| fs::create_dir(OF_USERS))
+            .and_then(|()| fs::set_permissions(OF_USERS, fs::Permissions::from_mode(0o1777)))
+            .and_then(|()| Ok(mount_bind(LAYERS, PLACE)?));
+        if let Err(e) = made {
+            crate::say!("containers have no place for their layers: {e}");
+        }
+    }
 }
 
 /// Mounts what every Linux program expects. An image that lacks a directory
@@ -104,6 +125,7 @@ pub fn system() {
     if let Err(e) = guest_program() {
         crate::say!("{GUEST} is not there: {e}");
     }
+    let _ = for_containers(safe);
     for (name, target) in [
         ("/dev/fd", "/proc/self/fd"),
         ("/dev/stdin", "/proc/self/fd/0"),
@@ -126,6 +148,15 @@ pub fn system() {
         // No controllers here: each makes every command's cgroup dearer, and who
         // wants them for containers can switch them on.
     }
+}
+
+/// What containers of a user other than root ask of the mounts around them.
+fn for_containers(safe: MountFlags) -> Result<(), String> {
+    // The kernel lets a user namespace have a /proc only if there is one on which
+    // nothing is mounted (mount_namespaces(7)); on ours lies the boot id's cover.
+    on("proc", "/run/fireclaw/proc", "proc", safe | MountFlags::NOEXEC, None)?;
+    let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    mount_change("/", shared).map_err(|e| e.to_string())
 }
 
 /// Shows this program's file, which is in the initramfs below the root, without a copy:

@@ -21,6 +21,7 @@ use fireclaw_protocol::session::Channel;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
 
+use crate::connect;
 pub use prepare::prepare;
 pub use reaper::Reaper;
 use tree::Tree;
@@ -94,6 +95,7 @@ impl Execs {
                 Ok(Some(Open::Stderr { exec })) => {
                     execs.with(exec, |slots| slots.stderr.attach(channel));
                 }
+                Ok(Some(Open::Connect { port })) => connect::serve(port, channel).await,
                 Ok(None) => {}
                 Err(e) => crate::say!("a channel was opened wrongly: {e}"),
             }

@@ -21,7 +21,13 @@ const NEEDED: &[(&str, &str)] = &[
     ("overlay", "all"),
     ("virtio_console", "serial"),
     ("vmw_vsock_virtio_transport", "vsock"),
+    ("virtio_net", "card"),
 ];
+
+/// The names in [`NEEDED`].
+pub(crate) fn drivers() -> Vec<String> {
+    NEEDED.iter().map(|(name, _)| (*name).to_owned()).collect()
+}
 
 /// What is taken out of a Debian kernel package.
 #[derive(Debug)]

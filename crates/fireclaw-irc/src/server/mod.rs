@@ -21,6 +21,10 @@ pub const VARIABLE: &str = "FIRECLAW_NGIRCD";
 /// How long ngircd has to accept connections. It takes a few milliseconds.
 const START: Duration = Duration::from_secs(20);
 
+/// How long a port may be taken by a server that is on its way out: ours ends when
+/// its owner does, but not in the same moment.
+const FREED: Duration = Duration::from_secs(2);
+
 /// Between two looks whether it does.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -89,7 +93,7 @@ impl PrivateServer {
     }
 
     async fn attempt(program: &Path, dir: &Path, options: &Options) -> Result<Self> {
-        let port = free_port(options.port)?;
+        let port = free_port(options.port).await?;
         let config = dir.join("ngircd.conf");
         let user = process::user();
         let file = conf::write(&config, options, port, user)?;
@@ -143,8 +147,21 @@ impl PrivateServer {
     }
 }
 
+/// The port that is wanted, once nobody listens on it any more; or any free one.
+async fn free_port(wanted: Option<u16>) -> Result<u16> {
+    let deadline = tokio::time::Instant::now() + FREED;
+    loop {
+        match try_port(wanted) {
+            Err(_) if wanted.is_some() && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(LOOK).await;
+            }
+            done => return done,
+        }
+    }
+}
+
 /// A port that nobody listens on right now.
-fn free_port(wanted: Option<u16>) -> Result<u16> {
+fn try_port(wanted: Option<u16>) -> Result<u16> {
     let taken = |error: std::io::Error| Error::ServerFailed {
         reason: match wanted {
             Some(port) => format!("127.0.0.1:{port} cannot be listened on: {error}"),

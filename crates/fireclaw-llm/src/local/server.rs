@@ -45,6 +45,7 @@ pub struct Options {
 /// A running llama-server on a port of the loopback, which asks for a key that only we
 /// know. Dropping it kills it.
 pub struct LocalServer {
+    options: Options,
     child: Child,
     url: String,
     key: Key,
@@ -61,9 +62,25 @@ impl LocalServer {
     /// [`Error::ServerDied`] with the end of its log; [`Error::File`] if it cannot be run.
     pub async fn start(options: &Options) -> Result<Self> {
         let key: String = std::iter::repeat_with(fastrand::alphanumeric).take(32).collect();
-        let mut child = spawn(options, &key)?;
+        // Port 0: the system chooses a free one, and the log tells which.
+        Self::launch(options.clone(), Key::new(key), 0).await
+    }
+
+    /// Starts it again, with the same address and key, after it has died.
+    ///
+    /// # Errors
+    /// Those of [`LocalServer::start`].
+    pub async fn restart(&mut self) -> Result<()> {
+        let port = self.url.rsplit(':').next().and_then(|port| port.parse().ok());
+        let port = port.unwrap_or_default();
+        *self = Self::launch(self.options.clone(), self.key.clone(), port).await?;
+        Ok(())
+    }
+
+    async fn launch(options: Options, key: Key, port: u16) -> Result<Self> {
+        let mut child = spawn(&options, &key, port)?;
         let log = child.stderr().map(Tail::follow).unwrap_or_default();
-        let mut server = Self { child, url: String::new(), key: Key::new(key), log };
+        let mut server = Self { options, child, url: String::new(), key, log };
         match timeout(START, server.ready()).await {
             Ok(Ok(())) => Ok(server),
             Ok(Err(error)) => Err(error),
@@ -127,7 +144,7 @@ impl fmt::Debug for LocalServer {
     }
 }
 
-fn spawn(options: &Options, key: &str) -> Result<Child> {
+fn spawn(options: &Options, key: &Key, port: u16) -> Result<Child> {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or(all.saturating_sub(1)).max(1);
     let mut command = Command::new(&options.program);
@@ -135,8 +152,7 @@ fn spawn(options: &Options, key: &str) -> Result<Child> {
         .arg("--model")
         .arg(&options.model)
         .args(["--alias", &options.names.join(",")])
-        // Port 0: the system chooses a free one, and the log tells which.
-        .args(["--host", "127.0.0.1", "--port", "0"])
+        .args(["--host", "127.0.0.1", "--port", &port.to_string()])
         .args(["--threads", &threads.to_string()])
         .args(["--parallel", "1"])
         .args(["--ctx-size", &options.context_tokens.to_string()])
@@ -145,7 +161,7 @@ fn spawn(options: &Options, key: &str) -> Result<Child> {
         // Ours may hold keys, and a model needs none. Its own is not on the command line,
         // which everybody on the machine can read.
         .env_clear()
-        .env("LLAMA_API_KEY", key)
+        .env("LLAMA_API_KEY", key.reveal())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());

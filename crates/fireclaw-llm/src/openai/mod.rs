@@ -74,7 +74,9 @@ impl OpenAi {
 
 impl ChatModel for OpenAi {
     fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>>> {
-        Box::pin(async { Ok(self.known().await?.into_iter().map(wire::Model::info).collect()) })
+        Box::pin(async {
+            Ok(self.known().await?.into_iter().flat_map(wire::Model::infos).collect())
+        })
     }
 
     fn abilities<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<Abilities>> {

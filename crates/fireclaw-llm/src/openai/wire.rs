@@ -113,14 +113,20 @@ impl Model {
         parameters.is_some_and(|n| n < MIN_NATIVE_PARAMETERS)
     }
 
-    pub fn info(self) -> ModelInfo {
+    /// What is known of it, once for each name that it answers to.
+    pub fn infos(self) -> Vec<ModelInfo> {
         let meta = self.meta.unwrap_or_default();
-        ModelInfo {
-            name: self.id,
+        let mut names = self.aliases;
+        if !names.contains(&self.id) {
+            names.insert(0, self.id);
+        }
+        let info = |name| ModelInfo {
+            name,
             size: meta.size,
             parameters: meta.n_params.map(|n| format!("{}M", n / 1_000_000)),
-            quantization: meta.ftype,
-        }
+            quantization: meta.ftype.clone(),
+        };
+        names.into_iter().map(info).collect()
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use fireclaw_policy::{Dns, Network, Target};
+
 use crate::mistake::quoted;
-use crate::network::{Dns, Network, Target};
 use crate::node::{Node, Value};
 use crate::notes::Notes;
 use crate::read::Format;

@@ -13,7 +13,7 @@ use crate::read::{Format, Source, network, rules};
 use crate::{Schedule, Template, Trigger, limits, suggest};
 
 /// All fields, as the reference has them.
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 21] = [
     "description",
     "nick",
     "model",
@@ -29,6 +29,7 @@ const FIELDS: [&str; 20] = [
     "rules",
     "schedule",
     "schedule_timeout",
+    "task",
     "command",
     "max_rounds",
     "command_seconds",
@@ -53,7 +54,9 @@ pub(super) fn read(source: &Source<'_>, fields: Vec<Field>, notes: &mut Notes<'_
     }
     let scheduled = reader.fields.key_span("schedule");
     if scheduled.is_none() {
-        reader.without_effect("schedule_timeout", "there is no `schedule`");
+        for field in ["schedule_timeout", "task"] {
+            reader.without_effect(field, "there is no `schedule`");
+        }
     } else if source.name.len() + SCHEDULED.len() > names::MAX_NAME {
         let message = format!(
             "the name of a template with a `schedule` may have {} characters: \"{SCHEDULED}\" is \
@@ -68,7 +71,9 @@ pub(super) fn read(source: &Source<'_>, fields: Vec<Field>, notes: &mut Notes<'_
         nick: nick(source.name, &mut reader),
         model: model(!command.is_empty(), &mut reader),
         trigger: reader.get("trigger", &[], trigger).unwrap_or_default(),
-        persona: reader.get("persona", &[], persona).unwrap_or_default(),
+        persona: reader
+            .get("persona", &[], |node, notes| long_text("persona", &node, limits::PERSONA, notes))
+            .unwrap_or_default(),
         skills: reader
             .get("skills", &[], |node, notes| skills(&node, source.directory, notes))
             .unwrap_or_default(),
@@ -98,6 +103,9 @@ pub(super) fn read(source: &Source<'_>, fields: Vec<Field>, notes: &mut Notes<'_
                 duration("schedule_timeout", &node, &limits::SCHEDULE_TIMEOUT, notes)
             })
             .unwrap_or(limits::DEFAULT_SCHEDULE_TIMEOUT),
+        task: reader
+            .get("task", &[], |node, notes| long_text("task", &node, limits::TASK, notes))
+            .unwrap_or_default(),
         max_rounds: reader
             .number("max_rounds", &limits::MAX_ROUNDS)
             .unwrap_or(limits::DEFAULT_MAX_ROUNDS),
@@ -220,18 +228,19 @@ fn trigger(node: Node, notes: &mut Notes<'_>) -> Option<Trigger> {
     trigger
 }
 
-fn persona(node: Node, notes: &mut Notes<'_>) -> Option<String> {
-    let persona = text("persona", &node, notes)?.trim();
-    if persona.len() > limits::PERSONA {
-        let message = format!("`persona` has more than {} KiB", limits::PERSONA / 1024);
-        notes.hinted(&node.span, message, "it is part of every prompt: say less");
+/// Text of several lines that a model is to read.
+fn long_text(field: &str, node: &Node, max: usize, notes: &mut Notes<'_>) -> Option<String> {
+    let text = text(field, node, notes)?.trim();
+    if text.len() > max {
+        let message = format!("`{field}` has more than {} KiB", max / 1024);
+        notes.hinted(&node.span, message, "it is part of a prompt: say less");
         return None;
     }
-    if persona.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
-        notes.mistake(&node.span, "`persona` has control characters");
+    if text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        notes.mistake(&node.span, format!("`{field}` has control characters"));
         return None;
     }
-    Some(persona.to_owned())
+    Some(text.to_owned())
 }
 
 /// Cron, with the field that is wrong.

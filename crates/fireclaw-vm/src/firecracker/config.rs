@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 
 use super::types::{
     Action, BackendType, BootSource, Drive, EntropyDevice, InstanceActionInfo, LogLevel, Logger,
-    MachineConfiguration, MemoryBackend, PartialDrive, Request, SnapshotCreateParams,
-    SnapshotLoadParams, SnapshotType, Vm, VmState, Vsock, VsockOverride,
+    MachineConfiguration, MemoryBackend, NetworkInterface, NetworkOverride, PartialDrive, Request,
+    SnapshotCreateParams, SnapshotLoadParams, SnapshotType, Vm, VmState, Vsock, VsockOverride,
 };
-use crate::backend::{MEMORY_FILE, STATE_FILE};
-use crate::{Error, MachineSpec, Result};
+use crate::backend::{CARD_ARG, MEMORY_FILE, STATE_FILE};
+use crate::{BLANK_MAC, Error, MachineSpec, Result};
 
 /// The guest's vsock address; each VMM has its own, so all can be the same.
 pub const GUEST_CID: u32 = 3;
 
 /// The name of the vsock device's socket in the VMM's directory.
 pub const VSOCK: &str = "v.sock";
+
+/// The card's name in Firecracker's API.
+const CARD: &str = "eth0";
 
 /// What Firecracker needs on the kernel's command line, and what saves time.
 ///
@@ -37,10 +40,20 @@ const KERNEL_ARGS: &str = "console=ttyS0 quiet reboot=k panic=-1 \
 /// The requests that configure a fresh VMM and start its guest, in order.
 ///
 /// The paths in `spec` are as the VMM sees them. Its log goes to `log`, or
-/// without one to standard output, which is also the guest's console. Only a
-/// machine that `will_be_saved` takes [`save_requests`].
-pub fn boot_requests(spec: &MachineSpec, log: Option<&Path>, will_be_saved: bool) -> Vec<Request> {
+/// without one to standard output, which is also the guest's console. `tap` is
+/// the name of what the card is plugged into. Only a machine that
+/// `will_be_saved` takes [`save_requests`].
+pub fn boot_requests(
+    spec: &MachineSpec,
+    log: Option<&Path>,
+    tap: Option<&str>,
+    will_be_saved: bool,
+) -> Vec<Request> {
     let mut boot_args = KERNEL_ARGS.to_owned();
+    if tap.is_some() {
+        boot_args.push(' ');
+        boot_args.push_str(CARD_ARG);
+    }
     for arg in &spec.kernel_args {
         boot_args.push(' ');
         boot_args.push_str(arg);
@@ -67,6 +80,13 @@ pub fn boot_requests(spec: &MachineSpec, log: Option<&Path>, will_be_saved: bool
             is_read_only: disk.read_only,
         })
     }));
+    requests.extend(tap.map(|tap| {
+        Request::NetworkInterface(NetworkInterface {
+            iface_id: CARD.into(),
+            host_dev_name: tap.into(),
+            guest_mac: BLANK_MAC.into(),
+        })
+    }));
     requests.push(Request::Entropy(EntropyDevice {}));
     requests.push(Request::Vsock(Vsock { guest_cid: GUEST_CID, uds_path: PathBuf::from(VSOCK) }));
     requests.push(Request::Action(InstanceActionInfo { action_type: Action::InstanceStart }));
@@ -88,8 +108,13 @@ pub fn save_requests(directory: &Path) -> Vec<Request> {
 }
 
 /// The requests that let a fresh VMM go on from the snapshot in `directory`,
-/// with a vsock socket and writable disks of its own.
-pub fn restore_requests(spec: &MachineSpec, directory: &Path, log: Option<&Path>) -> Vec<Request> {
+/// with a vsock socket, writable disks and a `tap` of its own.
+pub fn restore_requests(
+    spec: &MachineSpec,
+    directory: &Path,
+    log: Option<&Path>,
+    tap: Option<&str>,
+) -> Vec<Request> {
     let own = spec.disks.iter().enumerate().filter(|(_, disk)| !disk.read_only);
     let own: Vec<Request> = own
         .map(|(n, disk)| {
@@ -107,7 +132,10 @@ pub fn restore_requests(spec: &MachineSpec, directory: &Path, log: Option<&Path>
             },
             // Not before it has its own disks.
             resume_vm: own.is_empty(),
-            network_overrides: Vec::new(),
+            network_overrides: tap
+                .map(|tap| NetworkOverride { iface_id: CARD.into(), host_dev_name: tap.into() })
+                .into_iter()
+                .collect(),
             vsock_override: Some(VsockOverride { uds_path: PathBuf::from(VSOCK) }),
         }),
     ];

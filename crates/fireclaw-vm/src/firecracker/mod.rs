@@ -24,11 +24,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 
-use crate::process::Console;
+use crate::plug;
+use crate::process::{self, Console};
 use crate::socket_dir::SocketDir;
 use crate::{
-    Backend, Capabilities, Control, Error, Launch, Machine, Memory, ProcessStamp, Result, RunDir,
-    VmmKind, VmmProcess,
+    Backend, Capabilities, Control, Error, Launch, Machine, Memory, Plug, PlugKind, ProcessStamp,
+    Result, RunDir, VmmKind, VmmProcess,
 };
 use api::{Api, SOCKET};
 pub use config::{GUEST_CID, VSOCK, boot_requests, restore_requests, save_requests};
@@ -91,7 +92,14 @@ impl Firecracker {
         }
     }
 
-    async fn start(&self, Launch { spec, run_dir, memory }: Launch<'_>) -> Result<Machine> {
+    async fn start(&self, launch: Launch<'_>) -> Result<Machine> {
+        let Launch { spec, run_dir, memory, plug } = launch;
+        plug::check(spec.card, plug)?;
+        let (tap, namespace) = plug.map(Plug::named).transpose()?.unzip();
+        let namespace = namespace.flatten();
+        if self.jail.is_some() && namespace.is_some_and(|namespace| namespace.user.is_some()) {
+            return Err(Error::Plug("the jailer cannot work in another user namespace"));
+        }
         if self.jail.is_some() && !matches!(memory, Memory::Fresh) {
             return Err(Error::Refused {
                 vmm: "Firecracker",
@@ -115,10 +123,14 @@ impl Firecracker {
         // The environment may hold keys, and the VMM needs none of it.
         command.args(["--api-sock", SOCKET]).current_dir(run_dir.path()).env_clear();
         let requests = match memory {
-            Memory::RestoredFrom(directory) => restore_requests(&spec, directory, log),
-            Memory::Fresh => boot_requests(&spec, log, false),
-            Memory::SavedTo(_) => boot_requests(&spec, log, true),
+            Memory::RestoredFrom(directory) => restore_requests(&spec, directory, log, tap),
+            Memory::Fresh => boot_requests(&spec, log, tap, false),
+            Memory::SavedTo(_) => boot_requests(&spec, log, tap, true),
         };
+
+        if let Some(namespace) = namespace {
+            process::join(&mut command, namespace)?;
+        }
 
         // The guest connects as soon as it has booted: listen before it starts.
         let home = SocketDir::open(self.home(run_dir))?;
@@ -167,7 +179,7 @@ impl Backend for Firecracker {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { snapshot: true, jailer: true }
+        Capabilities { snapshot: true, jailer: true, plug: PlugKind::Named }
     }
 
     fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>> {

@@ -30,6 +30,8 @@ pub enum Request {
     Entropy(EntropyDevice),
     /// `PUT /vsock`, before boot.
     Vsock(Vsock),
+    /// `PUT /network-interfaces/{iface_id}`, before boot.
+    NetworkInterface(NetworkInterface),
     /// `PUT /actions`; each action says when.
     Action(InstanceActionInfo),
     /// `PATCH /vm`, after boot.
@@ -60,6 +62,7 @@ impl Request {
             Self::PartialDrive(drive) => format!("/drives/{}", drive.drive_id),
             Self::Entropy(_) => "/entropy".into(),
             Self::Vsock(_) => "/vsock".into(),
+            Self::NetworkInterface(card) => format!("/network-interfaces/{}", card.iface_id),
             Self::Action(_) => "/actions".into(),
             Self::Vm(_) => "/vm".into(),
             Self::SnapshotCreate(_) => "/snapshot/create".into(),
@@ -157,6 +160,17 @@ pub struct Vsock {
     /// The socket that Firecracker makes. A guest that connects to port `N` of
     /// the host reaches whoever listens on this name with `_N` added.
     pub uds_path: PathBuf,
+}
+
+/// A virtio network card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NetworkInterface {
+    /// Letters, digits and underscores; part of the path too.
+    pub iface_id: String,
+    /// The TAP device on this host, opened at once.
+    pub host_dev_name: String,
+    /// The card's hardware address, six bytes in hexadecimal.
+    pub guest_mac: String,
 }
 
 /// Something to do at once.

@@ -63,13 +63,18 @@ impl Pool {
     /// A pool of `size` machines from a snapshot, with its socket in `directory`.
     ///
     /// # Errors
-    /// [`Error::PoolRuns`] if there is one for this snapshot already.
+    /// [`Error::PoolRuns`] if there is one for this snapshot already;
+    /// [`Error::Plug`] for machines with a network card, whose tap is its
+    /// taker's.
     pub fn new(
         launcher: Launcher,
         snapshot: Snapshot,
         size: usize,
         directory: PathBuf,
     ) -> Result<Self> {
+        if launcher.spec.card {
+            return Err(Error::Plug("a machine that waits in a pool has none"));
+        }
         fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
         let path = directory.join(format!("{}.lock", snapshot.id));
         let lock = File::create(&path).map_err(Error::file("create", &path))?;
@@ -192,7 +197,7 @@ impl Keeper {
     /// A machine whose guest has run a command before and waits.
     async fn ready(&self) -> Result<Machine> {
         let memory = Memory::RestoredFrom(&self.pool.snapshot.directory);
-        let machine = self.pool.launcher.launch(memory).await?;
+        let machine = self.pool.launcher.launch(memory, None).await?;
         let mut waiting = Waiting::meet(machine, self.pool.launcher.patience).await?;
         for _ in 0..REHEARSALS {
             // Whether it succeeds is no matter: an image may have no shell.

@@ -3,8 +3,8 @@
 use std::os::fd::RawFd;
 
 use super::Accelerator;
-use crate::MachineSpec;
-use crate::backend::{MEMORY_FILE, Memory};
+use crate::backend::{CARD_ARG, MEMORY_FILE, Memory};
+use crate::{BLANK_MAC, MachineSpec};
 
 /// Inherited socket descriptors, by their number in QEMU.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +14,8 @@ pub struct Fds {
     /// and again.
     pub stream: Option<RawFd>,
     pub qmp: RawFd,
+    /// The tap of the network card, if there is one.
+    pub card: Option<RawFd>,
 }
 
 /// The stream's socket in the directory of a kept machine.
@@ -90,6 +92,10 @@ pub fn arguments(
         line.two("-drive", drive);
         line.two("-device", format!("virtio-blk-device,drive=disk{n}"));
     }
+    if let Some(fd) = fds.card {
+        line.two("-netdev", format!("tap,id=card,fd={fd}"));
+        line.two("-device", format!("virtio-net-device,netdev=card,mac={BLANK_MAC}"));
+    }
     // A restored guest has its kernel in memory; reading the files again would
     // only cost time.
     if !matches!(memory, Memory::RestoredFrom(_)) {
@@ -121,6 +127,9 @@ fn kernel_line(spec: &MachineSpec, accelerator: Accelerator) -> String {
         // its clock or tests its timer hangs more often than not: tell it.
         words.extend(["no_timer_check".into(), "tsc=reliable".into()]);
         words.push(format!("tsc_early_khz={tsc_khz}"));
+    }
+    if spec.card {
+        words.push(CARD_ARG.into());
     }
     words.extend(spec.kernel_args.iter().cloned());
     words.join(" ")
@@ -163,15 +172,20 @@ mod tests {
     }
 
     fn line_with(accelerator: Accelerator, memory: Memory<'_>) -> String {
+        line_of(accelerator, memory, None)
+    }
+
+    fn line_of(accelerator: Accelerator, memory: Memory<'_>, card: Option<RawFd>) -> String {
         let spec = MachineSpec {
             kernel: "/k".into(),
             initramfs: "/i".into(),
             cpus: 2,
             memory_mib: 512,
             disks: vec![Disk { path: "/a,b.ext4".into(), read_only: true }],
+            card: card.is_some(),
             kernel_args: vec!["extra=1".into()],
         };
-        let fds = Fds { console: 3, stream: Some(4), qmp: 5 };
+        let fds = Fds { console: 3, stream: Some(4), qmp: 5, card };
         let words = arguments(&spec, "fireclaw-0", accelerator, memory, fds);
         words.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
@@ -192,6 +206,23 @@ mod tests {
         let restored = line_with(Accelerator::Kvm, Memory::RestoredFrom(directory));
         assert!(restored.contains("share=off,mem-path=/s/memory"), "{restored}");
         assert!(restored.contains("-incoming defer"), "{restored}");
+    }
+
+    #[test]
+    fn a_card_is_the_same_whether_saved_or_restored() {
+        let of = |memory, card| line_of(Accelerator::Kvm, memory, card);
+        let card = |fd| {
+            format!(
+                "-netdev tap,id=card,fd={fd} \
+                 -device virtio-net-device,netdev=card,mac=02:fc:00:00:00:00"
+            )
+        };
+        let saved = of(Memory::SavedTo(std::path::Path::new("/s")), Some(7));
+        assert!(saved.contains(&card(7)) && saved.contains(" fireclaw.card "), "{saved}");
+        let restored = of(Memory::RestoredFrom(std::path::Path::new("/s")), Some(9));
+        assert!(restored.contains(&card(9)), "{restored}");
+        let without = of(Memory::Fresh, None);
+        assert!(!without.contains("net") && !without.contains("card"), "{without}");
     }
 
     #[test]

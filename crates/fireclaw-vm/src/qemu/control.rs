@@ -28,7 +28,7 @@ pub struct QemuControl {
 
 impl QemuControl {
     /// Takes the connection; a restored machine goes on when this is done.
-    pub async fn new(mut qmp: Qmp, memory: Memory<'_>) -> Result<Self> {
+    pub async fn new(mut qmp: Qmp, memory: Memory<'_>, card: bool) -> Result<Self> {
         let save_to = match memory {
             Memory::Fresh => None,
             Memory::SavedTo(directory) => Some(directory.join(STATE_FILE)),
@@ -37,11 +37,21 @@ impl QemuControl {
                 let state = File::open(&path).map_err(Error::file("open", path))?;
                 qmp.pass_fd(STATE_FILE, state.into()).await?;
                 let mut control = Self { qmp, save_to: None };
+                if card {
+                    control.hush().await?;
+                }
                 control.migrate("migrate-incoming").await?;
                 return Ok(control);
             }
         };
         Ok(Self { qmp, save_to })
+    }
+
+    /// Keeps QEMU from announcing the card, under the address of its snapshot, on
+    /// the network to which it has come.
+    async fn hush(&mut self) -> Result<()> {
+        let parameters = json!({ "announce-rounds": 0 });
+        self.qmp.execute("migrate-set-parameters", parameters).await.map(drop)
     }
 
     async fn save_to(&mut self, path: PathBuf) -> Result<()> {

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 
 use crate::backend::{Backend, Capabilities, Launch, Machine, Memory, VmmKind};
 use crate::process::Console;
-use crate::{Error, ProcessStamp, Result, RunDir, SocketDir, VmmProcess, tsc};
+use crate::{Error, PlugKind, ProcessStamp, Result, RunDir, SocketDir, VmmProcess, plug, tsc};
 
 use control::QemuControl;
 pub use qmp::Qmp;
@@ -88,14 +88,21 @@ impl Qemu {
     }
 
     async fn start(&self, launch: Launch<'_>) -> Result<Machine> {
+        plug::check(launch.spec.card, launch.plug)?;
         let (console, console_vmm) = pair()?;
         let kept = launch.run_dir.is_kept();
         let stream = (!kept).then(pair).transpose()?;
         let (qmp, qmp_vmm) = pair()?;
+        // A copy: the tap is the caller's.
+        let card = launch
+            .plug
+            .map(|plug| plug.tap()?.try_clone_to_owned().map_err(copying))
+            .transpose()?;
         let fds = args::Fds {
             console: console_vmm.as_raw_fd(),
             stream: stream.as_ref().map(|(_, vmm)| vmm.as_raw_fd()),
             qmp: qmp_vmm.as_raw_fd(),
+            card: card.as_ref().map(AsRawFd::as_raw_fd),
         };
         let id = launch.run_dir.id();
         let mut command = std::process::Command::new(&self.program);
@@ -104,6 +111,7 @@ impl Qemu {
             .current_dir(launch.run_dir.path())
             .env_clear();
         let mut inherit = vec![console_vmm, qmp_vmm];
+        inherit.extend(card);
         let stream = stream.map(|(ours, vmm)| {
             inherit.push(vmm);
             ours
@@ -112,7 +120,7 @@ impl Qemu {
         let is_restored = matches!(launch.memory, Memory::RestoredFrom(_));
         // A fresh guest boots meanwhile; a restored one goes on from here.
         let connected = async {
-            let control = control(qmp, launch.memory).await?;
+            let control = control(qmp, &launch).await?;
             let stream = match stream {
                 Some(stream) => stream,
                 // It is there: QEMU makes it before it greets.
@@ -140,8 +148,12 @@ impl Qemu {
     }
 }
 
-async fn control(socket: UnixStream, memory: Memory<'_>) -> Result<QemuControl> {
-    QemuControl::new(Qmp::connect(socket).await?, memory).await
+async fn control(socket: UnixStream, launch: &Launch<'_>) -> Result<QemuControl> {
+    QemuControl::new(Qmp::connect(socket).await?, launch.memory, launch.spec.card).await
+}
+
+fn copying(error: std::io::Error) -> Error {
+    Error::system("copying a tap's descriptor")(error)
 }
 
 /// How long a VMM that closed its control socket may take to end.
@@ -160,7 +172,7 @@ impl Backend for Qemu {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { snapshot: true, jailer: false }
+        Capabilities { snapshot: true, jailer: false, plug: PlugKind::Tap }
     }
 
     fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>> {

@@ -27,6 +27,8 @@ pub struct Key {
     kernel: Stamp,
     initramfs: Stamp,
     disks: Vec<Stamp>,
+    #[serde(default)]
+    card: bool,
     kernel_args: Vec<String>,
     pub(super) cpus: u32,
     pub(super) memory_mib: u64,
@@ -93,6 +95,7 @@ impl Key {
             kernel: Stamp::of(&spec.kernel)?,
             initramfs: Stamp::of(&spec.initramfs)?,
             disks,
+            card: spec.card,
             kernel_args: spec.kernel_args.clone(),
             cpus: spec.cpus,
             memory_mib: spec.memory_mib,
@@ -113,8 +116,14 @@ impl Key {
     /// something that went into it changed.
     pub(super) fn replaces(&self, other: &Self) -> bool {
         let purpose = |key: &Self| {
-            let disks: Vec<PathBuf> = key.disks.iter().map(|disk| disk.path.clone()).collect();
-            (key.vmm, key.cpus, key.memory_mib, key.kernel_args.clone(), key.warm.clone(), disks)
+            // Of a disk that each machine has for itself, the size is the purpose.
+            let disk = |disk: &Stamp| match disk.path.as_os_str().is_empty() {
+                true => (PathBuf::new(), disk.bytes),
+                false => (disk.path.clone(), 0),
+            };
+            let disks: Vec<_> = key.disks.iter().map(disk).collect();
+            let shape = (key.vmm, key.cpus, key.memory_mib, key.card);
+            (shape, key.kernel_args.clone(), key.warm.clone(), disks)
         };
         self != other && purpose(self) == purpose(other)
     }
@@ -152,6 +161,7 @@ pub(super) mod tests {
             kernel: stamp.clone(),
             initramfs: stamp.clone(),
             disks: vec![stamp],
+            card: false,
             kernel_args: Vec::new(),
             cpus: 1,
             memory_mib: 256,
@@ -171,11 +181,26 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_changed_file_is_replaced_and_another_size_is_another_purpose() {
+        let home = tempfile::tempdir().unwrap();
+        let key = key(home.path());
+        let changed = Stamp { changed: (1, 1), ..key.kernel.clone() };
+        assert!(Key { disks: vec![changed], ..key.clone() }.replaces(&key));
+        let own = |bytes| Key {
+            disks: vec![Stamp { bytes, ..key.kernel.clone().size_only() }],
+            ..key.clone()
+        };
+        assert!(!own(1).replaces(&own(2)));
+    }
+
+    #[test]
     fn whatever_went_in_changes_the_name() {
         let home = tempfile::tempdir().unwrap();
         let key = key(home.path());
         let warm = Key { warm: Some("true".into()), ..key.clone() };
-        for other in [upgraded(&key), sized(&key, 512), warm] {
+        let carded = Key { card: true, ..key.clone() };
+        assert!(!carded.replaces(&key), "each is of use");
+        for other in [upgraded(&key), sized(&key, 512), warm, carded] {
             assert_ne!(other.id(), key.id());
         }
         assert_eq!(key.clone().id(), key.id());

@@ -48,6 +48,9 @@ pub struct Recipe {
     pub cpus: u32,
     /// Guest memory in MiB.
     pub memory_mib: u64,
+    /// Whether it has a network card.
+    #[serde(default)]
+    pub card: bool,
     /// A shell line that is run before the machine is saved.
     pub warm: Option<String>,
 }
@@ -356,7 +359,14 @@ mod tests {
     use super::*;
 
     fn recipe() -> Recipe {
-        Recipe { image: "base".into(), kernel: None, cpus: 1, memory_mib: 256, warm: None }
+        Recipe {
+            image: "base".into(),
+            kernel: None,
+            cpus: 1,
+            memory_mib: 256,
+            card: false,
+            warm: None,
+        }
     }
 
     async fn fill(directory: PathBuf) -> Result<()> {

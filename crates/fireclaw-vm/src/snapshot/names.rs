@@ -103,8 +103,14 @@ mod tests {
     fn a_name_is_no_path_and_stands_for_one_recipe() {
         let home = tempfile::tempdir().unwrap();
         let store = Store::new(home.path().join("snapshots"));
-        let recipe =
-            Recipe { image: "base".into(), kernel: None, cpus: 1, memory_mib: 256, warm: None };
+        let recipe = Recipe {
+            image: "base".into(),
+            kernel: None,
+            cpus: 1,
+            memory_mib: 256,
+            card: false,
+            warm: None,
+        };
         for wrong in ["", "a/b", "../a", ".hidden", "-f", "auto-1", "a b", &"x".repeat(300)] {
             assert!(matches!(store.name(wrong, &recipe), Err(Error::BadName { .. })), "{wrong}");
             assert!(store.recipe(wrong).is_none());

@@ -28,10 +28,11 @@ fn all_requests() -> Vec<Request> {
             Disk { path: "/d/base.img".into(), read_only: true },
             Disk { path: "/d/overlay.img".into(), read_only: false },
         ],
+        card: true,
         kernel_args: vec!["fireclaw.test=1".into()],
     };
-    let mut all = boot_requests(&spec, Some(Path::new("/proc/self/fd/2")), true);
-    all.extend(restore_requests(&spec, Path::new("/s"), None));
+    let mut all = boot_requests(&spec, Some(Path::new("/proc/self/fd/2")), Some("tap0"), true);
+    all.extend(restore_requests(&spec, Path::new("/s"), None, Some("tap1")));
     all.extend(
         [LogLevel::Error, LogLevel::Warning, LogLevel::Info]
             .map(|level| Request::Logger(Logger { log_path: None, level })),
@@ -150,6 +151,8 @@ fn misfits_are_found() {
         ("EntropyDevice", json!({"rate_limiter": {}})),
         ("SnapshotLoadParams", json!({"snapshot_path": "s", "mem_backend": {}})),
         ("SnapshotLoadParams", json!({"snapshot_path": "s", "network_overrides": [{}]})),
+        ("NetworkInterface", json!({"iface_id": "eth0", "host_dev_name": 7})),
+        ("NetworkInterface", json!({"iface_id": "eth0", "guest_mac": "02:fc:00:00:00:00"})),
     ] {
         assert_ne!(problems(&json, body), Vec::<String>::new(), "{body} {json}");
     }
@@ -191,10 +194,11 @@ fn a_restored_guest_has_its_own_disks_before_it_goes_on() {
         initramfs: "i".into(),
         cpus: 1,
         memory_mib: 128,
+        card: false,
         kernel_args: Vec::new(),
     };
     let steps = |read_only| -> Vec<String> {
-        restore_requests(&spec(read_only), Path::new("/s"), None)
+        restore_requests(&spec(read_only), Path::new("/s"), None, None)
             .iter()
             .map(|r| format!("{} {} {}", r.method(), r.path(), serde_json::to_value(r).unwrap()))
             .collect()
@@ -205,4 +209,29 @@ fn a_restored_guest_has_its_own_disks_before_it_goes_on() {
     assert!(own[3].starts_with("PATCH /vm") && own[3].contains("Resumed"), "{own:?}");
     let shared = steps(true);
     assert!(shared.len() == 2 && shared[1].contains(r#""resume_vm":true"#), "{shared:?}");
+}
+
+#[test]
+fn a_card_is_there_only_if_there_is_a_tap_and_a_clone_has_its_own() {
+    let spec = |card| MachineSpec {
+        disks: Vec::new(),
+        kernel: "k".into(),
+        initramfs: "i".into(),
+        cpus: 1,
+        memory_mib: 128,
+        card,
+        kernel_args: Vec::new(),
+    };
+    let text = |requests: Vec<Request>| {
+        let line = |r: &Request| format!("{} {}", r.path(), serde_json::to_value(r).unwrap());
+        requests.iter().map(line).collect::<Vec<_>>().join("\n")
+    };
+    let with = text(boot_requests(&spec(true), None, Some("fctap0"), true));
+    assert!(with.contains("/network-interfaces/eth0 {"), "{with}");
+    assert!(with.contains(r#""host_dev_name":"fctap0""#) && with.contains(" fireclaw.card"));
+    let clone = text(restore_requests(&spec(true), Path::new("/s"), None, Some("fctap1")));
+    assert!(clone.contains(r#"[{"host_dev_name":"fctap1","iface_id":"eth0"}]"#), "{clone}");
+    let without = text(boot_requests(&spec(false), None, None, true))
+        + &text(restore_requests(&spec(false), Path::new("/s"), None, None));
+    assert!(!without.contains("network") && !without.contains("card"), "{without}");
 }

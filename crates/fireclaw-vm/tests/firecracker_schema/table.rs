@@ -34,6 +34,7 @@ pub const REQUESTS: &[(&str, &str, &str)] = &[
     ("put", "/boot-source", "BootSource"),
     ("put", "/drives/{drive_id}", "Drive"),
     ("patch", "/drives/{drive_id}", "PartialDrive"),
+    ("put", "/network-interfaces/{iface_id}", "NetworkInterface"),
     ("put", "/entropy", "EntropyDevice"),
     ("put", "/vsock", "Vsock"),
     ("put", "/actions", "InstanceActionInfo"),
@@ -103,6 +104,17 @@ pub const DEFINITIONS: &[(&str, &[Field])] = &[
     (
         "MemoryBackend",
         &[("backend_type", Choice(&["File", "Uffd"]), REQUIRED), ("backend_path", Text, REQUIRED)],
+    ),
+    (
+        "NetworkInterface",
+        &[
+            ("host_dev_name", Text, REQUIRED),
+            ("iface_id", Text, REQUIRED),
+            ("guest_mac", Text, OPTIONAL),
+            ("mtu", Integer(Some(68), Some(65535)), OPTIONAL),
+            ("rx_rate_limiter", Object("RateLimiter"), OPTIONAL),
+            ("tx_rate_limiter", Object("RateLimiter"), OPTIONAL),
+        ],
     ),
     ("NetworkOverride", &[("iface_id", Text, REQUIRED), ("host_dev_name", Text, REQUIRED)]),
     (

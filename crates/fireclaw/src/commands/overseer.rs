@@ -1,22 +1,20 @@
 //! `fireclaw overseer`: the daemon.
 
 mod notify;
+mod servers;
 mod service;
 mod unit;
 mod words;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fireclaw_daemon::{Config, Daemon, Irc, Owners, api};
 use fireclaw_image::Home;
 use fireclaw_irc::client::{Rate, Sasl, Tls};
 use fireclaw_irc::mask::HostMask;
-use fireclaw_irc::{PrivateServer, Secret, server};
-use fireclaw_llm::local::{self, LocalModel, LocalServer};
-use fireclaw_llm::{Key, ServerConfig, ServerKind};
-use fireclaw_template::shipped;
+use fireclaw_irc::{PrivateServer, Secret};
 
 use crate::error::{CliError, Kind, Result};
 use crate::machine::Vmm;
@@ -150,16 +148,11 @@ fn ensure_set_up(home: &Home) -> Result<()> {
 }
 
 async fn serve(args: &Options, home: Home) -> Result<u8> {
-    let mut private = None;
-    let directory = home.root().join("irc");
-    if args.server.is_none() {
-        let options = server::Options { port: Some(args.port), ..server::Options::default() };
-        std::fs::create_dir_all(&directory)
-            .map_err(|e| CliError::file("create", &directory, &e))?;
-        let started = PrivateServer::start(&directory, &options).await;
-        private = Some(started.map_err(irc_error)?);
-    }
-    let (model, _local) = model(args, &home).await?;
+    let private = match args.server {
+        None => Some(servers::chat(&home, args.port).await?),
+        Some(_) => None,
+    };
+    let (model, local) = servers::model(args, &home).await?;
     let config = Config {
         irc: irc(args, private.as_ref().map(PrivateServer::port)),
         owners: owners(args)?,
@@ -182,46 +175,30 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
             eprintln!("fireclaw: {} listens in {}", args.nick, args.channel);
         }
     };
+    let home = daemon.config().home.clone();
     let supervised = async {
-        match private {
-            Some(server) => supervise(server, &directory).await,
-            None => std::future::pending().await,
+        tokio::select! {
+            e = servers::keep_chat(private, &home) => fireclaw_daemon::Error::from(e),
+            e = servers::keep_model(local) => e.into(),
         }
     };
     let ended = async {
         tokio::select! {
             never = door.serve(&daemon) => match never {},
             e = async { fireclaw_overseer::run(&daemon, notices, listens).await.map(|never| match never {}) } => e,
-            e = async { daemon.reconcile().await?; match notify::attend(&daemon).await {} } => e,
-            e = supervised => Err(e.into()),
+            e = async {
+                daemon.reconcile().await?;
+                tokio::select! {
+                    never = daemon.keep_schedule() => match never {},
+                    never = notify::attend(&daemon) => match never {},
+                }
+            } => e,
+            e = supervised => Err(e),
         }
     };
     let ended: std::result::Result<(), _> = ended.await;
     daemon.release().await;
     ended.map(|()| 0).map_err(daemon_error)
-}
-
-/// Keeps the private server alive, on the same port.
-async fn supervise(mut server: PrivateServer, directory: &Path) -> fireclaw_irc::Error {
-    /// A server that ends sooner than this each time is given up.
-    const STABLE: Duration = Duration::from_secs(10);
-    const MOST: u32 = 5;
-    let options = server::Options { port: Some(server.port()), ..server::Options::default() };
-    let mut losses = 0;
-    loop {
-        let since = std::time::Instant::now();
-        let death = server.died().await;
-        losses = if since.elapsed() > STABLE { 1 } else { losses + 1 };
-        if losses > MOST {
-            return death;
-        }
-        eprintln!("fireclaw: the private IRC server is started again: {death}");
-        drop(server);
-        server = match PrivateServer::start(directory, &options).await {
-            Ok(server) => server,
-            Err(e) => return e,
-        };
-    }
 }
 
 /// Tells who started it where everything is.
@@ -281,59 +258,6 @@ fn owners(args: &Options) -> Result<Owners> {
         }
     }
     Ok(owners)
-}
-
-/// Where models are: what was named, or a server of our own if nothing answers there.
-async fn model(args: &Options, home: &Home) -> Result<(ServerConfig, Option<LocalServer>)> {
-    let key = std::env::var("FIRECLAW_MODEL_KEY").ok().filter(|key| !key.is_empty());
-    let url = args.model_server.clone();
-    let named = ServerConfig { kind: ServerKind::Auto, url, key: key.map(Key::new) };
-    if !args.local_model || fireclaw_llm::detect(&named.url, named.key.as_ref()).await.is_ok() {
-        return Ok((named, None));
-    }
-    let mut last = String::new();
-    let mut progress = |what: &str, done: u64, of: u64| {
-        let now = format!("fireclaw: fetching {what}: {} of {} MiB", done >> 20, of >> 20);
-        if now != last && (done == of || (done >> 20).is_multiple_of(64)) {
-            eprintln!("{now}");
-            last = now;
-        }
-    };
-    let program = local::fetch_server(home.root(), &mut progress).await.map_err(model_error)?;
-    let file = local::fetch_model(home.root(), LocalModel::QwenCoder, &mut progress);
-    let file = file.await.map_err(model_error)?;
-    // It answers for the models of all templates that ship: better a small one than none.
-    let mut names = vec![LocalModel::QwenCoder.name().to_owned()];
-    for (name, text) in shipped::TEMPLATES {
-        let source = fireclaw_template::Source {
-            name,
-            file: name,
-            text: text.as_bytes(),
-            format: fireclaw_template::Format::Toml,
-            directory: None,
-        };
-        if let Ok(template) = fireclaw_template::parse(&source).template {
-            names.extend(template.model);
-        }
-    }
-    let options =
-        local::Options { program, model: file, names, context_tokens: 8192, threads: None };
-    let server = LocalServer::start(&options).await.map_err(model_error)?;
-    eprintln!("fireclaw: a small model of our own answers for all models");
-    Ok((server.config(), Some(server)))
-}
-
-fn model_error(error: fireclaw_llm::Error) -> CliError {
-    CliError::new(Kind::Host, error.to_string())
-        .hint("name a model server with --model-server, or install Ollama")
-}
-
-fn irc_error(error: fireclaw_irc::Error) -> CliError {
-    let hint = match &error {
-        fireclaw_irc::Error::ServerMissing { .. } => "apt-get install ngircd, or use --server HOST",
-        _ => "is the port taken? --port names another",
-    };
-    CliError::new(Kind::Host, error.to_string()).hint(hint)
 }
 
 fn daemon_error(error: fireclaw_daemon::Error) -> CliError {

@@ -60,7 +60,7 @@ pub fn execute(args: &Args) -> Result<u8> {
                 return Err(CliError::usage(format!("{} machines are too many", args.size))
                     .hint(format!("at most {most} here: {}", limit.reason)));
             }
-            let snapshot = launcher.snapshot(&store, &recipe, machine::say_making).await?;
+            let snapshot = launcher.snapshot(&store, &recipe, None, machine::say_making).await?;
             let pool = Pool::new(launcher, snapshot, args.size, home.pool())?;
             let mut said = false;
             let never = pool.serve(|waiting, problem| {

@@ -12,6 +12,7 @@ use crate::error::{CliError, Result};
 use crate::machine::{Host, Shape};
 use crate::phases::Phases;
 use crate::run::order::Order;
+use crate::run::publish::{Ports, Publication};
 use crate::run::{Outcome, parallel, relay};
 use crate::runtime::runtime;
 use crate::signals::Signals;
@@ -31,6 +32,7 @@ Examples:
   fireclaw run -v \"python3 -c 'print(6*7)'\"
   tar c src | fireclaw run --memory 1G \"tar x -C /tmp && make -C /tmp/src\"
   fireclaw run --user agent --env KEY=value --workdir /tmp -- env
+  fireclaw run --timeout 600 --publish 8080:80 \"python3 -m http.server 80\"
   fireclaw run --parallel 8 'echo clone $FIRECLAW_CLONE'
 
 Environment:
@@ -84,6 +86,11 @@ pub struct Args {
     #[arg(short, long, value_name = "N", value_parser = values::parallel, allow_negative_numbers = true)]
     parallel: Option<usize>,
 
+    /// Have a port of this host lead to one of the machine's. The host listens
+    /// on 127.0.0.1 unless told otherwise; port 0 is any, and is told
+    #[arg(long, value_name = "[ADDR:]HOST_PORT:GUEST_PORT")]
+    publish: Vec<Publication>,
+
     /// Do not pass standard input on
     #[arg(short = 'n', long)]
     no_stdin: bool,
@@ -97,6 +104,7 @@ pub struct Args {
 pub fn execute(args: Args) -> Result<u8> {
     let mut phases = Phases::start(args.verbose);
     let request = args.request()?;
+    let ports = args.ports()?;
     let home = Home::from_environment();
     let recipe = args.recipe(&home)?;
     let bootable = args.host.prepared(&home, &recipe)?;
@@ -115,7 +123,7 @@ pub fn execute(args: Args) -> Result<u8> {
             timeout: args.timeout,
         };
         match args.parallel {
-            None => single(&order, request, !args.no_stdin, signals, &mut phases).await,
+            None => single(&order, request, !args.no_stdin, ports, signals, &mut phases).await,
             Some(clones) => parallel::run(&order, clones, &request, signals, &mut phases).await,
         }
     });
@@ -129,6 +137,7 @@ async fn single(
     order: &Order<'_>,
     request: ExecRequest,
     with_stdin: bool,
+    ports: Ports,
     mut signals: Signals,
     phases: &mut Phases,
 ) -> Result<Outcome> {
@@ -138,7 +147,7 @@ async fn single(
         signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
     };
     let commands = guest.commands();
-    let relayed = relay::run(&commands, request, with_stdin, signals);
+    let relayed = ports.during(&commands, relay::run(&commands, request, with_stdin, signals));
     let outcome = relay::attend(&mut guest, relayed, order.timeout).await;
     phases.mark("command");
     let killed = guest.kill().await;
@@ -154,6 +163,15 @@ impl Args {
         let Some(name) = &self.snapshot else { return Ok(self.shape.recipe(None)) };
         let store = Store::new(home.snapshots());
         store.recipe(name).ok_or_else(|| super::snapshot::unknown(&store, name))
+    }
+
+    /// The ports that are published, taken before anything is started.
+    fn ports(&self) -> Result<Ports> {
+        if self.parallel.is_some() && !self.publish.is_empty() {
+            return Err(CliError::usage("--publish is for one machine, not for --parallel ones")
+                .hint("start them one by one, each with a port of its own"));
+        }
+        Ports::open(&self.publish)
     }
 
     fn request(&self) -> Result<ExecRequest> {

@@ -110,7 +110,7 @@ fn create(
                 return Err(machine::no_snapshots(&launcher));
             }
             let say = || eprintln!("fireclaw: making the snapshot");
-            Ok(launcher.snapshot(store, &recipe, say).await?.id)
+            Ok(launcher.snapshot(store, &recipe, None, say).await?.id)
         };
         tokio::select! {
             made = made => made,

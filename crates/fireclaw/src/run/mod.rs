@@ -2,6 +2,7 @@
 
 pub mod order;
 pub mod parallel;
+pub mod publish;
 pub mod relay;
 
 use std::time::Duration;

@@ -274,6 +274,14 @@ pub fn resident_kib(pid: u32) -> u64 {
         .unwrap_or(0)
 }
 
+/// The processor time of a process in clock ticks (proc(5): user and system).
+pub fn cpu_ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let field = |n| after_name.split_whitespace().nth(n).and_then(|word| word.parse::<u64>().ok());
+    field(11).unwrap_or(0) + field(12).unwrap_or(0)
+}
+
 /// Whether a process is there and not a zombie.
 pub fn is_alive(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))

@@ -7,7 +7,10 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod agent_faults;
+mod agent_machines;
 mod agents;
+mod card;
 mod clean;
 mod cli;
 mod clones;
@@ -17,6 +20,7 @@ mod faults;
 mod harness;
 mod images;
 mod overseer;
+mod publish;
 mod run;
 mod service;
 mod snapshots;

@@ -15,7 +15,7 @@ use crate::harness::{Done, Home, finish, is_alive, patience, signal, wait, wait_
 /// An agent program of the tests' own: it does what it is told, in JSON lines,
 /// so that what is tested is everything around it.
 const PUPPET: &str = r##"
-import json, os, sys
+import json, os, subprocess, sys
 def act(**action):
     print(json.dumps(action), flush=True)
 waiting = {}
@@ -45,10 +45,15 @@ for line in sys.stdin:
             say("kept")
         elif word == "kept":
             say(open("/workspace/kept").read())
+        elif word == "run":
+            done = subprocess.run(rest, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            say("%d: %s" % (done.returncode, " | ".join(done.stdout.split("\n")).strip(" |")[-350:]))
         elif word == "persona":
             say(config["persona"])
         elif word == "lines":
             say("\n".join("line %d" % n for n in range(int(rest))))
+        elif word == "big":
+            say("\n".join("%05d " % n + "x" * 93 for n in range(int(rest) // 100)))
         elif word == "evil":
             say("one\r\nQUIT :gone\r\nPRIVMSG #agents :forged\x01\x02\x0304red\x1b[2J\x00\u202eend")
             print("this is no action")
@@ -85,22 +90,41 @@ impl Overseer {
     /// Starts one with further options.
     pub fn start(options: &[&str]) -> Self {
         let home = Home::new();
-        let templates = home.path().join("templates");
-        fs::create_dir(&templates).unwrap();
-        let program = serde_json::to_string(&["python3", "-c", PUPPET]).unwrap();
-        // JSON's strings are TOML's.
-        let puppet = format!("description = \"for tests\"\ncommand = {program}\nmemory = 192\n");
-        fs::write(templates.join("puppet.toml"), puppet).unwrap();
+        puppet(&home, "puppet", "");
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let child = begin(&home, port, &options);
         Self { home, port, options, child }
     }
 
+    /// Another template with the tests' own program, and further lines.
+    pub fn puppet(&self, name: &str, lines: &str) {
+        puppet(&self.home, name, lines);
+    }
+
     /// Kills it as nothing can be prepared for.
     pub fn kill(&mut self) {
         signal(&self.child, Signal::KILL);
         wait(&mut self.child, patience());
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Has it killed at the n-th call of this kind that it makes from now on.
+    pub fn kill_at(&self, call: &str, n: usize) -> Killer {
+        let mut strace = std::process::Command::new("strace");
+        strace.args(["-o", "/dev/null", "-e", &format!("trace={call}")]);
+        strace.args(["-e", &format!("inject={call}:signal=KILL:when={n}")]);
+        strace.args(["-p", &self.child.id().to_string()]).stderr(Stdio::piped());
+        let mut child = strace.spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+        let attached = said.next().unwrap().unwrap();
+        assert!(attached.contains("attached"), "{attached}");
+        thread::spawn(move || said.for_each(drop));
+        Killer(child)
     }
 
     /// Starts it again in the same home.
@@ -131,6 +155,19 @@ impl Overseer {
             pid.is_some()
         });
         i32::try_from(pid.unwrap()).unwrap()
+    }
+
+    /// Whether an agent is ready; it is not if nobody can say.
+    pub fn is_ready(&self, name: &str) -> bool {
+        let done = self.fireclaw(&["agent", "list", "--json"]);
+        let agents: Vec<serde_json::Value> =
+            serde_json::from_slice(&done.stdout).unwrap_or_default();
+        agents.iter().any(|agent| agent["name"] == name && agent["condition"] == "ready")
+    }
+
+    /// The processes that it started with this on their command lines.
+    pub fn children(&self, mark: &str) -> Vec<i32> {
+        crate::harness::processes_of(&self.child, mark)
     }
 
     /// The same of one that may work on something.
@@ -194,6 +231,26 @@ impl Drop for Overseer {
             }
         }
     }
+}
+
+/// What waits for an overseer to make a call. Without it the overseer is spared.
+pub struct Killer(Child);
+
+impl Drop for Killer {
+    fn drop(&mut self) {
+        // It lets go of what it traces.
+        signal(&self.0, Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
+fn puppet(home: &Home, name: &str, lines: &str) {
+    let templates = home.path().join("templates");
+    fs::create_dir_all(&templates).unwrap();
+    // JSON's strings are TOML's.
+    let program = serde_json::to_string(&["python3", "-c", PUPPET]).unwrap();
+    let text = format!("description = \"for tests\"\ncommand = {program}\nmemory = 192\n{lines}");
+    fs::write(templates.join(format!("{name}.toml")), text).unwrap();
 }
 
 fn begin(home: &Home, port: u16, options: &[String]) -> Child {

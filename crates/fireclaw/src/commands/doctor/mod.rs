@@ -224,6 +224,7 @@ async fn monitors(home: &Home, reprobe: bool) -> Vec<Check> {
         cpus: 1,
         memory_mib: 256,
         disks: vec![Disk { path: b.rootfs, read_only: true }],
+        card: false,
         kernel_args: Vec::new(),
     });
     let empty = MachineSpec {
@@ -232,6 +233,7 @@ async fn monitors(home: &Home, reprobe: bool) -> Vec<Check> {
         cpus: 1,
         memory_mib: 256,
         disks: Vec::new(),
+        card: false,
         kernel_args: Vec::new(),
     };
     let run = home.run();

@@ -75,6 +75,7 @@ pub fn prove(home: &Home, host: &Host) -> Result<Vec<Check>> {
         kernel: None,
         cpus: 1,
         memory_mib: 256,
+        card: false,
         warm: None,
     };
     let bootable = host.prepared(home, &recipe)?;

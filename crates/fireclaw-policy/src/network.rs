@@ -1,10 +1,18 @@
-//! What an agent can reach: the policy as a template has it. Nothing is enforced here.
+//! The policy as templates and the command line have it.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
-/// What an agent can reach over the network.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+use serde::{Deserialize, Serialize};
+
+/// The most targets in one list of a policy.
+pub const MAX_TARGETS: usize = 10_000;
+
+/// What a machine can reach over the network. Written and read as one line of words, see
+/// [`Network::from_str`]; so also in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Network {
     /// Nothing: it has no network card. Chat and model work without one.
     #[default]
@@ -34,7 +42,8 @@ pub enum Dns {
 }
 
 impl Dns {
-    pub(crate) const WORDS: [&'static str; 1] = ["pinned"];
+    /// All words, as a template has them.
+    pub const WORDS: [&'static str; 1] = ["pinned"];
 }
 
 /// A host, or all hosts of a domain, and a port.
@@ -60,7 +69,7 @@ impl Target {
     ///
     /// # Errors
     /// Says what is wrong, as the end of a sentence that begins with the target.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         if text.contains("://") || text.contains('/') {
             return Err(
                 "is an address of a page; write only its host, and a port if need be".into()
@@ -104,6 +113,107 @@ impl fmt::Display for Network {
             |list: &[Target]| list.iter().map(Target::to_string).collect::<Vec<_>>().join(",");
         write!(f, "allow:{}", words(allow))?;
         if deny.is_empty() { Ok(()) } else { write!(f, " deny:{}", words(deny)) }
+    }
+}
+
+/// Words that are no policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct InvalidNetwork {
+    problem: String,
+    hint: Option<&'static str>,
+}
+
+impl InvalidNetwork {
+    fn new(problem: impl Into<String>, hint: &'static str) -> Self {
+        Self { problem: problem.into(), hint: Some(hint) }
+    }
+
+    /// What would be right, if that can be said.
+    pub fn hint(&self) -> Option<&'static str> {
+        self.hint
+    }
+}
+
+const WORDS: &str = "none, local, full, or allow:example.org,*.example.net:443";
+
+impl FromStr for Network {
+    type Err = InvalidNetwork;
+
+    /// Reads `none`, `local`, `full`, `allow:TARGET,…` or `"allow:TARGET,… deny:TARGET,…"`.
+    ///
+    /// # Errors
+    /// [`InvalidNetwork`] for the first thing that is wrong.
+    fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
+        let mut words = text.split_whitespace();
+        let network = match words.next() {
+            None => return Err(InvalidNetwork::new("the network policy is empty", WORDS)),
+            Some("none") => Self::None,
+            Some("local") => Self::Local,
+            Some("full") => Self::Full,
+            Some(word) => {
+                let Some(allow) = word.strip_prefix("allow:") else {
+                    let problem = format!("there is no network policy \"{}\"", shown(word));
+                    return Err(InvalidNetwork::new(problem, WORDS));
+                };
+                let deny = match words.next() {
+                    None => Vec::new(),
+                    Some(word) => {
+                        let Some(deny) = word.strip_prefix("deny:") else {
+                            let problem = format!("\"{}\" after a policy", shown(word));
+                            let hint = "after allow:… only deny:TARGET,… may follow";
+                            return Err(InvalidNetwork::new(problem, hint));
+                        };
+                        targets("deny:", deny)?
+                    }
+                };
+                Self::Allow { allow: targets("allow:", allow)?, deny, dns: Dns::Pinned }
+            }
+        };
+        match words.next() {
+            None => Ok(network),
+            Some(word) => {
+                let problem = format!("\"{}\" after a policy", shown(word));
+                Err(InvalidNetwork::new(problem, "write a policy's targets without spaces"))
+            }
+        }
+    }
+}
+
+fn targets(field: &str, list: &str) -> Result<Vec<Target>, InvalidNetwork> {
+    if list.is_empty() {
+        let problem = format!("`{field}` has no target");
+        return Err(InvalidNetwork::new(problem, "for no network, write none"));
+    }
+    if list.split(',').nth(MAX_TARGETS).is_some() {
+        let problem = format!("`{field}` has more than {MAX_TARGETS} targets");
+        return Err(InvalidNetwork::new(problem, "allow whole domains: *.example.org"));
+    }
+    let target = |text: &str| {
+        Target::parse(text).map_err(|problem| {
+            let problem = format!("\"{}\" in `{field}` {problem}", shown(text));
+            InvalidNetwork { problem, hint: None }
+        })
+    };
+    list.split(',').map(target).collect()
+}
+
+/// A word as a message shows it: short, and no command to a terminal.
+fn shown(word: &str) -> String {
+    word.chars().take(60).map(|c| if c.is_ascii_graphic() { c } else { '\u{fffd}' }).collect()
+}
+
+impl TryFrom<String> for Network {
+    type Error = InvalidNetwork;
+
+    fn try_from(text: String) -> Result<Self, InvalidNetwork> {
+        text.parse()
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> Self {
+        network.to_string()
     }
 }
 
@@ -202,7 +312,49 @@ mod tests {
         assert_eq!(Network::default().to_string(), "none");
     }
 
+    #[test]
+    fn policies_on_the_command_line() {
+        for good in ["none", "local", "full", "allow:a.org", "allow:*.b.org:443,c.org deny:x.b.org"]
+        {
+            assert_eq!(good.parse::<Network>().unwrap().to_string(), good);
+        }
+        for (bad, problem) in [
+            ("", "the network policy is empty"),
+            ("ful", "there is no network policy \"ful\""),
+            ("local full", "\"full\" after a policy"),
+            ("allow:", "`allow:` has no target"),
+            ("allow:a.org,", "\"\" in `allow:` is not a valid host name"),
+            ("allow:a.org b.org", "\"b.org\" after a policy"),
+            (
+                "allow:a.org:0",
+                "\"a.org:0\" in `allow:` has no valid port: it must be a number from 1 to 65535",
+            ),
+            (
+                "allow:a.org:70000",
+                "\"a.org:70000\" in `allow:` has no valid port: it must be a number from 1 to 65535",
+            ),
+            (
+                "allow:10.0.0.1",
+                "\"10.0.0.1\" in `allow:` is an address; only names can be allowed or denied",
+            ),
+        ] {
+            assert_eq!(bad.parse::<Network>().unwrap_err().to_string(), problem, "{bad}");
+        }
+        let many = |n| format!("allow:{}", vec!["a.org"; n].join(","));
+        assert!(many(MAX_TARGETS).parse::<Network>().is_ok());
+        assert!(many(MAX_TARGETS + 1).parse::<Network>().is_err());
+    }
+
     proptest! {
+        #[test]
+        fn any_words_are_a_policy_that_is_written_the_same_or_an_error(
+            text in "(none|local|full|allow:[a-z*.:0-9,]{0,20})( deny:[a-z.,]{0,9})?|\\PC{0,40}",
+        ) {
+            if let Ok(network) = text.parse::<Network>() {
+                prop_assert_eq!(network.to_string().parse::<Network>(), Ok(network));
+            }
+        }
+
         #[test]
         fn what_is_read_is_written_the_same(text in "(\\*\\.)?[a-z0-9.-]{1,20}(:[0-9]{1,6})?|\\PC{0,20}") {
             if let Ok(target) = Target::parse(&text) {

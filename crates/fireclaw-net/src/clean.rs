@@ -1,0 +1,104 @@
+//! What is there, what is nobody's, and what works.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use fireclaw_policy::HostConfig;
+
+use crate::netlink::Netlink;
+use crate::place::Place;
+use crate::state::{Machine, State, lock};
+use crate::{Error, Result, host, nft};
+
+/// What was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cleaned {
+    /// Machines whose keeper is no more.
+    pub machines: Vec<Machine>,
+    /// Addresses of taps and rules that no machine of the state has.
+    pub strays: Vec<Ipv4Addr>,
+}
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What.
+    pub name: &'static str,
+    /// What was found, or what went wrong.
+    pub result: Result<String>,
+}
+
+/// The machines of a state, by address.
+///
+/// # Errors
+/// [`Error::State`].
+pub fn list(state: &Path) -> Result<Vec<Machine>> {
+    State::open_existing(state)?.map_or(Ok(Vec::new()), |state| state.machines())
+}
+
+/// Removes what is nobody's: of machines whose keeper is no more, and what carries our names
+/// but is in no state. Rules, devices and settings of others are not touched.
+///
+/// # Errors
+/// What could not be removed; the rest is tried at the next time.
+pub fn clean(place: Place, state: &Path) -> Result<Cleaned> {
+    if !state.exists() && place == Place::Namespace {
+        return Ok(Cleaned::default());
+    }
+    let _held = lock(state)?;
+    let state = State::open(state)?;
+    if place == Place::Namespace {
+        let machines: Vec<Machine> =
+            state.machines()?.into_iter().filter(|machine| !machine.keeper.lives()).collect();
+        for machine in &machines {
+            state.free(machine)?;
+        }
+        return Ok(Cleaned { machines, strays: Vec::new() });
+    }
+    let netlink = Netlink::open()?;
+    let machines = host::sweep(&netlink, &state)?;
+    let strays = host::remove_strays(&netlink, &state)?;
+    host::settle(&netlink, &state)?;
+    Ok(Cleaned { machines, strays })
+}
+
+/// Tries what a network card needs on this host, and changes nothing.
+pub fn check(place: Place, config: &HostConfig) -> Vec<Check> {
+    let program = |name: &'static str, package: &str| match nft::program(name) {
+        Some(path) => Ok(path.display().to_string()),
+        None => Err(Error::Missing { program: name.into(), package: package.into() }),
+    };
+    let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun");
+    let tun = tun.map(|_| "/dev/net/tun".to_owned());
+    let mut checks = vec![
+        Check {
+            name: "place",
+            result: Ok(match place {
+                Place::Host => format!("the host, on bridge {}", config.bridge),
+                Place::Namespace => "namespaces of their own".into(),
+            }),
+        },
+        Check { name: "taps", result: tun.map_err(Error::system("opening /dev/net/tun")) },
+        Check { name: "nft", result: program("nft", "nftables") },
+    ];
+    match place {
+        Place::Host => {
+            checks.push(Check {
+                name: "rules",
+                result: nft::run(vec![serde_json::json!({ "list": { "tables": null } })])
+                    .map(|_| "nf_tables answers".into()),
+            });
+            checks.push(Check {
+                name: "subnet",
+                result: Netlink::open()
+                    .and_then(|netlink| host::conflict(&netlink, config))
+                    .map(|()| format!("{} is free", config.subnet)),
+            });
+        }
+        Place::Namespace => {
+            checks
+                .push(Check { name: "slirp4netns", result: program("slirp4netns", "slirp4netns") });
+        }
+    }
+    checks
+}

@@ -1,0 +1,57 @@
+//! What a gateway is asked over its socket, a JSON object in each line, and what it says.
+
+use std::net::Ipv4Addr;
+
+use fireclaw_policy::{Network, Target};
+use serde::{Deserialize, Serialize};
+
+use crate::gateway::Denial;
+use crate::{Card, ProcessStamp, Refused};
+
+/// The socket's name in the gateway's directory.
+pub(crate) const SOCKET: &str = "net.sock";
+
+/// The longest line, in bytes.
+pub(crate) const MAX_LINE: u64 = 8 << 20;
+
+/// A question or an order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Ask {
+    /// How it is.
+    Status,
+    /// Allow one more.
+    Allow { target: String },
+    /// Have another policy.
+    Policy { policy: Network },
+    /// Live as long as this process.
+    BelongsTo { process: ProcessStamp },
+    /// End, and remove everything.
+    Quit,
+}
+
+/// How a gateway is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// For whom it is.
+    pub owner: String,
+    /// The policy in force.
+    pub policy: Network,
+    /// The card's addresses.
+    pub card: Card,
+    /// The host's address on the bridge.
+    pub gateway: Ipv4Addr,
+    /// How many connections and names were refused.
+    pub denied: u64,
+    /// Those, counted by destination and reason.
+    pub denials: Vec<Denial>,
+    /// The last ones, newest last.
+    pub last: Vec<Denial>,
+    /// Packets that the kernel refused, by reason, and for UDP by destination.
+    pub packets: Vec<Refused>,
+}
+
+/// The target of an order.
+pub(crate) fn target(text: &str) -> Result<Target, String> {
+    Target::parse(text).map_err(|problem| format!("\"{}\" {problem}", text.escape_debug()))
+}

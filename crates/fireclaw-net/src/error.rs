@@ -1,0 +1,105 @@
+//! What can go wrong. Errors cross processes, so they are made of text.
+
+use serde::{Deserialize, Serialize};
+
+/// An error of this crate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Error {
+    /// A program that is needed is not installed.
+    #[error("{program} is not installed")]
+    Missing {
+        /// The program.
+        program: String,
+        /// Debian's package of it.
+        package: String,
+    },
+    /// The rules could not be set.
+    #[error("the packet rules could not be set: {reason}")]
+    Rules {
+        /// What `nft` said.
+        reason: String,
+    },
+    /// The subnet of the machines is in use for something else.
+    #[error("the network {subnet} of the machines is in use already: {with}")]
+    Conflict {
+        /// The subnet.
+        subnet: String,
+        /// What uses it.
+        with: String,
+    },
+    /// Every address has an owner.
+    #[error("no address of {subnet} is free")]
+    NoAddress {
+        /// The subnet.
+        subnet: String,
+    },
+    /// The policy can't be enforced here.
+    #[error("{policy} is not possible here: {reason}")]
+    NotHere {
+        /// The policy's first word.
+        policy: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The gateway of a machine ended, or does not answer.
+    #[error("the machine's gateway {what}")]
+    Gateway {
+        /// What it did, and its last words.
+        what: String,
+    },
+    /// The state can't be read or written.
+    #[error("the network's state: {reason}")]
+    State {
+        /// Why.
+        reason: String,
+    },
+    /// The system refused something.
+    #[error("{action}: {reason}")]
+    System {
+        /// What was tried.
+        action: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// The result of something in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn system<E: std::fmt::Display>(
+        action: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
+        move |reason| Self::System { action: action.into(), reason: reason.to_string() }
+    }
+
+    pub(crate) fn gateway(what: impl Into<String>) -> Self {
+        Self::Gateway { what: what.into() }
+    }
+
+    /// What to do next, if that can be said.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing { package, .. } => {
+                Some(format!("apt-get install {package}; --network none works without it"))
+            }
+            Self::Rules { .. } => Some(
+                "the kernel needs nf_tables (5.9 or newer); --network none works without it".into(),
+            ),
+            Self::Conflict { .. } => {
+                Some("set another `subnet` in network.toml, like subnet = \"10.99.0.0/24\"".into())
+            }
+            Self::NoAddress { .. } => {
+                Some("end some machines, or set a larger `subnet` in network.toml".into())
+            }
+            Self::Gateway { .. } => Some("`fireclaw net check` shows what works here".into()),
+            Self::NotHere { .. } | Self::State { .. } | Self::System { .. } => None,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::State { reason: error.to_string() }
+    }
+}

@@ -1,0 +1,186 @@
+//! Connections of the guest: decided, looked at, made from the host's side, and cut when
+//! the policy changes.
+
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::shared::{Permit, Policy, Shared};
+use super::sniff::{self, Sniff};
+
+/// The most connections at a time.
+const CONNECTIONS: usize = 512;
+/// Buffer for each direction of one connection, in bytes.
+const BUFFER: usize = 64 << 10;
+/// How long the other side may take to accept.
+const CONNECT: Duration = Duration::from_secs(15);
+/// How long a client may take to say whom it speaks to, once it has begun.
+const SPEAK: Duration = Duration::from_secs(10);
+
+/// Serves the guest's connections for as long as the gateway lives.
+pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            // Out of descriptors or memory: it passes.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Some(wanted) = wanted(&client) else {
+            refuse(client);
+            continue;
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            shared.deny(&wanted.ip().to_string(), Some(wanted.port()), "too many connections");
+            refuse(client);
+            continue;
+        };
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            connection(&shared, client, wanted).await;
+            drop(place);
+        });
+    }
+}
+
+/// Where the guest wanted to, before it was redirected.
+fn wanted(client: &TcpStream) -> Option<SocketAddrV4> {
+    SockRef::from(client).original_dst_v4().ok()?.as_socket_ipv4()
+}
+
+/// Ends a connection at once and visibly: with a reset.
+fn refuse(client: TcpStream) {
+    let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
+}
+
+async fn connection(shared: &Shared, mut client: TcpStream, wanted: SocketAddrV4) {
+    // Before it is decided, so that no change is missed.
+    let mut changes = shared.changes();
+    let deny = |what: &str, reason| shared.deny(what, Some(wanted.port()), reason);
+    let mut permit = match shared.decide(wanted) {
+        Ok(permit) => permit,
+        Err(reason) => {
+            deny(&wanted.ip().to_string(), reason);
+            return refuse(client);
+        }
+    };
+    let Ok(Ok(mut server)) = timeout(CONNECT, TcpStream::connect(permit.to)).await else {
+        return refuse(client);
+    };
+    // What is small is not to wait for more.
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    if !permit.names.is_empty() {
+        match introduction(&mut client, &mut server, &permit).await {
+            Introduction::Done(None) => {}
+            // From here on it is this name's connection alone.
+            Introduction::Done(Some(name)) => permit.names = vec![name],
+            Introduction::Denied { what, reason } => {
+                deny(&what.unwrap_or_else(|| wanted.ip().to_string()), reason);
+                return refuse(client);
+            }
+            Introduction::Ended => return refuse(client),
+        }
+    }
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER) => {}
+        () = not_permitted(shared, &mut changes, &permit) => {
+            deny(&wanted.ip().to_string(), "cut by a change of the policy");
+            refuse(client);
+        }
+    }
+}
+
+/// Resolves when the policy permits a connection no longer.
+async fn not_permitted(
+    shared: &Shared,
+    changes: &mut watch::Receiver<Arc<Policy>>,
+    permit: &Permit,
+) {
+    while changes.changed().await.is_ok() {
+        if !shared.still(permit) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+enum Introduction {
+    /// The first bytes are through; the name that they spoke of.
+    Done(Option<String>),
+    Denied {
+        what: Option<String>,
+        reason: &'static str,
+    },
+    Ended,
+}
+
+/// Holds the client's first bytes back until it is clear whom they speak to, however long
+/// the client is silent. What the server says passes.
+async fn introduction(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    permit: &Permit,
+) -> Introduction {
+    let mut first = Vec::new();
+    let mut deadline = None;
+    let mut from_server = vec![0; 4 << 10];
+    loop {
+        let read = async {
+            match deadline {
+                None => Some(client.read_buf(&mut first).await),
+                Some(deadline) => timeout_at(deadline, client.read_buf(&mut first)).await.ok(),
+            }
+        };
+        let ended;
+        tokio::select! {
+            read = read => match read {
+                None => return denied(None, "a first message that does not end"),
+                Some(Err(_)) => return Introduction::Ended,
+                Some(Ok(read)) => ended = read == 0,
+            },
+            said = server.read(&mut from_server) => {
+                match said {
+                    Ok(length @ 1..) => {
+                        let said = from_server.get(..length).unwrap_or_default();
+                        if client.write_all(said).await.is_err() {
+                            return Introduction::Ended;
+                        }
+                    }
+                    _ => return Introduction::Ended,
+                }
+                continue;
+            }
+        }
+        deadline.get_or_insert_with(|| Instant::now() + SPEAK);
+        let name = match sniff::sniff(&first) {
+            // A client that says nothing more says nothing that a name would change.
+            Sniff::More if ended && first.is_empty() => None,
+            Sniff::More if ended => return denied(None, "a first message that does not end"),
+            Sniff::More => continue,
+            Sniff::Other => None,
+            Sniff::Unclear(reason) => return denied(None, reason),
+            Sniff::Name(name) if permit.names.contains(&name) => Some(name),
+            Sniff::Name(name) => {
+                return denied(Some(name), "not an allowed name of this address");
+            }
+        };
+        if server.write_all(&first).await.is_err() {
+            return Introduction::Ended;
+        }
+        return Introduction::Done(name);
+    }
+}
+
+fn denied(what: Option<String>, reason: &'static str) -> Introduction {
+    // Guests write it; people read it.
+    let what = what.map(|name| {
+        name.chars().take(255).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+    });
+    Introduction::Denied { what, reason }
+}

@@ -1,0 +1,245 @@
+//! The guest's only resolver: answers for the names that the policy allows, and opens what
+//! it answered.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use fireclaw_policy::{HOST_NAME, Network};
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::ResolveHosts;
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_resolver::proto::rr::rdata::A;
+use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::shared::{Shared, locked};
+
+/// The most questions at a time.
+const QUESTIONS: usize = 64;
+/// The most records of one answer.
+const RECORDS: usize = 64;
+/// The longest question, in bytes: one name and what EDNS adds.
+const LONGEST: usize = 1024;
+/// The longest answer over UDP that passes everywhere (DNS Flag Day 2020), in bytes.
+const UDP_ANSWER: u16 = 1232;
+/// For how long a connection with questions may be silent.
+const SILENCE: Duration = Duration::from_secs(10);
+/// The longest life that a guest is told, in seconds: not longer than the address is open.
+const LONGEST_LIFE: u32 = 3600;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The guest's resolver.
+pub(super) struct Resolver {
+    shared: Arc<Shared>,
+    /// The host's, and when its configuration was written.
+    host: Mutex<Option<(SystemTime, Arc<TokioResolver>)>>,
+    places: Arc<Semaphore>,
+}
+
+impl Resolver {
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(QUESTIONS));
+        Arc::new(Self { shared, host: Mutex::default(), places })
+    }
+
+    /// Answers over UDP for as long as the gateway lives.
+    pub async fn serve_udp(self: Arc<Self>, socket: UdpSocket) {
+        let socket = Arc::new(socket);
+        let mut buffer = [0; LONGEST];
+        loop {
+            let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+            // Too many at a time are lost, as on any network; the guest asks again.
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
+            let question = buffer.get(..length).unwrap_or_default().to_vec();
+            let (resolver, socket) = (Arc::clone(&self), Arc::clone(&socket));
+            tokio::spawn(async move {
+                if let Some(answer) = resolver.answer(&question, true).await {
+                    let _ = socket.send_to(&answer, from).await;
+                }
+                drop(place);
+            });
+        }
+    }
+
+    /// Answers over TCP for as long as the gateway lives.
+    pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
+            let resolver = Arc::clone(&self);
+            tokio::spawn(async move {
+                // A client that does not follow the protocol is left.
+                let _ = resolver.stream(stream).await;
+                drop(place);
+            });
+        }
+    }
+
+    /// Each message has its length before it (RFC 7766).
+    async fn stream(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        loop {
+            let length = timeout(SILENCE, stream.read_u16()).await??.into();
+            if length > LONGEST {
+                return Ok(());
+            }
+            let mut question = vec![0; length];
+            timeout(SILENCE, stream.read_exact(&mut question)).await??;
+            let Some(answer) = self.answer(&question, false).await else { return Ok(()) };
+            let length = u16::try_from(answer.len()).map_err(std::io::Error::other)?;
+            timeout(SILENCE, stream.write_u16(length)).await??;
+            timeout(SILENCE, stream.write_all(&answer)).await??;
+        }
+    }
+
+    /// The answer to a question; none to what is no question.
+    async fn answer(&self, question: &[u8], udp: bool) -> Option<Vec<u8>> {
+        let question = Message::from_vec(question).ok()?;
+        if question.metadata.message_type != MessageType::Query {
+            return None;
+        }
+        let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
+        answer.metadata.recursion_desired = question.metadata.recursion_desired;
+        answer.metadata.recursion_available = true;
+        let [query] = &question.queries[..] else { return None };
+        answer.add_query(query.clone());
+        if question.metadata.op_code != OpCode::Query || query.query_class() != DNSClass::IN {
+            answer.metadata.response_code = ResponseCode::NotImp;
+            return answer.to_vec().ok();
+        }
+        match self.records(query.name(), query.query_type()).await {
+            Ok(records) => {
+                answer.add_answers(records.into_iter().take(RECORDS));
+            }
+            Err(code) => answer.metadata.response_code = code,
+        }
+        let bytes = answer.to_vec().ok()?;
+        let room = question.edns.as_ref().map_or(512, |edns| edns.max_payload().min(UDP_ANSWER));
+        if udp && bytes.len() > room.max(512).into() {
+            return answer.truncate().to_vec().ok();
+        }
+        Some(bytes)
+    }
+
+    async fn records(&self, name: &Name, kind: RecordType) -> Result<Vec<Record>, ResponseCode> {
+        let text = name.to_ascii().to_ascii_lowercase();
+        let text = text.strip_suffix('.').unwrap_or(&text);
+        if text == HOST_NAME && self.shared.has_services() {
+            let gateway = RData::A(A(self.shared.config.gateway()));
+            let record = Record::from_rdata(name.clone(), 60, gateway);
+            return Ok(if kind == RecordType::A { vec![record] } else { Vec::new() });
+        }
+        let policy = self.shared.policy();
+        let full = policy.network == Network::Full;
+        if text == HOST_NAME || !(full || policy.rules.resolves(text)) {
+            self.shared.deny(&shown(text), None, "the name is not allowed");
+            // What is refused otherwise is asked again elsewhere; this ends at once.
+            return Err(ResponseCode::NXDomain);
+        }
+        match kind {
+            RecordType::A => self.addresses(name, text).await,
+            // There is no IPv6, and these can carry addresses of it and keys to hide names.
+            RecordType::AAAA | RecordType::HTTPS | RecordType::SVCB | RecordType::ANY => {
+                Ok(Vec::new())
+            }
+            _ if full => self.others(text, kind).await,
+            // A name is allowed for its addresses.
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The addresses of an allowed name, which this opens.
+    async fn addresses(&self, name: &Name, text: &str) -> Result<Vec<Record>, ResponseCode> {
+        let Some(lookup) = self.ask(text, RecordType::A).await? else { return Ok(Vec::new()) };
+        let now = Instant::now();
+        let life = lookup.valid_until().saturating_duration_since(now);
+        let seconds = u32::try_from(life.as_secs()).unwrap_or(u32::MAX).min(LONGEST_LIFE);
+        let mut addresses: Vec<Ipv4Addr> =
+            lookup.answers().iter().filter_map(|record| address(&record.data)).collect();
+        addresses.truncate(RECORDS);
+        addresses.retain(|address| {
+            // A name on the internet must not lead into the house.
+            let open = self.shared.open_address(*address);
+            if let Err(reason) = open {
+                self.shared.deny(&format!("{} ({address})", shown(text)), None, reason);
+            }
+            open.is_ok()
+        });
+        for address in &addresses {
+            self.shared.pins().pin(text, *address, life, now);
+        }
+        let record = |address| Record::from_rdata(name.clone(), seconds, RData::A(A(address)));
+        Ok(addresses.into_iter().map(record).collect())
+    }
+
+    /// Records of other kinds, as they are.
+    async fn others(&self, text: &str, kind: RecordType) -> Result<Vec<Record>, ResponseCode> {
+        let Some(lookup) = self.ask(text, kind).await? else { return Ok(Vec::new()) };
+        let closed = |record: &&Record| {
+            address(&record.data).is_none_or(|address| self.shared.open_address(address).is_ok())
+        };
+        Ok(lookup.answers().iter().filter(closed).cloned().collect())
+    }
+
+    /// Asks the host's resolver; none if the name has no such record.
+    async fn ask(&self, text: &str, kind: RecordType) -> Result<Option<Lookup>, ResponseCode> {
+        let resolver = self.host().ok_or(ResponseCode::ServFail)?;
+        let name = Name::from_ascii(format!("{text}.")).map_err(|_| ResponseCode::FormErr)?;
+        match resolver.lookup(name, kind).await {
+            Ok(lookup) => Ok(Some(lookup)),
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
+                ResponseCode::NoError => Ok(None),
+                code => Err(code),
+            },
+            Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(code),
+            Err(_) => Err(ResponseCode::ServFail),
+        }
+    }
+
+    /// The host's resolver as its configuration has it now.
+    fn host(&self) -> Option<Arc<TokioResolver>> {
+        let written = std::fs::metadata(RESOLV_CONF).and_then(|file| file.modified()).ok()?;
+        let mut host = locked(&self.host);
+        if let Some((at, resolver)) = &*host
+            && *at == written
+        {
+            return Some(Arc::clone(resolver));
+        }
+        let resolver = Arc::new(configured(Path::new(RESOLV_CONF))?);
+        *host = Some((written, Arc::clone(&resolver)));
+        Some(resolver)
+    }
+}
+
+fn configured(path: &Path) -> Option<TokioResolver> {
+    let text = std::fs::read(path).ok()?;
+    let (config, mut options) = hickory_resolver::system_conf::parse_resolv_conf(text).ok()?;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.cache_size = 256;
+    let provider = TokioRuntimeProvider::default();
+    let builder = TokioResolver::builder_with_config(config, provider).with_options(options);
+    builder.build().ok()
+}
+
+fn address(data: &RData) -> Option<Ipv4Addr> {
+    match data {
+        RData::A(A(address)) => Some(*address),
+        _ => None,
+    }
+}
+
+/// A name as people are shown it.
+fn shown(name: &str) -> String {
+    name.chars().take(255).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+}

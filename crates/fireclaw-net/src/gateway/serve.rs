@@ -1,0 +1,356 @@
+//! A gateway at work.
+
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fireclaw_policy::Network;
+use netlink_sys::Socket;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+
+use super::resolver::Resolver;
+use super::shared::{Shared, locked};
+use super::slirp::Slirp;
+use super::{lifetime, proxy};
+use crate::control::{Ask, MAX_LINE, SOCKET, Status, target};
+use crate::keeper::{self, Answer};
+use crate::netlink::Netlink;
+use crate::place::Place;
+use crate::rules::{Kind, Refused};
+use crate::state::Machine;
+use crate::{Card, Error, ProcessStamp, Request, Result, wire};
+
+/// How long the keeper may take to remove everything.
+const REMOVAL: Duration = Duration::from_secs(30);
+/// The most who ask at a time.
+const ASKING: usize = 16;
+
+/// What a gateway starts with.
+pub(super) struct Parts {
+    pub machine: Machine,
+    pub request: Request,
+    pub keeper: UnixStream,
+    pub child: Child,
+    pub proxy: TcpListener,
+    pub dns: UdpSocket,
+    pub dns_tcp: TcpListener,
+    /// The host's addresses, as the keeper was told them.
+    pub host: Vec<Ipv4Addr>,
+}
+
+/// A gateway at work.
+struct Gateway {
+    machine: Machine,
+    request: Request,
+    shared: Arc<Shared>,
+    keeper: Mutex<UnixStream>,
+    uplink: Mutex<Option<Slirp>>,
+    /// One change of rules at a time.
+    changing: tokio::sync::Mutex<()>,
+    end: watch::Sender<End>,
+}
+
+/// When it is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With who started it.
+    WithStarter,
+    /// With a machine's monitor.
+    With(ProcessStamp),
+    Now,
+}
+
+/// Serves until the end, then has everything removed.
+pub(super) fn run(
+    parts: Parts,
+    starter: &UnixStream,
+    ready: impl FnOnce(Result<()>) -> Result<()>,
+) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::system("starting"))?;
+    runtime.block_on(async {
+        let Parts { machine, request, keeper, mut child, proxy, dns, dns_tcp, host } = parts;
+        let closing = keeper.try_clone().map_err(Error::system("starting"))?;
+        let socket = SocketFile::bind(&request.directory);
+        let gateway = Arc::new(Gateway {
+            shared: Arc::new(Shared::new(request.config.clone(), request.policy.clone())),
+            machine,
+            request,
+            keeper: Mutex::new(keeper),
+            uplink: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            end: watch::Sender::new(End::WithStarter),
+        });
+        let begun = async {
+            let (file, listener) = socket?;
+            gateway.connect(Kind::of(&gateway.request.policy))?;
+            gateway.spawn(proxy, dns, dns_tcp, host).map_err(Error::system("listening"))?;
+            tokio::spawn(Arc::clone(&gateway).listen(listener));
+            Result::Ok(file)
+        };
+        let (said, _file) = match begun.await {
+            Ok(file) => (ready(Ok(())), Some(file)),
+            Err(error) => {
+                let _ = ready(Err(error.clone()));
+                (Err(error), None)
+            }
+        };
+        let stamp = i32::try_from(child.id()).ok().and_then(ProcessStamp::of);
+        if said.is_ok() {
+            tokio::select! {
+                () = gateway.ended(starter) => {}
+                () = async { if let Some(stamp) = stamp { lifetime::ended(stamp).await } } => {}
+            }
+        }
+        drop(locked(&gateway.uplink).take());
+        // The keeper takes it as the order to remove everything.
+        let _ = closing.shutdown(std::net::Shutdown::Both);
+        if let Some(stamp) = stamp {
+            let _ = tokio::time::timeout(REMOVAL, lifetime::ended(stamp)).await;
+        }
+        let _ = child.try_wait();
+        said
+    })
+}
+
+impl Gateway {
+    /// Starts what serves the guest.
+    fn spawn(
+        self: &Arc<Self>,
+        proxy: TcpListener,
+        dns: UdpSocket,
+        dns_tcp: TcpListener,
+        host: Vec<Ipv4Addr>,
+    ) -> std::io::Result<()> {
+        proxy.set_nonblocking(true)?;
+        dns.set_nonblocking(true)?;
+        dns_tcp.set_nonblocking(true)?;
+        let proxy = tokio::net::TcpListener::from_std(proxy)?;
+        let dns = tokio::net::UdpSocket::from_std(dns)?;
+        let dns_tcp = tokio::net::TcpListener::from_std(dns_tcp)?;
+        tokio::spawn(proxy::serve(Arc::clone(&self.shared), proxy));
+        let resolver = Resolver::new(Arc::clone(&self.shared));
+        tokio::spawn(Arc::clone(&resolver).serve_udp(dns));
+        tokio::spawn(resolver.serve_tcp(dns_tcp));
+        if self.request.place == Place::Namespace
+            && let Ok(socket) = Netlink::watch_addresses()
+        {
+            tokio::spawn(Arc::clone(self).follow_addresses(socket, host));
+        }
+        Ok(())
+    }
+
+    /// Resolves when the gateway is to end.
+    async fn ended(&self, starter: &UnixStream) {
+        let mut changes = self.end.subscribe();
+        loop {
+            let end = *changes.borrow_and_update();
+            let over = async {
+                match end {
+                    End::WithStarter => lifetime::closed(starter).await,
+                    End::With(process) => lifetime::ended(process).await,
+                    End::Now => {}
+                }
+            };
+            tokio::select! {
+                () = over => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// The way out of a namespace, if it is needed.
+    fn connect(&self, kind: Kind) -> Result<()> {
+        let needed = kind == Kind::Open && self.request.place == Place::Namespace;
+        let mut uplink = locked(&self.uplink);
+        if needed && uplink.is_none() {
+            *uplink = Some(Slirp::start(self.machine.keeper)?);
+        } else if !needed {
+            *uplink = None;
+        }
+        Ok(())
+    }
+
+    /// Asks the keeper; it takes some milliseconds, in which nothing else is done here.
+    fn ask(&self, ask: &keeper::Ask) -> Result<Answer> {
+        let keeper = locked(&self.keeper);
+        let failed = |e: std::io::Error| Error::gateway(format!("lost its keeper: {e}"));
+        wire::send(&keeper, ask, &[]).map_err(failed)?;
+        match wire::receive::<Result<Answer>>(&keeper).map_err(failed)? {
+            Some((answer, _)) => answer,
+            None => Err(Error::gateway("lost its keeper")),
+        }
+    }
+
+    /// Has another policy from now on. What it does not allow is closed first, what it
+    /// newly allows is opened last.
+    async fn change(&self, policy: Network) -> Result<()> {
+        let _one = self.changing.lock().await;
+        let kind = Kind::of(&policy);
+        if kind == Kind::Open {
+            self.connect(kind)?;
+        }
+        let host = super::host_addresses(self.request.place)?;
+        let rules = keeper::Ask::Rules { kind, policy: super::word(&policy), host };
+        if kind == Kind::Proxied {
+            self.shared.set_policy(policy);
+            self.ask(&rules)?;
+            self.connect(kind)
+        } else {
+            self.ask(&rules)?;
+            self.shared.set_policy(policy);
+            Ok(())
+        }
+    }
+
+    async fn allow(&self, text: &str) -> Result<()> {
+        let not = |reason: &str| Error::NotHere {
+            policy: format!("allowing {}", text.escape_debug()),
+            reason: reason.into(),
+        };
+        let target = target(text).map_err(|reason| not(&reason))?;
+        let mut policy = self.shared.policy().network.clone();
+        match &mut policy {
+            Network::Full => return Ok(()),
+            Network::Allow { allow, .. } if allow.contains(&target) => return Ok(()),
+            Network::Allow { allow, .. } => allow.push(target),
+            Network::None => {
+                policy = Network::Allow {
+                    allow: vec![target],
+                    deny: Vec::new(),
+                    dns: fireclaw_policy::Dns::Pinned,
+                };
+            }
+            Network::Local => return Err(not("the policy is local, which knows no names")),
+        }
+        self.change(policy).await
+    }
+
+    fn status(&self) -> Result<Status> {
+        let packets: Vec<Refused> = match self.ask(&keeper::Ask::Counts)? {
+            Answer::Counts(packets) => packets,
+            Answer::Done => Vec::new(),
+        };
+        let denials = self.shared.denials();
+        Ok(Status {
+            owner: self.machine.owner.clone(),
+            policy: self.shared.policy().network.clone(),
+            card: Card::of(&self.machine, &self.request.config),
+            gateway: self.request.config.gateway(),
+            denied: denials.total(),
+            denials: denials.counts(),
+            last: denials.last(),
+            packets,
+        })
+    }
+
+    /// Tells the rules of a namespace when the host gets or loses an address.
+    async fn follow_addresses(self: Arc<Self>, socket: Socket, mut known: Vec<Ipv4Addr>) {
+        let Ok(socket) = lifetime::watch(socket) else { return };
+        loop {
+            if let Ok(host) = super::host_addresses(Place::Namespace)
+                && host != known
+            {
+                let _one = self.changing.lock().await;
+                let policy = self.shared.policy();
+                let (kind, policy) = (Kind::of(&policy.network), super::word(&policy.network));
+                if self.ask(&keeper::Ask::Rules { kind, policy, host: host.clone() }).is_ok() {
+                    known = host;
+                }
+            }
+            let Ok(mut ready) = socket.readable().await else { return };
+            // What changed is looked up anew; the message only says that something did.
+            while ready.get_inner().recv_from_full().is_ok() {}
+            ready.clear_ready();
+        }
+    }
+
+    /// Hears who asks.
+    async fn listen(self: Arc<Self>, listener: UnixListener) {
+        let places = Arc::new(tokio::sync::Semaphore::new(ASKING));
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let gateway = Arc::clone(&self);
+            tokio::spawn(async move {
+                let _ = gateway.hear(stream).await;
+                drop(place);
+            });
+        }
+    }
+
+    async fn hear(&self, mut stream: tokio::net::UnixStream) -> std::io::Result<()> {
+        let (read, mut write) = stream.split();
+        let mut read = BufReader::new(read);
+        loop {
+            let mut line = Vec::new();
+            if (&mut read).take(MAX_LINE).read_until(b'\n', &mut line).await? == 0 {
+                return Ok(());
+            }
+            let answer = match serde_json::from_slice(&line) {
+                Ok(ask) => self.obey(ask).await,
+                Err(e) => Err(Error::gateway(format!("does not understand: {e}"))),
+            };
+            let mut answer = serde_json::to_vec(&answer)?;
+            answer.push(b'\n');
+            write.write_all(&answer).await?;
+        }
+    }
+
+    async fn obey(&self, ask: Ask) -> Result<serde_json::Value> {
+        let done = |()| serde_json::Value::Null;
+        match ask {
+            Ask::Status => {
+                serde_json::to_value(self.status()?).map_err(Error::system("telling how it is"))
+            }
+            Ask::Allow { target } => self.allow(&target).await.map(done),
+            Ask::Policy { policy } => self.change(policy).await.map(done),
+            Ask::BelongsTo { process } if process.lives() => {
+                self.end.send_replace(End::With(process));
+                Ok(serde_json::Value::Null)
+            }
+            Ask::BelongsTo { .. } => Err(Error::gateway("is to belong to a process that is gone")),
+            Ask::Quit => {
+                self.end.send_replace(End::Now);
+                Ok(serde_json::Value::Null)
+            }
+        }
+    }
+}
+
+/// The socket's file, which goes with its owner.
+struct SocketFile(PathBuf);
+
+impl SocketFile {
+    fn bind(directory: &Path) -> Result<(Self, UnixListener)> {
+        let failed =
+            || Error::system::<std::io::Error>(format!("listening in {}", directory.display()));
+        let path = directory.join(SOCKET);
+        let opened = std::fs::File::open(directory).map_err(failed())?;
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed()(e)),
+            _ => {}
+        }
+        // Only the owner may connect.
+        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+        let listener = UnixListener::bind(crate::client::short(&opened, SOCKET));
+        rustix::process::umask(before);
+        Ok((Self(path), listener.map_err(failed())?))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

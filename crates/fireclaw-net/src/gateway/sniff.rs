@@ -1,0 +1,209 @@
+//! The name that a client's first bytes speak of: SNI in TLS, Host in HTTP/1.
+
+use rustls::server::Acceptor;
+
+/// The most bytes that are looked at.
+pub(super) const MAX: usize = 16 << 10;
+
+/// The most header lines of a request.
+const MAX_HEADERS: usize = 128;
+
+/// What the first bytes say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sniff {
+    /// More are needed.
+    More,
+    /// It is TLS or HTTP/1 for this host, in lower case and without a dot at the end.
+    Name(String),
+    /// It is neither.
+    Other,
+    /// It is one of both, but has no name, or cannot be understood.
+    Unclear(&'static str),
+}
+
+/// Looks at all bytes that came so far.
+pub(super) fn sniff(bytes: &[u8]) -> Sniff {
+    let found = match bytes.first() {
+        None => Sniff::More,
+        // A TLS record with a handshake message (RFC 8446, 5.1).
+        Some(0x16) => tls(bytes),
+        Some(_) => text(bytes),
+    };
+    match found {
+        Sniff::More if bytes.len() >= MAX => Sniff::Unclear("a first message that is too long"),
+        found => found,
+    }
+}
+
+fn tls(bytes: &[u8]) -> Sniff {
+    const INVALID: Sniff = Sniff::Unclear("TLS that is not understood");
+    let mut acceptor = Acceptor::default();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        // It takes a part at a time.
+        match acceptor.read_tls(&mut rest) {
+            Ok(0) | Err(_) => return INVALID,
+            Ok(_) => {}
+        }
+        match acceptor.accept() {
+            Ok(None) => {}
+            Ok(Some(accepted)) => {
+                return match accepted.client_hello().server_name() {
+                    Some(name) => Sniff::Name(plain(name)),
+                    None => Sniff::Unclear("TLS without a name"),
+                };
+            }
+            Err(_) => return INVALID,
+        }
+    }
+    Sniff::More
+}
+
+/// HTTP/1 begins with a line of text that names its version. Empty lines before it are
+/// passed over, as servers do (RFC 9112, 2.2).
+fn text(bytes: &[u8]) -> Sniff {
+    let start = bytes.iter().position(|byte| !b"\r\n".contains(byte));
+    let Some(line) = start.and_then(|start| bytes.get(start..)) else { return Sniff::More };
+    let end = line.iter().position(|&byte| byte == b'\n');
+    let line = line.get(..end.unwrap_or(line.len())).unwrap_or_default();
+    let version = line.windows(6).any(|part| part.eq_ignore_ascii_case(b" HTTP/"));
+    let version = version || line.windows(6).any(|part| part.eq_ignore_ascii_case(b"\tHTTP/"));
+    match end {
+        Some(_) if version => http(bytes),
+        Some(_) => Sniff::Other,
+        // A request may have any byte but these.
+        None if line.iter().any(|&byte| byte < 0x20 && byte != b'\t' && byte != b'\r') => {
+            Sniff::Other
+        }
+        None => Sniff::More,
+    }
+}
+
+fn http(bytes: &[u8]) -> Sniff {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Partial) => return Sniff::More,
+        Ok(httparse::Status::Complete(_)) => {}
+        Err(_) => return Sniff::Unclear("HTTP that is not understood"),
+    }
+    let target = request.path.unwrap_or_default();
+    let mut hosts =
+        request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return Sniff::Unclear("HTTP without one Host");
+    };
+    let Ok(host) = std::str::from_utf8(host.value) else {
+        return Sniff::Unclear("HTTP without one Host");
+    };
+    let host = authority(host);
+    // What the target says goes before Host (RFC 9112, 3.2.2).
+    if let Some((_, rest)) = target.split_once("://") {
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        if authority(rest.get(..end).unwrap_or_default()) != host {
+            return Sniff::Unclear("HTTP with two hosts");
+        }
+    }
+    Sniff::Name(host)
+}
+
+/// The host of `host:port`.
+fn authority(text: &str) -> String {
+    plain(text.trim().rsplit_once(':').map_or(text.trim(), |(host, _)| host))
+}
+
+fn plain(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    /// What a real client says first.
+    fn hello(name: &'static str) -> Vec<u8> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let name = name.try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut bytes = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut bytes).unwrap();
+        }
+        bytes
+    }
+
+    #[test]
+    fn tls() {
+        let bytes = hello("Www.Example.org");
+        assert_eq!(sniff(&bytes), Sniff::Name("www.example.org".into()));
+        for cut in 0..bytes.len() {
+            assert_eq!(sniff(&bytes[..cut]), Sniff::More, "{cut}");
+        }
+        // The client names no address (RFC 6066).
+        assert_eq!(sniff(&hello("203.0.113.1")), Sniff::Unclear("TLS without a name"));
+        let mut broken = bytes;
+        broken[5] = 99;
+        assert!(matches!(sniff(&broken), Sniff::Unclear(_)));
+    }
+
+    #[test]
+    fn http() {
+        let name = |text: &str| sniff(text.as_bytes());
+        let a = || Sniff::Name("a.org".into());
+        assert_eq!(name("GET / HTTP/1.1\r\nHost: A.org.\r\n\r\n"), a());
+        assert_eq!(name("\r\n\nGET / HTTP/1.1\nhost:a.org:8080\n\n"), a());
+        assert_eq!(name("FOO /x HTTP/1.0\r\nX: y\r\nHOST: a.org\r\n\r\n"), a());
+        assert_eq!(name("GET http://a.org:80/x HTTP/1.1\r\nHost: a.org\r\n\r\n"), a());
+        for unclear in [
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a.org\r\nHost: b.org\r\n\r\n",
+            "GET http://b.org/ HTTP/1.1\r\nHost: a.org\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : a.org\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: b.org\r\n a.org\r\n\r\n",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            "GET / http/1.1\r\nHost: a.org\r\n\r\n",
+        ] {
+            assert!(matches!(name(unclear), Sniff::Unclear(_)), "{unclear}");
+        }
+        for more in ["", "G", "\r\n", "GET / HTTP/1.1", "GET / HTTP/1.1\r\nHost: a.org\r\n"] {
+            assert_eq!(name(more), Sniff::More, "{more}");
+        }
+        for other in ["SSH-2.0-x\r\n", "EHLO x\r\n", "*1\r\n$4\r\nPING\r\n", "\0\x01", "ab\x01"] {
+            assert_eq!(name(other), Sniff::Other, "{other}");
+        }
+        assert!(matches!(sniff(&[b'a'; MAX]), Sniff::Unclear(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged(bytes: Vec<u8>, tls: bool) {
+            let mut bytes = bytes;
+            if tls {
+                bytes.splice(0..0, [0x16, 3, 1]);
+            }
+            sniff(&bytes);
+        }
+
+        /// What was judged does not change with what comes after it: a client gains nothing
+        /// by how it cuts its bytes.
+        #[test]
+        fn more_bytes_do_not_change_a_verdict(
+            text in "(GET|ab) ?/ ?(HTTP/1.1)?\r?\n(Host: a\\.org\r\n)?(\r\n)?[ -~\r\n]{0,30}",
+            cut in 0usize..60,
+        ) {
+            let bytes = text.as_bytes();
+            let cut = cut.min(bytes.len());
+            let part = sniff(&bytes[..cut]);
+            if matches!(part, Sniff::Name(_) | Sniff::Other) {
+                prop_assert_eq!(part, sniff(bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The keeper: the process that makes what belongs to one machine, holds it, and removes
+//! it when its gateway ends, however that ends.
+//!
+//! It alone has the right to change the network, and reads nothing that a guest wrote.
+
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use fireclaw_policy::HostConfig;
+use rustix::thread::CapabilitySet;
+use serde::{Deserialize, Serialize};
+
+use crate::netlink::Netlink;
+use crate::place::{Place, confine, enter_namespaces};
+use crate::rules::{Guest, Kind, Ports, Refused};
+use crate::state::{Lock, Machine, State, lock};
+use crate::{Error, PlugKind, ProcessStamp, Result, host, nft, rules, tap, wire};
+
+/// What a keeper is started with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub place: Place,
+    /// Where the state is.
+    pub state: PathBuf,
+    pub config: HostConfig,
+    pub kind: Kind,
+    /// The policy's first word.
+    pub policy: String,
+    pub owner: String,
+    /// Where the gateway's socket is.
+    pub directory: PathBuf,
+    pub plug: PlugKind,
+    /// The host's addresses, where the keeper can't see them.
+    pub host: Vec<Ipv4Addr>,
+}
+
+/// What a keeper made. Three listening sockets come with it, then the tap, or in a
+/// namespace for a tap by name the user and the network namespace.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Made {
+    pub machine: Machine,
+}
+
+/// What its gateway asks of a keeper. Each is answered with a `Result<Answer>`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Ask {
+    /// Rules of another kind, or for another policy or other addresses of the host.
+    Rules { kind: Kind, policy: String, host: Vec<Ipv4Addr> },
+    /// What was refused.
+    Counts,
+}
+
+/// A keeper's answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    Done,
+    Counts(Vec<Refused>),
+}
+
+/// What is made, in the order of its making.
+struct Kept {
+    task: Task,
+    state: State,
+    machine: Machine,
+    netlink: Netlink,
+    guest: Guest,
+}
+
+/// Does the task until the other end of the stream is closed.
+pub(crate) fn main(stream: &UnixStream, task: Task) -> Result<()> {
+    let (kept, descriptors) = match make(task) {
+        Ok(made) => made,
+        Err(error) => {
+            let refused: Result<Made> = Err(error.clone());
+            let _ = wire::send(stream, &refused, &[]);
+            return Err(error);
+        }
+    };
+    let confined = confine(CapabilitySet::NET_ADMIN);
+    let made: Result<Made> = confined.map(|()| Made { machine: kept.machine.clone() });
+    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    let sent = wire::send(stream, &made, &borrowed);
+    // The tap is to go with its user.
+    drop(borrowed);
+    drop(descriptors);
+    if made.is_ok() && sent.is_ok() { serve(stream, kept) } else { kept.remove() }
+}
+
+fn serve(stream: &UnixStream, mut kept: Kept) -> Result<()> {
+    while let Ok(Some((ask, _))) = wire::receive::<Ask>(stream) {
+        let answer = match ask {
+            Ask::Counts => nft::run(rules::counts(kept.machine.address))
+                .map(|answer| Answer::Counts(rules::read_counts(&answer))),
+            Ask::Rules { kind, policy, host } => {
+                kept.change(kind, &policy, host).map(|()| Answer::Done)
+            }
+        };
+        if wire::send(stream, &answer, &[]).is_err() {
+            break;
+        }
+    }
+    kept.remove()
+}
+
+/// Makes everything, or removes what it made before it failed.
+fn make(task: Task) -> Result<(Kept, Vec<OwnedFd>)> {
+    let held = lock(&task.state)?;
+    let mut state = State::open(&task.state)?;
+    if task.place == Place::Host {
+        host::sweep(&Netlink::open()?, &state)?;
+    } else {
+        for machine in state.machines()?.iter().filter(|machine| !machine.keeper.lives()) {
+            state.free(machine)?;
+        }
+    }
+    let machine = state.allocate(
+        task.config.subnet,
+        Machine {
+            address: Ipv4Addr::UNSPECIFIED,
+            owner: task.owner.clone(),
+            place: task.place,
+            policy: task.policy.clone(),
+            directory: task.directory.clone(),
+            keeper: ProcessStamp::own()?,
+        },
+    )?;
+    match make_things(&task, &state, &machine, &held) {
+        Ok((netlink, guest, descriptors)) => {
+            Ok((Kept { task, state, machine, netlink, guest }, descriptors))
+        }
+        Err(error) => {
+            // The first error is the one that matters.
+            let _ = remove(&task, &state, &machine);
+            Err(error)
+        }
+    }
+}
+
+/// What is made while nobody else makes or removes something of the host.
+fn make_things(
+    task: &Task,
+    state: &State,
+    machine: &Machine,
+    _held: &Lock,
+) -> Result<(Netlink, Guest, Vec<OwnedFd>)> {
+    // What the host had before is noted; a namespace had nothing.
+    let noted = match task.place {
+        Place::Host => Some(state),
+        Place::Namespace => {
+            enter_namespaces()?;
+            None
+        }
+    };
+    let netlink = Netlink::open()?;
+    if task.place == Place::Namespace
+        && let Some(lo) = netlink.link("lo")?
+    {
+        netlink.up(lo.index)?;
+    }
+    let bridge = host::bridge(&netlink, noted, &task.config)?;
+    let name = machine.tap();
+    let tap = tap::open(&name)?;
+    let link = netlink.link(&name)?.ok_or_else(|| Error::System {
+        action: "making a tap".into(),
+        reason: "it is gone".into(),
+    })?;
+    host::quiet(&name)?;
+    let gateway = task.config.gateway();
+    let failed = || Error::system::<std::io::Error>(format!("listening on {gateway}"));
+    let proxy = TcpListener::bind((gateway, 0)).map_err(failed())?;
+    let dns = UdpSocket::bind((gateway, 0)).map_err(failed())?;
+    let dns_tcp = TcpListener::bind((gateway, 0)).map_err(failed())?;
+    let ports = Ports {
+        proxy: proxy.local_addr().map_err(failed())?.port(),
+        dns: dns.local_addr().map_err(failed())?.port(),
+        dns_tcp: dns_tcp.local_addr().map_err(failed())?.port(),
+    };
+    let guest = Guest { address: machine.address, ports, kind: task.kind, host: task.host.clone() };
+    nft::run(rules::set_up(&task.config, &guest))?;
+    if task.kind == Kind::Open {
+        host::forward(noted)?;
+    }
+    // Last, so that no packet passes before the rules hold.
+    netlink.join(link.index, bridge.index)?;
+    let mut descriptors = vec![proxy.into(), dns.into(), dns_tcp.into()];
+    match (task.plug, task.place) {
+        (PlugKind::Tap, _) => descriptors.push(tap),
+        (PlugKind::Named { user }, place) => {
+            tap::keep(&tap, user)?;
+            if place == Place::Namespace {
+                for namespace in ["user", "net"] {
+                    let path = format!("/proc/self/ns/{namespace}");
+                    let file = std::fs::File::open(&path);
+                    descriptors
+                        .push(file.map_err(Error::system(format!("opening {path}")))?.into());
+                }
+            }
+        }
+    }
+    Ok((netlink, guest, descriptors))
+}
+
+/// Removes what belongs to the machine, while the lock is held.
+fn remove(task: &Task, state: &State, machine: &Machine) -> Result<()> {
+    match task.place {
+        Place::Host => {
+            let netlink = Netlink::open()?;
+            host::remove(&netlink, state, machine)?;
+            host::settle(&netlink, state)
+        }
+        // It goes with the last process in it.
+        Place::Namespace => state.free(machine).map(drop),
+    }
+}
+
+impl Kept {
+    fn change(&mut self, kind: Kind, policy: &str, host: Vec<Ipv4Addr>) -> Result<()> {
+        let _held = lock(&self.task.state)?;
+        let guest = Guest { kind, host, ..self.guest.clone() };
+        let noted = (self.task.place == Place::Host).then_some(&self.state);
+        if kind == Kind::Open {
+            self.state.set_policy(self.machine.address, policy)?;
+            host::forward(noted)?;
+        }
+        nft::run(rules::policy(&self.task.config, &guest))?;
+        self.guest = guest;
+        if kind != Kind::Open {
+            self.state.set_policy(self.machine.address, policy)?;
+            if self.task.place == Place::Host {
+                host::settle(&self.netlink, &self.state)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(self) -> Result<()> {
+        let _held = lock(&self.task.state)?;
+        remove(&self.task, &self.state, &self.machine)
+    }
+}

@@ -1,0 +1,43 @@
+//! The network card of a machine: what it can reach, and that it reaches nothing else.
+//!
+//! [`open`] starts a machine's *gateway*, a process of its own that ends with the machine
+//! and takes everything along. The gateway starts a *keeper*, which makes tap, bridge, rules
+//! and listening sockets, on the host with root or in namespaces of its own without, and
+//! removes them when the gateway has ended, however that was. The gateway holds no rights:
+//! it answers the guest's questions for names, makes its connections, and says no.
+//!
+//! Addresses are rows of a state that is written before a thing is made and cleared after
+//! it is gone. [`clean`] removes what nobody owns.
+//!
+//! `docs/network.md` shows what each policy opens, and `docs/adr/0012-network.md` why it
+//! is made so.
+
+mod address;
+mod clean;
+mod client;
+mod control;
+mod error;
+mod gateway;
+mod host;
+mod keeper;
+mod netlink;
+mod nft;
+mod open;
+mod place;
+mod rules;
+mod stamp;
+mod state;
+mod tap;
+mod wire;
+
+pub use address::Mac;
+pub use clean::{Check, Cleaned, check, clean, list};
+pub use client::Client;
+pub use control::Status;
+pub use error::{Error, Result};
+pub use gateway::Denial;
+pub use open::{Card, Gateway, Plug, PlugKind, Request, bare_tap, gateway_main, open, scratch_tap};
+pub use place::Place;
+pub use rules::Refused;
+pub use stamp::ProcessStamp;
+pub use state::Machine;

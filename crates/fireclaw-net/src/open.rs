@@ -1,0 +1,276 @@
+//! Starts the gateway of a machine.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use fireclaw_policy::{HostConfig, Network};
+use serde::{Deserialize, Serialize};
+
+use crate::address::Mac;
+use crate::gateway::{Ready, Role};
+use crate::place::{Place, enter_namespaces};
+use crate::state::Machine;
+use crate::{Client, Error, ProcessStamp, Result, tap, wire};
+
+/// How long a gateway may take to get ready.
+const READY: Duration = Duration::from_secs(30);
+
+/// What a machine's network is to be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Request {
+    /// What the machine may reach; not [`Network::None`], which needs no gateway.
+    pub policy: Network,
+    /// What the host's owner decided.
+    pub config: HostConfig,
+    /// For whom it is, as `fireclaw net ls` shows it.
+    pub owner: String,
+    /// An existing directory for the gateway's socket `net.sock`.
+    pub directory: PathBuf,
+    /// Where tap and rules are to be; see [`Place::here`].
+    pub place: Place,
+    /// Where the addresses are written down; see [`Place::state_directory`].
+    pub state: PathBuf,
+    /// How the monitor gets at the tap.
+    pub plug: PlugKind,
+}
+
+/// How a monitor gets at its tap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlugKind {
+    /// As a descriptor.
+    Tap,
+    /// By its name; a user other than ours may have it.
+    Named {
+        /// That user's number.
+        user: Option<u32>,
+    },
+}
+
+/// What the guest has to know of its card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// The card's own address.
+    pub mac: Mac,
+    /// The guest's address.
+    pub address: Ipv4Addr,
+    /// The length of its network's prefix.
+    pub prefix: u8,
+    /// Where its default route leads.
+    pub gateway: Ipv4Addr,
+    /// Its only resolver.
+    pub resolver: Ipv4Addr,
+}
+
+impl Card {
+    pub(crate) fn of(machine: &Machine, config: &HostConfig) -> Self {
+        Self {
+            mac: Mac::of(machine.address),
+            address: machine.address,
+            prefix: config.subnet.prefix_len(),
+            gateway: config.gateway(),
+            resolver: config.gateway(),
+        }
+    }
+}
+
+/// The end of the tap that the monitor gets.
+#[derive(Debug)]
+pub enum Plug {
+    /// A tap with `IFF_VNET_HDR`, which goes with its last descriptor.
+    Tap(OwnedFd),
+    /// A tap that stays until the gateway ends, to be opened by name with
+    /// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
+    Named {
+        /// Its name.
+        name: String,
+        /// The user and the network namespace that it is in, to be entered in this order
+        /// (setns(2)); the host's if none.
+        namespace: Option<(OwnedFd, OwnedFd)>,
+    },
+}
+
+/// A machine's gateway, started by this process.
+///
+/// It ends when this is dropped or this process ends, unless it was told to whom it
+/// belongs; then it ends with that process.
+#[derive(Debug)]
+pub struct Gateway {
+    client: Client,
+    card: Card,
+    machine: Machine,
+    plug: Option<Plug>,
+    process: ProcessStamp,
+    /// Closed, it tells that the starter has gone.
+    _stream: UnixStream,
+}
+
+/// Starts a gateway and waits until it is ready: `program` is our own program with the
+/// arguments that lead it to [`gateway_main`].
+///
+/// # Errors
+/// Whatever the gateway could not do; nothing of it is left then.
+pub async fn open(program: &Path, arguments: &[&str], request: Request) -> Result<Gateway> {
+    let failed = |e: std::io::Error| Error::system("starting the gateway")(e);
+    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+    let (process, mut child) = spawn(program, arguments, theirs).map_err(failed)?;
+    ours.set_read_timeout(Some(READY)).map_err(failed)?;
+    let role = Role::Gateway(request.clone());
+    let waiting = tokio::task::spawn_blocking(move || {
+        let ready =
+            wire::send(&ours, &role, &[]).and_then(|()| wire::receive::<Result<Ready>>(&ours));
+        (ready, ours)
+    });
+    let (ready, stream) = waiting.await.map_err(|e| failed(e.into()))?;
+    // Its end is waited for somewhere, so that no dead process stays.
+    tokio::task::spawn_blocking(move || child.wait());
+    let (machine, descriptors) = match ready {
+        Ok(Some((ready, descriptors))) => (ready?.machine, descriptors),
+        Ok(None) => return Err(Error::gateway("ended while it started")),
+        Err(e) => return Err(Error::gateway(format!("did not get ready: {e}"))),
+    };
+    let mut descriptors = descriptors.into_iter();
+    let plug = match (request.plug, descriptors.next(), descriptors.next()) {
+        (PlugKind::Tap, Some(tap), None) => Plug::Tap(tap),
+        (PlugKind::Named { .. }, None, None) => {
+            Plug::Named { name: machine.tap(), namespace: None }
+        }
+        (PlugKind::Named { .. }, Some(user), Some(net)) => {
+            Plug::Named { name: machine.tap(), namespace: Some((user, net)) }
+        }
+        _ => return Err(Error::gateway("did not pass the tap on")),
+    };
+    Ok(Gateway {
+        client: Client::new(request.directory),
+        card: Card::of(&machine, &request.config),
+        machine,
+        plug: Some(plug),
+        process,
+        _stream: stream,
+    })
+}
+
+fn spawn(
+    program: &Path,
+    arguments: &[&str],
+    stream: UnixStream,
+) -> std::io::Result<(ProcessStamp, std::process::Child)> {
+    let mut command = std::process::Command::new(program);
+    command.args(arguments).stdin(Stdio::from(OwnedFd::from(stream))).stdout(Stdio::null());
+    own_session(&mut command);
+    let child = command.spawn()?;
+    let stamp = i32::try_from(child.id()).ok().and_then(ProcessStamp::of);
+    let stamp = stamp.ok_or_else(|| std::io::Error::other("it ended at once"))?;
+    Ok((stamp, child))
+}
+
+/// Ctrl-C at a terminal is not for the gateway.
+#[allow(unsafe_code)]
+fn own_session(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: the hook runs between fork and exec and only makes a system call.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            Ok(())
+        });
+    }
+}
+
+impl Gateway {
+    /// What the guest has to know.
+    pub fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// The row that was written for it.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The end of the tap, for the monitor. It is given once.
+    pub fn take_plug(&mut self) -> Option<Plug> {
+        self.plug.take()
+    }
+
+    /// What asks this gateway.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The gateway's process.
+    pub fn process(&self) -> ProcessStamp {
+        self.process
+    }
+
+    /// From now on the gateway lives as long as the monitor, and no longer ends with this.
+    ///
+    /// # Errors
+    /// [`Error::Gateway`], also if the monitor has ended.
+    pub async fn belongs_to(&self, monitor: ProcessStamp) -> Result<()> {
+        self.client.belongs_to(monitor).await
+    }
+
+    /// Ends the gateway and waits until everything of its machine is gone.
+    ///
+    /// # Errors
+    /// [`Error::Gateway`] if it does not end within half a minute.
+    pub async fn close(self) -> Result<()> {
+        // It may have ended already.
+        let _ = self.client.quit().await;
+        drop(self.plug);
+        ended(self.process).await
+    }
+}
+
+/// Resolves when a gateway has ended.
+async fn ended(process: ProcessStamp) -> Result<()> {
+    let Some(pidfd) = process.pidfd() else { return Ok(()) };
+    let wait = tokio::task::spawn_blocking(move || {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let limit = Timespec { tv_sec: 40, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit))
+    });
+    match wait.await {
+        Ok(Ok(1..)) => Ok(()),
+        _ => Err(Error::gateway("does not end")),
+    }
+}
+
+/// What a gateway's process does: the hidden sub-command. It must be called while the
+/// process has one thread.
+pub fn gateway_main() -> ExitCode {
+    let main = || {
+        let stdin = rustix::io::dup(std::io::stdin()).map_err(Error::system("starting"))?;
+        crate::gateway::main(&UnixStream::from(stdin))
+    };
+    match main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fireclaw: the network of a machine: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A tap in a user and network namespace of its own that leads nowhere, for a machine of
+/// which a snapshot is made. It moves the calling process there: call it in a process
+/// that was started for it and has one thread.
+///
+/// # Errors
+/// [`Error::NotHere`] without user namespaces.
+pub fn scratch_tap() -> Result<OwnedFd> {
+    enter_namespaces()?;
+    tap::open("fc-scratch")
+}
+
+/// A tap with `IFF_VNET_HDR` in the network namespace of this thread.
+///
+/// # Errors
+/// [`Error::System`] without the right to make one.
+pub fn bare_tap(name: &str) -> Result<OwnedFd> {
+    tap::open(name)
+}

@@ -1,0 +1,464 @@
+//! The packet rules: what a machine's packets may do, as nft has it.
+//!
+//! One table of our own, `inet fireclaw`, for all machines of a bridge, with two chains for
+//! each, found by its address; and one table for each tap, `netdev fc-…`, which lets only
+//! packets through that have the card's own addresses. A verdict does not depend on the
+//! connection but on the packet, so that a change of policy holds for what is open too.
+
+use std::net::Ipv4Addr;
+
+use fireclaw_policy::{HostConfig, Network};
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::address::{CLOSED, METADATA, Mac, TAP_PREFIX, tap_name};
+
+/// The table of all machines.
+pub(crate) const TABLE: &str = "fireclaw";
+
+/// Most destinations that are told apart in the counts of what was refused.
+const DESTINATIONS: u32 = 128;
+
+/// What the rules have to know of a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    /// Everything goes through the proxy, which decides: `local` and `allow`.
+    Proxied,
+    /// Packets leave as they are: `full`.
+    Open,
+}
+
+impl Kind {
+    /// That of a policy. A machine that has a card and may do nothing has a proxy that
+    /// refuses.
+    pub fn of(policy: &Network) -> Self {
+        match policy {
+            Network::None | Network::Local | Network::Allow { .. } => Self::Proxied,
+            Network::Full => Self::Open,
+        }
+    }
+}
+
+/// Where the gateway of a machine listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ports {
+    /// For connections.
+    pub proxy: u16,
+    /// For the resolver, over UDP.
+    pub dns: u16,
+    /// For the resolver, over TCP.
+    pub dns_tcp: u16,
+}
+
+/// A machine, as the rules see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Guest {
+    pub address: Ipv4Addr,
+    pub ports: Ports,
+    pub kind: Kind,
+    /// Addresses of the host that its own namespace does not know of.
+    pub host: Vec<Ipv4Addr>,
+}
+
+fn add(what: &str, object: Value) -> Value {
+    json!({ "add": { what: object } })
+}
+
+fn table() -> Value {
+    json!({ "family": "inet", "name": TABLE })
+}
+
+fn chain(name: &str) -> Value {
+    json!({ "family": "inet", "table": TABLE, "name": name })
+}
+
+fn flush(name: &str) -> Value {
+    json!({ "flush": { "chain": chain(name) } })
+}
+
+fn hook(name: &str, kind: &str, hook: &str, priority: i32) -> Value {
+    add(
+        "chain",
+        json!({ "family": "inet", "table": TABLE, "name": name, "type": kind, "hook": hook,
+            "prio": priority, "policy": "accept" }),
+    )
+}
+
+fn rule(chain: &str, expressions: Vec<Value>) -> Value {
+    add("rule", json!({ "family": "inet", "table": TABLE, "chain": chain, "expr": expressions }))
+}
+
+/// A rule that counts, under a name, and refuses.
+fn refusal(chain: &str, refuse: &str, reason: &str, mut matches: Vec<Value>) -> Value {
+    matches.push(json!({ "counter": null }));
+    matches.push(json!({ "goto": { "target": refuse } }));
+    add(
+        "rule",
+        json!({ "family": "inet", "table": TABLE, "chain": chain, "expr": matches,
+            "comment": reason }),
+    )
+}
+
+fn compare(op: &str, left: Value, right: Value) -> Value {
+    json!({ "match": { "op": op, "left": left, "right": right } })
+}
+
+fn is(left: Value, right: impl Into<Value>) -> Value {
+    compare("==", left, right.into())
+}
+
+fn meta(key: &str) -> Value {
+    json!({ "meta": { "key": key } })
+}
+
+fn field(protocol: &str, field: &str) -> Value {
+    json!({ "payload": { "protocol": protocol, "field": field } })
+}
+
+fn to(address: Ipv4Addr) -> Value {
+    is(field("ip", "daddr"), address.to_string())
+}
+
+fn prefix(network: Ipv4Net) -> Value {
+    json!({ "prefix": { "addr": network.network().to_string(), "len": network.prefix_len() } })
+}
+
+fn to_any(networks: impl IntoIterator<Item = Ipv4Net>) -> Value {
+    let set: Vec<Value> = networks.into_iter().map(prefix).collect();
+    is(field("ip", "daddr"), json!({ "set": set }))
+}
+
+fn redirect(port: u16) -> Value {
+    json!({ "redirect": { "port": port } })
+}
+
+fn accept() -> Value {
+    json!({ "accept": null })
+}
+
+/// The two chains of a machine, and the one that refuses.
+struct Names {
+    nat: String,
+    filter: String,
+    refuse: String,
+    refused: String,
+}
+
+impl Names {
+    fn of(address: Ipv4Addr) -> Self {
+        let tap = tap_name(address);
+        Self {
+            nat: format!("{tap}-nat"),
+            refuse: format!("{tap}-refuse"),
+            refused: format!("{tap}-refused"),
+            filter: tap,
+        }
+    }
+}
+
+/// Where packets were refused to. What packets change needs a timeout: the kernel then takes
+/// a kind of set that can be changed by them, and nft has no other word for it in JSON.
+fn refused_set(names: &Names) -> Value {
+    json!({ "family": "inet", "table": TABLE, "name": names.refused,
+        "type": ["ipv4_addr", "inet_proto", "inet_service"], "flags": ["timeout"],
+        "timeout": 24 * 3600, "size": DESTINATIONS })
+}
+
+fn element(map: &str, address: Ipv4Addr, chain: &str) -> Value {
+    json!({ "element": { "family": "inet", "table": TABLE, "name": map,
+        "elem": [[address.to_string(), { "jump": { "target": chain } }]] } })
+}
+
+/// What all machines of a bridge share. May be set again at any time.
+fn base(config: &HostConfig) -> Vec<Value> {
+    let bridge = &config.bridge[..];
+    let from_bridge = || is(meta("iifname"), bridge);
+    let map = |name: &str| {
+        let map = json!({ "family": "inet", "table": TABLE, "name": name, "type": "ipv4_addr",
+            "map": "verdict" });
+        add("map", map)
+    };
+    let dispatch =
+        |name: &str| json!({ "vmap": { "key": field("ip", "saddr"), "data": format!("@{name}") } });
+    // As a set: without, nft takes "not" of two states for "not both".
+    let states = json!({ "set": ["established", "related"] });
+    vec![
+        add("table", table()),
+        map("nat"),
+        map("filter"),
+        hook("redirect", "nat", "prerouting", -100),
+        // After the addresses were translated (at -100).
+        hook("guard", "filter", "prerouting", -50),
+        hook("inward", "filter", "forward", 0),
+        hook("leave", "nat", "postrouting", 100),
+        flush("redirect"),
+        flush("guard"),
+        flush("inward"),
+        flush("leave"),
+        rule("redirect", vec![from_bridge(), dispatch("nat")]),
+        rule("guard", vec![from_bridge(), dispatch("filter")]),
+        // Whoever has no chain has no business here.
+        rule("guard", vec![from_bridge(), json!({ "drop": null })]),
+        rule(
+            "inward",
+            vec![
+                is(meta("oifname"), bridge),
+                compare("!=", json!({ "ct": { "key": "state" } }), states),
+                json!({ "drop": null }),
+            ],
+        ),
+        rule(
+            "leave",
+            vec![
+                is(field("ip", "saddr"), prefix(config.subnet)),
+                compare("!=", meta("oifname"), bridge.into()),
+                json!({ "masquerade": null }),
+            ],
+        ),
+    ]
+}
+
+/// Everything for a machine whose tap is there.
+pub(crate) fn set_up(config: &HostConfig, guest: &Guest) -> Vec<Value> {
+    let names = Names::of(guest.address);
+    let mut commands = base(config);
+    commands.extend([
+        add("chain", chain(&names.nat)),
+        add("chain", chain(&names.refuse)),
+        add("chain", chain(&names.filter)),
+        add("set", refused_set(&names)),
+        json!({ "add": element("nat", guest.address, &names.nat) }),
+        json!({ "add": element("filter", guest.address, &names.filter) }),
+    ]);
+    commands.extend(policy(config, guest));
+    commands.extend(bind(guest.address));
+    commands
+}
+
+/// The rules of a machine, instead of those it had.
+pub(crate) fn policy(config: &HostConfig, guest: &Guest) -> Vec<Value> {
+    let names = Names::of(guest.address);
+    let mut commands = vec![flush(&names.nat), flush(&names.filter), flush(&names.refuse)];
+    commands.extend(redirects(config, guest, &names));
+    commands.extend(filter(config, guest, &names));
+    commands.extend(refuse(&names));
+    commands
+}
+
+fn redirects(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
+    let gateway = config.gateway();
+    let nat = &names.nat;
+    let tcp = || is(meta("l4proto"), "tcp");
+    let proxied = match guest.kind {
+        Kind::Proxied => vec![tcp(), redirect(guest.ports.proxy)],
+        // The services of the host only.
+        Kind::Open => vec![to(gateway), tcp(), redirect(guest.ports.proxy)],
+    };
+    vec![
+        rule(nat, vec![to(gateway), is(field("udp", "dport"), 53), redirect(guest.ports.dns)]),
+        rule(nat, vec![to(gateway), is(field("tcp", "dport"), 53), redirect(guest.ports.dns_tcp)]),
+        rule(nat, proxied),
+    ]
+}
+
+fn filter(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
+    let gateway = config.gateway();
+    let Ports { proxy, dns, dns_tcp } = guest.ports;
+    let no = |reason: &str, matches| refusal(&names.filter, &names.refuse, reason, matches);
+    let yes = |mut matches: Vec<Value>| {
+        matches.push(accept());
+        rule(&names.filter, matches)
+    };
+    let tcp_ports = json!({ "set": [proxy, dns_tcp] });
+    let mut rules = vec![
+        yes(vec![to(gateway), is(field("tcp", "dport"), tcp_ports)]),
+        yes(vec![to(gateway), is(field("udp", "dport"), dns)]),
+        yes(vec![to(gateway), is(field("icmp", "type"), "echo-request")]),
+        no("metadata", vec![to(METADATA)]),
+    ];
+    if guest.kind == Kind::Proxied {
+        rules.extend([
+            no("dns elsewhere", vec![is(field("udp", "dport"), 53)]),
+            no("udp", vec![is(meta("l4proto"), "udp")]),
+            no("icmp", vec![is(meta("l4proto"), "icmp")]),
+            no("not by the proxy", vec![]),
+        ]);
+        return rules;
+    }
+    // Of the host or of everybody on a wire: whatever else is open.
+    let local = json!({ "set": ["local", "broadcast", "anycast", "multicast"] });
+    let kind = json!({ "fib": { "flags": ["daddr"], "result": "type" } });
+    rules.push(no("the host", vec![is(kind, local)]));
+    let host: Vec<Value> = guest.host.iter().map(|address| address.to_string().into()).collect();
+    if !host.is_empty() {
+        rules.push(no("the host", vec![is(field("ip", "daddr"), json!({ "set": host }))]));
+    }
+    rules.push(no("another machine", vec![is(field("ip", "daddr"), prefix(config.subnet))]));
+    if !config.ranges.is_empty() {
+        rules.push(yes(vec![to_any(config.ranges.iter().map(|range| range.network()))]));
+    }
+    let closed = CLOSED.map(|(address, prefix)| Ipv4Net::new_assert(address.into(), prefix));
+    rules.extend([
+        no("a private address", vec![to_any(closed)]),
+        yes(vec![is(meta("l4proto"), json!({ "set": ["tcp", "udp", "icmp"] }))]),
+        no("another protocol", vec![]),
+    ]);
+    rules
+}
+
+/// Notes where to, then says no at once.
+fn refuse(names: &Names) -> Vec<Value> {
+    let destination = json!({ "concat": [field("ip", "daddr"), meta("l4proto"),
+        { "payload": { "protocol": "th", "field": "dport" } }] });
+    let transport = is(meta("l4proto"), json!({ "set": ["tcp", "udp"] }));
+    let note = json!({ "set": { "op": "update", "elem": destination,
+        "set": format!("@{}", names.refused), "stmt": [{ "counter": null }] } });
+    let tcp = is(meta("l4proto"), "tcp");
+    vec![
+        rule(&names.refuse, vec![transport, note]),
+        rule(&names.refuse, vec![tcp, json!({ "reject": { "type": "tcp reset" } })]),
+        rule(
+            &names.refuse,
+            vec![json!({ "reject": { "type": "icmpx", "expr": "admin-prohibited" } })],
+        ),
+    ]
+}
+
+/// Binds the addresses to the tap: ARP and IPv4 with them pass, and nothing else.
+fn bind(address: Ipv4Addr) -> Vec<Value> {
+    let tap = tap_name(address);
+    let (mac, address) = (Mac::of(address).to_string(), address.to_string());
+    let rule = |reason: &str, mut expressions: Vec<Value>, verdict: &str| {
+        expressions.extend([json!({ "counter": null }), json!({ verdict: null })]);
+        add(
+            "rule",
+            json!({ "family": "netdev", "table": tap, "chain": "ingress", "expr": expressions,
+                "comment": reason }),
+        )
+    };
+    let kind = || field("ether", "type");
+    vec![
+        add("table", json!({ "family": "netdev", "name": tap })),
+        add(
+            "chain",
+            json!({ "family": "netdev", "table": tap, "name": "ingress", "type": "filter",
+                "hook": "ingress", "dev": tap, "prio": 0, "policy": "drop" }),
+        ),
+        rule(
+            "another sender (MAC)",
+            vec![compare("!=", field("ether", "saddr"), mac.clone().into())],
+            "drop",
+        ),
+        rule("ipv6", vec![is(kind(), "ip6")], "drop"),
+        rule(
+            "passed",
+            vec![
+                is(kind(), "arp"),
+                is(field("arp", "saddr ether"), mac),
+                is(field("arp", "saddr ip"), &address[..]),
+            ],
+            "accept",
+        ),
+        rule("passed", vec![is(kind(), "ip"), is(field("ip", "saddr"), address)], "accept"),
+        rule("another sender", vec![], "drop"),
+    ]
+}
+
+/// Removes a machine's rules. They were set all at once, so all or none are there.
+pub(crate) fn tear_down(address: Ipv4Addr) -> Vec<Value> {
+    let names = Names::of(address);
+    let delete = |what: &str, object: Value| json!({ "delete": { what: object } });
+    let (nat, filter) =
+        (element("nat", address, &names.nat), element("filter", address, &names.filter));
+    vec![
+        json!({ "delete": nat }),
+        json!({ "delete": filter }),
+        flush(&names.nat),
+        flush(&names.filter),
+        flush(&names.refuse),
+        delete("chain", chain(&names.nat)),
+        delete("chain", chain(&names.filter)),
+        delete("chain", chain(&names.refuse)),
+        delete("set", chain(&names.refused)),
+        delete("table", json!({ "family": "netdev", "name": tap_name(address) })),
+    ]
+}
+
+/// Removes what all machines share.
+pub(crate) fn remove_base() -> Vec<Value> {
+    vec![add("table", table()), json!({ "delete": { "table": table() } })]
+}
+
+/// Asks for all rules.
+pub(crate) fn all() -> Vec<Value> {
+    vec![json!({ "list": { "ruleset": null } })]
+}
+
+/// Asks for the counts of a machine.
+pub(crate) fn counts(address: Ipv4Addr) -> Vec<Value> {
+    let names = Names::of(address);
+    vec![
+        json!({ "list": { "chain": chain(&names.filter) } }),
+        json!({ "list": { "set": chain(&names.refused) } }),
+        json!({ "list": { "chain": { "family": "netdev", "table": tap_name(address),
+            "name": "ingress" } } }),
+    ]
+}
+
+/// Packets that the kernel refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why, or where to: `udp 203.0.113.9:53`.
+    pub what: String,
+    /// How many.
+    pub packets: u64,
+}
+
+/// Reads what [`counts`] asked for: what was refused at least once.
+pub(crate) fn read_counts(answer: &[Value]) -> Vec<Refused> {
+    let mut refused = Vec::new();
+    for object in answer {
+        let rule = &object["rule"];
+        if let (Some(what), Some(expressions)) = (rule["comment"].as_str(), rule["expr"].as_array())
+        {
+            let packets = expressions.iter().find_map(|e| e["counter"]["packets"].as_u64());
+            refused.extend(packets.map(|packets| Refused { what: what.into(), packets }));
+        }
+        for element in object["set"]["elem"].as_array().into_iter().flatten() {
+            let element = &element["elem"];
+            let packets = element["counter"]["packets"].as_u64().unwrap_or_default();
+            let Some([address, protocol, port]) =
+                element["val"]["concat"].as_array().map(Vec::as_slice)
+            else {
+                continue;
+            };
+            let text = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
+            let what = format!("{} {}:{}", text(protocol), text(address), text(port));
+            refused.push(Refused { what, packets });
+        }
+    }
+    refused.retain(|refused| refused.packets > 0 && refused.what != "passed");
+    refused
+}
+
+/// The machines of which a list of all rules has something, by address.
+pub(crate) fn found(answer: &[Value]) -> Vec<Ipv4Addr> {
+    let mut addresses = Vec::new();
+    for object in answer {
+        let (table, chain) = (&object["table"], &object["chain"]);
+        let name = if table["family"] == "netdev" {
+            table["name"].as_str()
+        } else if chain["family"] == "inet" && chain["table"] == TABLE {
+            chain["name"].as_str()
+        } else {
+            None
+        };
+        let name = name.filter(|name| name.starts_with(TAP_PREFIX));
+        let tap = name.and_then(|name| name.get(..TAP_PREFIX.len() + 8));
+        addresses.extend(tap.and_then(crate::address::of_tap));
+    }
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}

@@ -1,0 +1,307 @@
+//! Who has which address, in SQLite: written before a thing is made, cleared after it is
+//! gone.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use serde::{Deserialize, Serialize};
+
+use crate::address::tap_name;
+use crate::place::Place;
+use crate::{Error, ProcessStamp, Result};
+
+/// The version of the tables, in SQLite's `user_version`.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE machines (
+    address     INTEGER PRIMARY KEY,
+    owner       TEXT NOT NULL,
+    place       TEXT NOT NULL CHECK (place IN ('host', 'namespace')),
+    policy      TEXT NOT NULL,      -- its first word
+    directory   TEXT NOT NULL,      -- where the gateway's socket is
+    pid         INTEGER NOT NULL,   -- of the process that makes and removes its things
+    start_time  INTEGER NOT NULL
+) STRICT;
+-- What of the host was made or changed, and how it was before.
+CREATE TABLE host (
+    what        TEXT PRIMARY KEY,
+    before      TEXT NOT NULL
+) STRICT;
+";
+
+/// A machine's address and what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// For whom it is: a run's or an agent's name.
+    pub owner: String,
+    /// Where its tap and rules are.
+    pub place: Place,
+    /// The first word of the policy that it started with.
+    pub policy: String,
+    /// Where its gateway's socket is.
+    pub directory: PathBuf,
+    /// The process that removes what belongs to it.
+    pub keeper: ProcessStamp,
+}
+
+impl Machine {
+    /// The name of its tap.
+    pub fn tap(&self) -> String {
+        tap_name(self.address)
+    }
+}
+
+/// The addresses of one place, open.
+#[derive(Debug)]
+pub(crate) struct State {
+    db: Connection,
+}
+
+/// Held while something of the host is made or removed; freed by the kernel.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// What happened to the host, see [`State::note`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// We made the bridge; its name.
+    Bridge,
+    /// `net.ipv4.ip_forward` was this.
+    Forwarding,
+}
+
+impl Change {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Forwarding => "ip_forward",
+        }
+    }
+}
+
+/// Waits until nobody else makes or removes something of the host.
+pub(crate) fn lock(directory: &Path) -> Result<Lock> {
+    let path = directory.join("net.lock");
+    let failed = |reason: std::io::Error| Error::State {
+        reason: format!("cannot lock {}: {reason}", path.display()),
+    };
+    make_directory(directory).map_err(failed)?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|e| failed(e.into()))?;
+    Ok(Lock { _file: file })
+}
+
+fn make_directory(directory: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+impl State {
+    const FILE: &str = "net.db";
+
+    /// Opens or makes the state in a directory.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let path = directory.join(Self::FILE);
+        make_directory(directory).map_err(|e| Error::State {
+            reason: format!("cannot make {}: {e}", directory.display()),
+        })?;
+        let mut db = Connection::open(path)?;
+        db.busy_timeout(std::time::Duration::from_secs(10))?;
+        // A commit survives our death, if not the host's: what is lost then has gone too,
+        // or carries its name.
+        db.pragma_update(None, "synchronous", "OFF")?;
+        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version: i64 =
+            transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        match version {
+            0 => {
+                transaction.execute_batch(TABLES)?;
+                transaction.pragma_update(None, "user_version", VERSION)?;
+            }
+            VERSION => {}
+            _ => return Err(Error::State { reason: "a newer Fireclaw made it".into() }),
+        }
+        transaction.commit()?;
+        Ok(Self { db })
+    }
+
+    /// Opens the state of a directory if there is one.
+    pub fn open_existing(directory: &Path) -> Result<Option<Self>> {
+        if directory.join(Self::FILE).exists() { Self::open(directory).map(Some) } else { Ok(None) }
+    }
+
+    /// Gives an address of the subnet to a machine: the lowest that is free, but neither the
+    /// network's own, nor the host's (the first), nor the broadcast address.
+    pub fn allocate(&mut self, subnet: Ipv4Net, mut machine: Machine) -> Result<Machine> {
+        let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let first = u32::from(subnet.network()) + 2;
+        let last = u32::from(subnet.broadcast()) - 1;
+        let taken: Vec<u32> = transaction
+            .prepare_cached(
+                "SELECT address FROM machines WHERE address BETWEEN ?1 AND ?2 ORDER BY 1",
+            )?
+            .query_map([first, last], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let free = (first..=last).zip(taken.iter().map(Some).chain(std::iter::repeat(None)));
+        let free = free.into_iter().find(|(address, taken)| *taken != Some(address));
+        let Some((address, _)) = free else {
+            return Err(Error::NoAddress { subnet: subnet.to_string() });
+        };
+        machine.address = address.into();
+        transaction.execute(
+            "INSERT INTO machines VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                address,
+                machine.owner,
+                machine.place.word(),
+                machine.policy,
+                machine.directory.to_string_lossy(),
+                machine.keeper.pid,
+                start_time(machine.keeper)
+            ],
+        )?;
+        transaction.commit()?;
+        Ok(machine)
+    }
+
+    /// Frees an address, if that keeper has it still; whether it had.
+    pub fn free(&self, machine: &Machine) -> Result<bool> {
+        let changed = self.db.execute(
+            "DELETE FROM machines WHERE address = ?1 AND pid = ?2 AND start_time = ?3",
+            params![u32::from(machine.address), machine.keeper.pid, start_time(machine.keeper)],
+        )?;
+        Ok(changed > 0)
+    }
+
+    /// Notes the policy that a machine has now.
+    pub fn set_policy(&self, address: Ipv4Addr, policy: &str) -> Result<()> {
+        self.db.execute(
+            "UPDATE machines SET policy = ?2 WHERE address = ?1",
+            params![u32::from(address), policy],
+        )?;
+        Ok(())
+    }
+
+    /// All machines, by address.
+    pub fn machines(&self) -> Result<Vec<Machine>> {
+        let mut query = self.db.prepare_cached("SELECT * FROM machines ORDER BY address")?;
+        let rows = query.query_map([], machine)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Notes a change to the host before it is made. The first note stays.
+    pub fn note(&self, change: Change, before: &str) -> Result<()> {
+        self.db.execute(
+            "INSERT OR IGNORE INTO host VALUES (?1, ?2)",
+            params![change.word(), before],
+        )?;
+        Ok(())
+    }
+
+    /// How it was before a change, if it was changed.
+    pub fn noted(&self, change: Change) -> Result<Option<String>> {
+        Ok(self
+            .db
+            .query_row("SELECT before FROM host WHERE what = ?1", [change.word()], |row| row.get(0))
+            .optional()?)
+    }
+
+    /// The change has been undone.
+    pub fn forget(&self, change: Change) -> Result<()> {
+        self.db.execute("DELETE FROM host WHERE what = ?1", [change.word()])?;
+        Ok(())
+    }
+}
+
+/// SQLite's integers are signed; ticks since boot fit for 10^9 years.
+fn start_time(stamp: ProcessStamp) -> i64 {
+    i64::try_from(stamp.start_time).unwrap_or(i64::MAX)
+}
+
+fn machine(row: &Row<'_>) -> rusqlite::Result<Machine> {
+    let place: String = row.get("place")?;
+    let directory: String = row.get("directory")?;
+    Ok(Machine {
+        address: row.get::<_, u32>("address")?.into(),
+        owner: row.get("owner")?,
+        place: if place == "host" { Place::Host } else { Place::Namespace },
+        policy: row.get("policy")?,
+        directory: directory.into(),
+        keeper: ProcessStamp {
+            pid: row.get("pid")?,
+            start_time: row.get::<_, i64>("start_time")?.unsigned_abs(),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(owner: &str) -> Machine {
+        Machine {
+            address: Ipv4Addr::UNSPECIFIED,
+            owner: owner.into(),
+            place: Place::Host,
+            policy: "local".into(),
+            directory: "/tmp/x".into(),
+            keeper: ProcessStamp::own().unwrap(),
+        }
+    }
+
+    fn subnet() -> Ipv4Net {
+        "172.16.0.0/29".parse().unwrap()
+    }
+
+    #[test]
+    fn addresses_are_given_once_and_freed_once() {
+        let home = tempfile::tempdir().unwrap();
+        let mut state = State::open(home.path()).unwrap();
+        let given: Vec<_> =
+            (0..5).map(|n| state.allocate(subnet(), machine(&n.to_string())).unwrap()).collect();
+        let last: Vec<u8> = given.iter().map(|machine| machine.address.octets()[3]).collect();
+        assert_eq!(last, [2, 3, 4, 5, 6]);
+        assert!(matches!(state.allocate(subnet(), machine("x")), Err(Error::NoAddress { .. })));
+        assert!(state.free(&given[2]).unwrap() && !state.free(&given[2]).unwrap());
+        let again = state.allocate(subnet(), machine("again")).unwrap();
+        assert_eq!(again.address, given[2].address);
+        drop(state);
+        let state = State::open_existing(home.path()).unwrap().unwrap();
+        assert_eq!(state.machines().unwrap().len(), 5);
+        assert!(state.machines().unwrap().contains(&again));
+        // Another process's address is not freed.
+        let other = ProcessStamp { start_time: again.keeper.start_time + 1, ..again.keeper };
+        assert!(!state.free(&Machine { keeper: other, ..again }).unwrap());
+    }
+
+    #[test]
+    fn how_the_host_was_is_noted_once() {
+        let home = tempfile::tempdir().unwrap();
+        let state = State::open(home.path()).unwrap();
+        state.note(Change::Forwarding, "0").unwrap();
+        state.note(Change::Forwarding, "1").unwrap();
+        assert_eq!(state.noted(Change::Forwarding).unwrap().as_deref(), Some("0"));
+        assert_eq!(state.noted(Change::Bridge).unwrap(), None);
+        state.forget(Change::Forwarding).unwrap();
+        assert_eq!(state.noted(Change::Forwarding).unwrap(), None);
+    }
+
+    #[test]
+    fn a_newer_state_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let state = State::open(home.path()).unwrap();
+        state.db.pragma_update(None, "user_version", VERSION + 1).unwrap();
+        assert!(State::open(home.path()).is_err());
+        assert!(State::open_existing(&home.path().join("none")).unwrap().is_none());
+    }
+}

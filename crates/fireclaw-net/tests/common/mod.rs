@@ -1,0 +1,82 @@
+//! Guests with gateways, for tests in the lab.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+
+use fireclaw_net::{Card, Gateway, Place, Plug, PlugKind, Request};
+use fireclaw_netlab::{CONFIG, Guest, matrix};
+use fireclaw_policy::HostConfig;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_fireclaw-gateway");
+
+/// The state of a lab's host; `/run` is the lab's own.
+pub const STATE: &str = "/run/fireclaw";
+
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+pub fn request(place: Place, policy: &str, directory: &Path) -> Request {
+    Request {
+        policy: policy.parse().unwrap(),
+        config: HostConfig::parse(CONFIG).unwrap(),
+        owner: "test".into(),
+        directory: directory.into(),
+        place,
+        state: STATE.into(),
+        plug: PlugKind::Tap,
+    }
+}
+
+/// A guest and its gateway.
+pub struct Machine {
+    pub guest: Guest,
+    pub card: Card,
+    pub gateway: Option<Gateway>,
+    pub runtime: tokio::runtime::Runtime,
+    pub directory: tempfile::TempDir,
+    probe: PathBuf,
+}
+
+impl Machine {
+    pub fn start(place: Place, policy: &str, owner: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let request = Request { owner: owner.into(), ..request(place, policy, directory.path()) };
+        let runtime = runtime();
+        let mut gateway =
+            runtime.block_on(fireclaw_net::open(Path::new(PROGRAM), &[], request)).unwrap();
+        let Some(Plug::Tap(tap)) = gateway.take_plug() else { panic!("no tap") };
+        let card = *gateway.card();
+        let guest = Guest::plug(tap, &card);
+        let probe = directory.path().join("probe.py");
+        std::fs::write(&probe, matrix::PROBE).unwrap();
+        Self { guest, card, gateway: Some(gateway), runtime, directory, probe }
+    }
+
+    /// What the probe prints in the guest.
+    pub fn probe(&self, arguments: &[String; 5]) -> String {
+        let mut all = vec![self.probe.to_str().unwrap()];
+        all.extend(arguments.iter().map(String::as_str));
+        let output = self.guest.output("python3", &all);
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+
+    /// How one probe ends.
+    pub fn way(&self, probe: &str) -> String {
+        let said = self.probe(&matrix::arguments(probe, &self.card, &self.card, "way"));
+        said.lines().last().unwrap_or_default().to_owned()
+    }
+
+    pub fn client(&self) -> &fireclaw_net::Client {
+        self.gateway.as_ref().unwrap().client()
+    }
+
+    pub fn status(&self) -> fireclaw_net::Status {
+        self.runtime.block_on(self.client().status()).unwrap()
+    }
+
+    pub fn end(mut self) {
+        let gateway = self.gateway.take().unwrap();
+        self.runtime.block_on(gateway.close()).unwrap();
+    }
+}

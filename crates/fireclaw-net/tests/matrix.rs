@@ -1,0 +1,45 @@
+//! What each policy opens, from a guest at a tap, with and without root.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::Machine;
+use fireclaw_net::Place;
+use fireclaw_netlab::{Lab, enter, matrix};
+
+/// Everything under each policy.
+fn matrix_in(place: Place, lab: &Lab) {
+    let other = Machine::start(place, "full", "other");
+    let listener = other.guest.namespace.run(|| std::net::TcpListener::bind("0.0.0.0:80").unwrap());
+    let mut wrong = Vec::new();
+    for (column, policy) in matrix::POLICIES.iter().enumerate() {
+        let machine = Machine::start(place, policy, "machine");
+        let word = format!("{place:?}-{column}");
+        let run = |arguments: &[String; 5]| machine.probe(arguments);
+        let found = matrix::check(column, &machine.card, &other.card, &word, &lab.internet, run);
+        wrong.extend(found.into_iter().map(|line| format!("{policy}: {line}")));
+        machine.end();
+    }
+    drop(listener);
+    other.end();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn everything_on_the_host() {
+    let Some(lab) = enter("everything_on_the_host") else { return };
+    matrix_in(Place::Host, &lab);
+}
+
+#[test]
+fn everything_in_namespaces() {
+    let Some(lab) = enter("everything_in_namespaces") else { return };
+    matrix_in(Place::Namespace, &lab);
+}
+
+#[test]
+fn the_table_is_in_the_documentation() {
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/network.md");
+    let text = std::fs::read_to_string(docs).unwrap();
+    assert!(text.contains(&matrix::table()), "put this into docs/network.md:\n{}", matrix::table());
+}

@@ -1,0 +1,247 @@
+"""Tries to reach something from inside a guest, as root.
+
+probe.py GATEWAY OTHER OWN WORD PROBE: the host's address on the bridge, another machine's,
+its own, a word for packets, and what to try. The last line says how it went: `open`,
+`refused` (at once), `dropped` (no answer), or `sent` (the receiver knows).
+"""
+
+import socket
+import ssl
+import struct
+import sys
+
+GATEWAY, OTHER, OWN, WORD, PROBE = sys.argv[1:6]
+WAIT = 3
+INTERNET, ELSEWHERE, RESOLVER = "203.0.113.10", "203.0.113.20", "203.0.113.53"
+
+
+class Refused(Exception):
+    pass
+
+
+def attempt(tried):
+    try:
+        tried()
+        return "open"
+    except (TimeoutError, socket.timeout):
+        return "dropped"
+    except (OSError, Refused, ssl.SSLError) as error:
+        print("  ", error)
+        return "refused"
+
+
+def best(*tries):
+    """The most open of several ways."""
+    found = {attempt(tried) for tried in tries}
+    return next(way for way in ("open", "dropped", "refused") if way in found)
+
+
+def exactly(socket_, length):
+    data = b""
+    while len(data) < length:
+        part = socket_.recv(length - len(data))
+        if not part:
+            raise Refused("it was closed")
+        data += part
+    return data
+
+
+def resolve(name, server=GATEWAY, tcp=False, kind=1):
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
+    question = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", kind, 1)
+    if tcp:
+        with socket.create_connection((server, 53), WAIT) as stream:
+            stream.sendall(struct.pack("!H", len(question)) + question)
+            answer = exactly(stream, struct.unpack("!H", exactly(stream, 2))[0])
+    else:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            datagrams.settimeout(WAIT)
+            datagrams.connect((server, 53))
+            datagrams.send(question)
+            answer = datagrams.recv(4096)
+    _, flags, _, answers, _, _ = struct.unpack("!6H", answer[:12])
+    if flags & 15 or not answers:
+        raise Refused(f"no address of {name} (code {flags & 15})")
+    # One record after the question; its name is a pointer or the name again.
+    return socket.inet_ntoa(answer[-4:])
+
+
+def http(address, port, host, words):
+    with socket.create_connection((address, port), WAIT) as stream:
+        stream.settimeout(WAIT)
+        stream.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        data = stream.recv(4096)
+        if words.encode() not in data:
+            raise Refused(f"said {data!r}")
+
+
+def tls(address, port, host):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with socket.create_connection((address, port), WAIT) as stream:
+        with context.wrap_socket(stream, server_hostname=host) as secure:
+            secure.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            if b"hello" not in secure.recv(4096):
+                raise Refused("it was closed")
+
+
+def banner(address):
+    with socket.create_connection((address, 22), WAIT) as stream:
+        stream.settimeout(WAIT)
+        exactly(stream, 13)
+        stream.sendall(b"echo\n")
+        exactly(stream, 5)
+
+
+def connect(address, port):
+    socket.create_connection((address, port), WAIT).close()
+
+
+def udp(address, port=9999, word="hello"):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        datagrams.settimeout(WAIT)
+        datagrams.connect((address, port))
+        datagrams.send(word.encode())
+        datagrams.recv(100)
+
+
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+def ping(address):
+    echo = struct.pack("!BBHHH", 8, 0, 0, 77, 1)
+    echo = echo[:2] + struct.pack("!H", checksum(echo)) + echo[4:]
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+        raw.settimeout(WAIT)
+        raw.sendto(echo, (address, 0))
+        while True:
+            data = raw.recv(200)
+            kind = data[(data[0] & 15) * 4]
+            if kind == 0:
+                return
+            if kind == 3:
+                raise Refused("it is said to be unreachable")
+
+
+def mac(address):
+    return b"\x02\xfc" + socket.inet_aton(address)
+
+
+def frame(kind, body, sender=None):
+    device = next(name for _, name in socket.if_nameindex() if name != "lo")
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind((device, 0))
+        raw.send(mac(GATEWAY) + (sender or mac(OWN)) + struct.pack("!H", kind) + body)
+
+
+def ipv4(source, destination, word):
+    body = struct.pack("!4H", 5555, 9999, 8 + len(word), 0) + word
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, 17, 0)
+    head += socket.inet_aton(source) + socket.inet_aton(destination)
+    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body
+
+
+def ipv6(source, destination, word):
+    source, destination = (socket.inet_pton(socket.AF_INET6, a) for a in (source, destination))
+    body = struct.pack("!4H", 5555, 9998, 8 + len(word), 0) + word
+    pseudo = source + destination + struct.pack("!II", len(body), 17) + body
+    sum_ = checksum(pseudo + b"\0" * (len(pseudo) % 2))
+    body = body[:6] + struct.pack("!H", sum_) + body[8:]
+    return struct.pack("!IHBB", 6 << 28, len(body), 17, 64) + source + destination + body
+
+
+def sent(*frames):
+    for sending in frames:
+        sending()
+    # What comes after it has arrived once this is answered.
+    attempt(lambda: udp(ELSEWHERE))
+    attempt(lambda: resolve("allowed.example"))
+    return "sent"
+
+
+def neighbour(action):
+    """Another machine through the host: what a guest does that knows how bridges work."""
+    frame(0x0800, ipv4(OWN, OTHER, WORD.encode()))
+    action()
+
+
+PROBES = {
+    "service": lambda: best(
+        lambda: http(resolve("host.fireclaw.internal"), 11434, "x", "named"),
+        lambda: http(GATEWAY, 11434, "x", "named"),
+    ),
+    "host": lambda: best(
+        lambda: connect_speak(GATEWAY, 2222),
+        lambda: connect_speak("192.0.2.2", 2222),
+        lambda: connect_speak(GATEWAY, 22),
+        lambda: udp("192.0.2.2"),
+    ),
+    "other": lambda: best(lambda: speak(OTHER, 80), lambda: ping(OTHER), lambda: udp(OTHER)),
+    "allowed": lambda: best(
+        lambda: http(resolve("allowed.example"), 80, "allowed.example", "hello"),
+        lambda: tls(resolve("allowed.example"), 443, "allowed.example"),
+    ),
+    "below": lambda: best(lambda: tls(resolve("sub.allowed.example"), 443, "sub.allowed.example")),
+    "port": lambda: best(lambda: banner(resolve("allowed.example"))),
+    "banner": lambda: best(lambda: banner(resolve("elsewhere.example"))),
+    "samehost": lambda: best(
+        lambda: http(known("allowed.example"), 80, "other.example", "hello"),
+        lambda: tls(known("allowed.example"), 443, "other.example"),
+        lambda: tls(known("allowed.example"), 443, None),
+    ),
+    "raw": lambda: best(lambda: http(ELSEWHERE, 80, "allowed.example", "hello")),
+    "range": lambda: best(lambda: http("192.168.77.10", 80, "x", "hello")),
+    "private": lambda: best(
+        lambda: http("192.168.78.10", 80, "x", "hello"), lambda: udp("192.168.78.10")
+    ),
+    "udp": lambda: best(lambda: udp(ELSEWHERE)),
+    "icmp": lambda: best(lambda: ping(ELSEWHERE)),
+    "dns": lambda: best(
+        lambda: resolve("allowed.example", RESOLVER),
+        lambda: resolve("allowed.example", RESOLVER, tcp=True),
+    ),
+    "resolve": lambda: best(
+        lambda: resolve("allowed.example"), lambda: resolve("allowed.example", tcp=True)
+    ),
+    "rebind": lambda: best(
+        lambda: resolve("lan.example"),
+        lambda: resolve("host.example"),
+        lambda: resolve("metadata.example"),
+        lambda: resolve("loopback.example"),
+    ),
+    "metadata": lambda: best(
+        lambda: http("169.254.169.254", 80, "169.254.169.254", "hello"),
+        lambda: udp("169.254.169.254"),
+    ),
+    "ipv6": lambda: sent(
+        lambda: frame(0x86DD, ipv6("2001:db8:1::5", "2001:db8::1", WORD.encode())),
+    ),
+    "spoof": lambda: sent(
+        lambda: frame(0x0800, ipv4("172.16.0.99", ELSEWHERE, WORD.encode())),
+        lambda: frame(0x0800, ipv4(OTHER, ELSEWHERE, WORD.encode())),
+        lambda: frame(0x0800, ipv4(OWN, ELSEWHERE, WORD.encode()), sender=mac(OTHER)),
+    ),
+}
+
+
+def known(name):
+    """The address of a name, asked for so that it is open if it may be."""
+    try:
+        resolve(name)
+    except (OSError, Refused):
+        pass
+    return INTERNET
+
+
+def speak(address, port):
+    """Connected is not enough: a proxy may accept and then refuse."""
+    http(address, port, "x", "hello")
+
+
+connect_speak = speak
+
+print(PROBES[PROBE]())
