@@ -20,6 +20,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{Error, Result, skills};
 
+/// How long a guest may take to notice that it has another host; longer each time.
+const NOTICING: Duration = Duration::from_secs(2);
+
 /// The files behind a machine's own disks.
 struct Disks {
     workspace: PathBuf,
@@ -127,10 +130,20 @@ impl Machines {
     ) -> Result<Guest> {
         let launcher = self.launcher(template, &self.disks(agent, id)).await?;
         let run_dir = RunDir::kept(&self.directory(), id)?;
-        let machine: Machine = launcher.backend.adopt(&run_dir, process).await?;
-        // It may have been paused, and must answer now.
-        machine.process.pause(false)?;
-        Ok(Waiting::meet(machine, launcher.patience).await?.settle(agent, None).await?)
+        let mut wait = NOTICING;
+        loop {
+            let machine: Machine = launcher.backend.adopt(&run_dir, process).await?;
+            // It may have been paused, and must answer now.
+            machine.process.pause(false)?;
+            let meeting = Waiting::meet(machine, launcher.patience);
+            if let Ok(met) = tokio::time::timeout(wait, meeting).await {
+                return Ok(met?.settle(agent, None).await?);
+            }
+            // A guest that stood still while one host went and another came takes the
+            // second for the first. Now that one has gone, too, for long enough to be missed.
+            tokio::time::sleep(wait / 4).await;
+            wait *= 4;
+        }
     }
 
     /// Gives a machine its template's skills as they are now.

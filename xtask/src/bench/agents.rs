@@ -167,10 +167,11 @@ async fn machine(launcher: &mut Launcher, home: &Home) -> Result<Guest> {
         cpus: 1,
         memory_mib: 256,
         warm: None,
+        card: false,
     };
-    let snapshot = launcher.snapshot(&Store::new(home.snapshots()), &recipe, || ()).await?;
-    let machine = launcher.launch(Memory::RestoredFrom(&snapshot.directory)).await?;
-    Ok(Waiting::meet(machine, launcher.patience).await?.settle("bench").await?)
+    let snapshot = launcher.snapshot(&Store::new(home.snapshots()), &recipe, None, || ()).await?;
+    let machine = launcher.launch(Memory::RestoredFrom(&snapshot.directory), None).await?;
+    Ok(Waiting::meet(machine, launcher.patience).await?.settle("bench", None).await?)
 }
 
 /// What a process has used of all processors (proc(5), `stat`).

@@ -296,7 +296,7 @@ fn only_owners_give_commands() {
 #[test]
 fn a_paused_agent_costs_nothing_and_answers_later() {
     let _alone = alone();
-    let overseer = Overseer::start(&[]);
+    let mut overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
     ann.command("!invoke puppet", "boots");
     let pid = overseer.ready("puppet");
@@ -315,6 +315,15 @@ fn a_paused_agent_costs_nothing_and_answers_later() {
         ann.say("puppet", "persona");
         ann.hears("puppet", "me", "") == "You are a parrot."
     });
+    assert_eq!(overseer.ready("puppet"), pid);
+    // Nor does it when the overseer goes while it stands still.
+    ann.command("!pause puppet", "is paused");
+    wait_until("it to stop", || state().contains(") T"));
+    overseer.kill();
+    overseer.again();
+    wait_until("it to be paused", || overseer.agents()[0]["condition"] == "paused");
+    let mut ann = overseer.person("ann");
+    ann.command("!resume puppet", "goes on");
     assert_eq!(overseer.ready("puppet"), pid);
     overseer.end();
 }
