@@ -19,7 +19,7 @@ use crate::agent::{self, AgentHandle, Order, Status};
 use crate::machines::{self, Machines};
 use crate::state::{AgentRow, ApprovalRow, Pending, State, Wanted, now};
 use crate::talk::Talk;
-use crate::{Config, Error, Result};
+use crate::{Config, Error, Result, reach};
 
 /// How long an agent may take to leave.
 const LEAVING: Duration = Duration::from_secs(60);
@@ -122,6 +122,9 @@ impl Daemon {
     /// takes living machines over, replaces dead ones, and frees what is nobody's.
     pub async fn reconcile(&self) -> Result<()> {
         let rows = self.shared.state.borrow().agents()?;
+        if let Err(e) = reach::sweep(&self.shared).await {
+            self.announce(format!("what is left of networks could not be cleared away: {e}"));
+        }
         for id in self.shared.machines.ids() {
             if !rows.iter().any(|row| row.machine.as_ref() == Some(&id)) {
                 self.shared.machines.clear(&id)?;
@@ -327,6 +330,7 @@ impl Daemon {
             who,
             &format!("{} #{id} {}: {}", if granted { "ok" } else { "no" }, row.tool, row.what),
         );
+        self.answered(&row, granted).await?;
         let order = Order::Approval { id, granted, reason: said };
         // An agent that is just starting asks again and is answered from the state.
         if let Ok(orders) = self.orders(&row.agent) {
@@ -450,7 +454,11 @@ impl Daemon {
         self.shared.agents.borrow().values().map(|handle| handle.orders.clone()).collect()
     }
 
-    fn row(&self, name: &str) -> Result<AgentRow> {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn row(&self, name: &str) -> Result<AgentRow> {
         let row = self.shared.state.borrow().agent(name)?;
         row.ok_or_else(|| self.unknown(name))
     }
@@ -466,7 +474,7 @@ impl Daemon {
         Error::UnknownAgent { name: name.to_owned(), known_names }
     }
 
-    fn audit(&self, who: &str, act: &str) {
+    pub(crate) fn audit(&self, who: &str, act: &str) {
         if let Err(e) = self.shared.state.borrow().audit(who, act) {
             self.shared.announce(&format!("the audit log: {e}"));
         }

@@ -55,6 +55,9 @@ pub enum Error {
     /// Kernel or image are not there.
     #[error(transparent)]
     Image(#[from] fireclaw_image::Error),
+    /// The network of a machine.
+    #[error(transparent)]
+    Network(#[from] fireclaw_net::Error),
     /// The chat server.
     #[error(transparent)]
     Chat(#[from] fireclaw_irc::Error),

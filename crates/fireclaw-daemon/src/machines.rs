@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fireclaw_image::{Home, Manifest};
+use fireclaw_net::link::{self, Link, Wish};
+use fireclaw_policy::Network;
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
 use fireclaw_template::Template;
 use fireclaw_vm::probe::{Cache, Choice, Prober};
 use fireclaw_vm::snapshot::{Recipe, Store};
 use fireclaw_vm::{
-    Commands, Disk, Guest, Launch, Launcher, Machine, MachineSpec, Memory, ProcessStamp, RunDir,
-    Waiting,
+    Commands, Disk, Guest, Launch, Launcher, Machine, MachineSpec, Memory, Plug, ProcessStamp,
+    RunDir, Waiting,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -67,7 +69,7 @@ impl Machines {
                 disk(&disks.workspace, false),
                 disk(&disks.scratch, false),
             ],
-            card: false,
+            card: template.network != Network::None,
             kernel_args: Vec::new(),
         };
         let run = self.home.run();
@@ -78,12 +80,13 @@ impl Machines {
         Ok(Launcher { backend, spec, run, patience })
     }
 
-    /// Starts a machine with this id, which outlives this process. What people
-    /// should know of it goes to `tell`.
+    /// Starts a machine with this id and network policy, which outlives this process.
+    /// What people should know of it goes to `tell`.
     pub async fn start(
         &self,
         agent: &str,
         template: &Template,
+        policy: Network,
         id: &str,
         tell: impl Fn(&str),
     ) -> Result<Guest> {
@@ -93,18 +96,23 @@ impl Machines {
         disks::scratch(&disks.scratch, template.disk_mib)?;
         let skills = self.skills(template)?;
         let launcher = self.launcher(template, &disks).await?;
+        let link = self.link(agent, &launcher, policy, &run_dir).await?;
+        let plug = link.as_ref().map(Link::plug);
         let snapshot = match launcher.backend.capabilities().snapshot {
-            true => Some(self.snapshot(template, run_dir.path()).await?),
+            true => Some(self.snapshot(template, run_dir.path(), plug).await?),
             false => None,
         };
         let memory = match &snapshot {
             Some(directory) => Memory::RestoredFrom(directory),
             None => Memory::Fresh,
         };
-        let launch = Launch { spec: &launcher.spec, run_dir: &run_dir, memory, plug: None };
+        let launch = Launch { spec: &launcher.spec, run_dir: &run_dir, memory, plug };
         let machine = launcher.backend.launch(launch).await?;
         let waiting = Waiting::meet(machine, launcher.patience).await?;
-        let guest = waiting.settle(agent, None).await?;
+        let guest = waiting.settle(agent, link.as_ref().map(Link::card)).await?;
+        if let (Some(link), Some(monitor)) = (link, guest.stamp()) {
+            link.belongs_to(monitor).await?;
+        }
         let commands = guest.commands();
         let keep = || {
             let copy = disks::keep(&disks.workspace)?;
@@ -125,11 +133,21 @@ impl Machines {
         &self,
         agent: &str,
         template: &Template,
+        policy: Network,
         id: &str,
         process: ProcessStamp,
     ) -> Result<Guest> {
         let launcher = self.launcher(template, &self.disks(agent, id)).await?;
         let run_dir = RunDir::kept(&self.directory(), id)?;
+        let card = match policy {
+            Network::None => None,
+            // A machine whose gateway is gone, or that never had one, is of no use.
+            policy => {
+                let card = link::adopted(run_dir.path()).await?;
+                self.gateway(id).set_policy(&policy).await?;
+                Some(card)
+            }
+        };
         let mut wait = NOTICING;
         loop {
             let machine: Machine = launcher.backend.adopt(&run_dir, process).await?;
@@ -137,13 +155,40 @@ impl Machines {
             machine.process.pause(false)?;
             let meeting = Waiting::meet(machine, launcher.patience);
             if let Ok(met) = tokio::time::timeout(wait, meeting).await {
-                return Ok(met?.settle(agent, None).await?);
+                return Ok(met?.settle(agent, card.clone()).await?);
             }
             // A guest that stood still while one host went and another came takes the
             // second for the first. Now that one has gone, too, for long enough to be missed.
             tokio::time::sleep(wait / 4).await;
             wait *= 4;
         }
+    }
+
+    /// The network of a machine that is about to be started; none if it needs none.
+    async fn link(
+        &self,
+        agent: &str,
+        launcher: &Launcher,
+        policy: Network,
+        run_dir: &RunDir,
+    ) -> Result<Option<Link>> {
+        if policy == Network::None {
+            return Ok(None);
+        }
+        let wish = Wish {
+            home: self.home.root(),
+            policy,
+            owner: agent.to_owned(),
+            directory: run_dir.path().to_owned(),
+            plug: launcher.backend.capabilities().plug,
+            user: None,
+        };
+        Ok(Some(Link::open(wish).await?))
+    }
+
+    /// What asks the gateway of a machine.
+    pub fn gateway(&self, id: &str) -> fireclaw_net::Client {
+        fireclaw_net::Client::new(self.directory().join(id))
     }
 
     /// Gives a machine its template's skills as they are now.
@@ -187,7 +232,12 @@ impl Machines {
     /// The snapshot from which machines of this template start. Its disks are blank
     /// ones of the same sizes, which no guest has looked into; should it have to be
     /// made, they are in the directory of the machine that is the first to want it.
-    async fn snapshot(&self, template: &Template, directory: &Path) -> Result<PathBuf> {
+    async fn snapshot(
+        &self,
+        template: &Template,
+        directory: &Path,
+        plug: Option<&Plug>,
+    ) -> Result<PathBuf> {
         let disks = Disks {
             workspace: directory.join("blank-workspace.img"),
             scratch: directory.join("blank-scratch.img"),
@@ -200,11 +250,11 @@ impl Machines {
             kernel: None,
             cpus: template.cpus,
             memory_mib: template.memory_mib,
-            card: false,
+            card: template.network != Network::None,
             warm: None,
         };
         let store = Store::new(self.home.snapshots());
-        Ok(launcher.snapshot(&store, &recipe, None, || ()).await?.directory)
+        Ok(launcher.snapshot(&store, &recipe, plug, || ()).await?.directory)
     }
 }
 

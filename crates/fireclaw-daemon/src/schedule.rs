@@ -1,4 +1,4 @@
-//! What starts and ends by the clock.
+//! What starts, ends and is forgotten by the clock.
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
@@ -21,6 +21,9 @@ pub async fn run(daemon: &Daemon) -> Infallible {
     loop {
         let at = SystemTime::now();
         end_overdue(daemon).await;
+        if let Err(e) = daemon.forget_old_questions() {
+            daemon.announce(format!("questions: {e}"));
+        }
         for template in scheduled(daemon) {
             if next(&template, looked).is_some_and(|due| due <= at) {
                 start(daemon, &template).await;

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::{Error, Result};
 
 /// The version of the tables, in SQLite's `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE agents (
@@ -57,6 +57,15 @@ CREATE TABLE audit (
     time        INTEGER NOT NULL,
     who         TEXT NOT NULL,
     act         TEXT NOT NULL
+) STRICT;
+";
+
+/// What came with version 2.
+const ALLOWED: &str = "
+CREATE TABLE allowed (              -- what people let an agent reach besides its template's policy
+    agent       TEXT NOT NULL REFERENCES agents (name) ON DELETE CASCADE,
+    target      TEXT NOT NULL,
+    PRIMARY KEY (agent, target)
 ) STRICT;
 ";
 
@@ -181,16 +190,18 @@ impl State {
         db.pragma_update(None, "synchronous", "NORMAL")?;
         db.pragma_update(None, "foreign_keys", true)?;
         let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        match version {
-            0 => {
-                let transaction = db.transaction()?;
-                transaction.execute_batch(TABLES)?;
-                transaction.pragma_update(None, "user_version", VERSION)?;
-                transaction.commit()?;
-            }
-            VERSION => {}
-            newer => return Err(Error::NewerState { version: newer }),
+        if !(0..=VERSION).contains(&version) {
+            return Err(Error::NewerState { version });
         }
+        let transaction = db.transaction()?;
+        if version < 1 {
+            transaction.execute_batch(TABLES)?;
+        }
+        if version < 2 {
+            transaction.execute_batch(ALLOWED)?;
+        }
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        transaction.commit()?;
         Ok(Self { db })
     }
 
@@ -358,6 +369,28 @@ impl State {
             params![agent, id],
         )?;
         transaction.commit()?;
+        Ok(())
+    }
+
+    /// What an agent may reach besides its template's policy.
+    pub fn allowed(&self, agent: &str) -> Result<Vec<String>> {
+        let mut query =
+            self.db.prepare_cached("SELECT target FROM allowed WHERE agent = ?1 ORDER BY 1")?;
+        let rows = query.query_map([agent], |row| row.get(0))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Lets an agent reach more.
+    pub fn allow(&self, agent: &str, target: &str) -> Result<()> {
+        let insert = "INSERT OR IGNORE INTO allowed VALUES (?1, ?2)";
+        self.db.execute(insert, params![agent, target])?;
+        Ok(())
+    }
+
+    /// Forgets a question.
+    pub fn forget(&self, question: u64) -> Result<()> {
+        let id = i64::try_from(question).unwrap_or(-1);
+        self.db.execute("DELETE FROM approvals WHERE id = ?1", [id])?;
         Ok(())
     }
 

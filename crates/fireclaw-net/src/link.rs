@@ -7,7 +7,7 @@ use fireclaw_protocol::hello;
 use fireclaw_vm::{Namespace, PlugKind as Wanted, ProcessStamp as Monitor};
 
 use crate::{Card, Client, Error, Gateway, Place, Plug, PlugKind, ProcessStamp, Request, Result};
-use crate::{clean, open};
+use crate::{clean, list, open};
 
 /// This very program, also after its file was replaced (proc(5)).
 const PROGRAM: &str = "/proc/self/exe";
@@ -105,13 +105,18 @@ pub async fn adopted(directory: &Path) -> Result<hello::Card> {
     Ok(card(&Client::new(directory).status().await?.card))
 }
 
-/// Frees what is nobody's any more, of all machines of this user.
+/// Frees what is nobody's any more, of all machines that were written down.
 ///
 /// # Errors
 /// What could not be removed.
 pub fn sweep(home: &Path) -> Result<()> {
     let place = Place::here();
-    clean(place, &place.state_directory(home)).map(drop)
+    let state = place.state_directory(home);
+    if list(&state)?.is_empty() {
+        // Most hosts: none of the programs that networks need has to be there.
+        return Ok(());
+    }
+    clean(place, &state).map(drop)
 }
 
 /// The host's `network.toml`.
@@ -132,8 +137,7 @@ impl From<Plug> for fireclaw_vm::Plug {
         match plug {
             Plug::Tap(tap) => Self::Tap(tap),
             Plug::Named { name, namespace } => {
-                let namespace =
-                    namespace.map(|(user, net)| Namespace { user: Some(user), net });
+                let namespace = namespace.map(|(user, net)| Namespace { user: Some(user), net });
                 Self::Named { name, namespace }
             }
         }

@@ -25,6 +25,10 @@ pub enum Command {
     Resume { name: String },
     /// `!logs <name> [n]`
     Logs { name: String, lines: usize },
+    /// `!net <name>`
+    Net { name: String },
+    /// `!net <name> allow <target>`
+    Allow { name: String, target: String },
     /// `!reload`
     Reload,
     /// `!questions`
@@ -38,7 +42,7 @@ pub enum Command {
 }
 
 /// Each command: its name, what follows it, and what it does.
-pub const HELP: [(&str, &str, &str); 16] = [
+pub const HELP: [(&str, &str, &str); 17] = [
     ("invoke", "<template> [name]", "start an agent"),
     ("destroy", "<name>", "end an agent; its workspace stays for the next of its name"),
     ("list", "", "all agents"),
@@ -50,6 +54,7 @@ pub const HELP: [(&str, &str, &str); 16] = [
     ("pause", "<name>", "stop an agent where it is"),
     ("resume", "<name>", "let it go on"),
     ("logs", "<name> [n]", "the last lines of its log (5)"),
+    ("net", "<name> [allow <target>]", "what it may reach and what was refused; or ask for more"),
     ("reload", "", "have all agents take their templates on anew"),
     ("questions", "", "what waits for !ok or !no"),
     ("ok", "<number>", "allow what an agent asked for"),
@@ -70,6 +75,9 @@ impl Command {
                 | Self::Models
                 | Self::Templates
                 | Self::Questions
+                // It only asks; who answers needs the right.
+                | Self::Allow { .. }
+                | Self::Net { .. }
                 | Self::Help { .. }
                 | Self::Persona { text: None, .. }
         )
@@ -117,6 +125,10 @@ fn read(word: &str, rest: &str) -> Result<Command, String> {
             Ok(lines @ 1..=MOST_LOG_LINES) => Command::Logs { name: owned(name), lines },
             _ => return Err(format!("1 to {MOST_LOG_LINES} lines; `fireclaw agent logs` has all")),
         },
+        ("net", [name]) => Command::Net { name: owned(name) },
+        ("net", [name, "allow", target]) => {
+            Command::Allow { name: owned(name), target: owned(target) }
+        }
         ("reload", []) => Command::Reload,
         ("questions", []) => Command::Questions,
         ("ok", [id]) => match number(id) {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use fireclaw_daemon::{Condition, Daemon, Listed, Notice, Result};
+use fireclaw_daemon::{Condition, Daemon, Listed, NetworkStatus, Notice, Result};
 use fireclaw_irc::client::{Chat, ChatKind};
 use fireclaw_irc::{Client, Event, Handle};
 use tokio::sync::mpsc;
@@ -140,6 +140,15 @@ async fn obey(daemon: &Daemon, who: &str, command: Command) -> Result<String> {
             let log = daemon.logs(&name, most).await?;
             lines(log.into_iter(), "nothing yet")
         }
+        Command::Net { name } => match daemon.network(&name).await? {
+            None => format!("{name} has no network card: its template says network = \"none\""),
+            Some(status) => network(&name, &status),
+        },
+        Command::Allow { name, target } => {
+            let row = daemon.ask_to_reach(who, &name, &target)?;
+            let (line, id) = (row.line(), row.id);
+            format!("{line} (!ok {id}, or !no {id} reason), asks {who}")
+        }
         Command::Reload => {
             daemon.reload().await;
             "templates are taken on anew".to_owned()
@@ -163,6 +172,18 @@ async fn obey(daemon: &Daemon, who: &str, command: Command) -> Result<String> {
             format!("{} - !help <command> says more", names.join(" "))
         }
     })
+}
+
+/// What an agent may reach, and the last that was refused: in one line each.
+fn network(name: &str, status: &NetworkStatus) -> String {
+    const SHOWN: usize = 5;
+    let first =
+        format!("{name}: {}, at {}, {} refused", status.policy, status.card.address, status.denied);
+    let last = status.last.iter().rev().take(SHOWN).map(|denial| {
+        let port = denial.port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("refused: {}{port}: {}", denial.what, denial.reason)
+    });
+    lines(std::iter::once(first).chain(last), "")
 }
 
 fn lines(lines: impl Iterator<Item = String>, none: &str) -> String {

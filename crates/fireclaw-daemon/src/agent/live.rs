@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use fireclaw_irc::client::Typing;
 use fireclaw_irc::text::{Formatting, fold};
 use fireclaw_llm::ChatRequest;
+use fireclaw_policy::Network;
 use fireclaw_protocol::agent::{Action, Event, Incoming};
 use fireclaw_vm::Guest;
 use tokio::sync::oneshot;
@@ -16,8 +17,8 @@ use super::hearing::Heeded;
 use super::program::{Program, Said};
 use super::thinking::{Thought, think};
 use super::{Agent, Condition, Order};
-use crate::machines;
 use crate::state::{ApprovalRow, Pending, Wanted, now};
+use crate::{machines, reach};
 
 /// How often what has a time limit is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -185,7 +186,11 @@ impl<'a> Live<'a> {
             Order::Reload => {
                 let before = self.agent.config();
                 let had_skills = !self.agent.template.skills.is_empty();
+                let network = self.agent.template.network.clone();
                 self.agent.reload();
+                if network != self.agent.template.network {
+                    self.refresh_network(&network);
+                }
                 let after = self.agent.config();
                 if had_skills || !self.agent.template.skills.is_empty() {
                     self.refresh_skills();
@@ -210,6 +215,32 @@ impl<'a> Live<'a> {
             other => return Ok(self.agent.without_machine(other)),
         }
         Ok(None)
+    }
+
+    /// Has the machine's gateway take on another policy, if it has a gateway and still
+    /// needs one.
+    fn refresh_network(&self, before: &Network) {
+        let name = self.agent.row.name.clone();
+        let after = &self.agent.template.network;
+        if [before, after].contains(&&Network::None) {
+            self.agent.announce(&format!(
+                "{name}: network policy {after} counts from its next start; !destroy and !invoke"
+            ));
+            return;
+        }
+        let shared = Rc::clone(&self.agent.shared);
+        let (row, template) = (self.agent.row.clone(), self.agent.template.clone());
+        tokio::task::spawn_local(async move {
+            let changed = async {
+                let policy = reach::policy(&shared, &row.name, &template)?;
+                let id = row.machine.unwrap_or_default();
+                Ok::<_, crate::Error>(shared.machines.gateway(&id).set_policy(&policy).await?)
+            };
+            match changed.await {
+                Ok(()) => shared.announce(&format!("{name}: network policy {}", template.network)),
+                Err(e) => shared.announce(&format!("{name}: its network policy is as before: {e}")),
+            }
+        });
     }
 
     /// The program finds them at its next message.

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::daemon::Shared;
 use crate::state::{AgentRow, Wanted};
-use crate::{Error, Result};
+use crate::{Error, Result, reach};
 use hearing::Recent;
 use live::{End, Live};
 pub use log::Log;
@@ -377,8 +377,9 @@ impl Agent {
 /// The machine that an agent has, or a new one.
 async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result<Guest> {
     let row = shared.state.borrow().agent(&row.name)?.unwrap_or_else(|| row.clone());
+    let policy = reach::policy(shared, &row.name, template)?;
     if let (Some(id), Some(process)) = (&row.machine, row.process) {
-        match shared.machines.adopt(&row.name, template, id, process).await {
+        match shared.machines.adopt(&row.name, template, policy.clone(), id, process).await {
             Ok(guest) => return Ok(guest),
             Err(e) => shared.announce(&format!("{} is started anew: {e}", row.name)),
         }
@@ -388,7 +389,7 @@ async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result
     let id = RunDir::fresh_id()?;
     shared.state.borrow().set_machine(&row.name, Some(&id))?;
     let tell = |text: &str| shared.announce(text);
-    let guest = shared.machines.start(&row.name, template, &id, tell).await?;
+    let guest = shared.machines.start(&row.name, template, policy, &id, tell).await?;
     // Only now is it worth being taken over: until its guest has an identity and
     // a workspace, another is made as fast.
     if let Some(process) = guest.stamp() {

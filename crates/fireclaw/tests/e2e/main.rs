@@ -9,6 +9,7 @@
 
 mod agent_faults;
 mod agent_machines;
+mod agent_network;
 mod agents;
 mod card;
 mod clean;

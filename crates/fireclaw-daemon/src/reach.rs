@@ -1,0 +1,111 @@
+//! What agents may reach: their templates' policies, and what people allow besides.
+
+use fireclaw_net::{Status, link};
+use fireclaw_policy::{Network, Target};
+use fireclaw_template::Template;
+
+use crate::daemon::Shared;
+use crate::state::{ApprovalRow, now};
+use crate::{Daemon, Error, Result};
+
+/// The message of a question that is not the agent's but people's: theirs begin at 1.
+const OURS: u64 = 0;
+
+/// What is to be done, in a question.
+const TOOL: &str = "reach";
+
+/// The most such questions that are open at once for an agent.
+const MOST: usize = 8;
+
+/// The policy of an agent: its template's, with what people allowed.
+pub fn policy(shared: &Shared, agent: &str, template: &Template) -> Result<Network> {
+    let mut policy = template.network.clone();
+    if let Network::Allow { allow, .. } = &mut policy {
+        let targets = shared.state.borrow().allowed(agent)?;
+        allow.extend(targets.iter().filter_map(|target| Target::parse(target).ok()));
+    }
+    Ok(policy)
+}
+
+/// Frees what is left of networks of machines that are no more.
+pub async fn sweep(shared: &Shared) -> Result<()> {
+    let home = shared.config.home.root().to_owned();
+    let swept = tokio::task::spawn_blocking(move || link::sweep(&home));
+    Ok(swept.await.map_err(|e| Error::System("clearing networks away", e.into()))??)
+}
+
+impl Daemon {
+    /// What an agent may reach, and what was refused; none if it has no network card.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`]; [`Error::Network`] if it has no machine now.
+    pub async fn network(&self, name: &str) -> Result<Option<Status>> {
+        let row = self.row(name)?;
+        if self.template(&row.template)?.network == Network::None {
+            return Ok(None);
+        }
+        let Some(id) = row.machine else {
+            let hint = "wait until it is ready".to_owned();
+            return Err(Error::NotNow { name: name.into(), condition: "starting".into(), hint });
+        };
+        Ok(Some(self.shared().machines.gateway(&id).status().await?))
+    }
+
+    /// Asks the people whether an agent may reach more: the question.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if its policy has no list, or for what is no target.
+    pub fn ask_to_reach(&self, who: &str, name: &str, target: &str) -> Result<ApprovalRow> {
+        let row = self.row(name)?;
+        let policy = policy(self.shared(), name, &self.template(&row.template)?)?;
+        let Network::Allow { allow, .. } = policy else {
+            return Err(Error::Unsupported(format!(
+                "{name} has network policy {policy}, which has no list of what is allowed; \
+                 its template says so"
+            )));
+        };
+        let target = Target::parse(target)
+            .map_err(|problem| Error::Unsupported(format!("{target:?} {problem}")))?;
+        if allow.contains(&target) {
+            return Err(Error::Unsupported(format!("{name} may reach {target} already")));
+        }
+        let open = self.questions()?;
+        if open.iter().filter(|row| row.agent == name && row.message == OURS).count() >= MOST {
+            let many = "too many questions wait for an answer already; !questions";
+            return Err(Error::Unsupported(many.into()));
+        }
+        self.audit(who, &format!("asks that {name} may reach {target}"));
+        self.shared().state.borrow_mut().ask(name, OURS, TOOL, &target.to_string())
+    }
+
+    /// Does what was granted, if the question was about the network.
+    pub(crate) async fn answered(&self, row: &ApprovalRow, granted: bool) -> Result<()> {
+        if row.message != OURS {
+            return Ok(());
+        }
+        let shared = self.shared();
+        shared.state.borrow().forget(row.id)?;
+        if !granted {
+            return Ok(());
+        }
+        shared.state.borrow().allow(&row.agent, &row.what)?;
+        match self.row(&row.agent)?.machine {
+            Some(id) => Ok(shared.machines.gateway(&id).allow(&row.what).await?),
+            // The next one has it from the state.
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets questions about the network that nobody answered in time.
+    pub(crate) fn forget_old_questions(&self) -> Result<()> {
+        let limit = self.config().approval_time.as_secs();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        for row in self.questions()? {
+            if row.message == OURS && now() - row.asked > limit {
+                self.shared().state.borrow().forget(row.id)?;
+                self.announce(format!("#{} is over: nobody answered in time", row.id));
+            }
+        }
+        Ok(())
+    }
+}
