@@ -63,7 +63,8 @@ impl Machine {
 
     /// How one probe ends.
     pub fn way(&self, probe: &str) -> String {
-        let said = self.probe(&matrix::arguments(probe, &self.card, &self.card, "way"));
+        let other = Card { address: std::net::Ipv4Addr::new(172, 16, 0, 200), ..self.card };
+        let said = self.probe(&matrix::arguments(probe, &self.card, &other, "way"));
         said.lines().last().unwrap_or_default().to_owned()
     }
 
