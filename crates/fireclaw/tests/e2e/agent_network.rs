@@ -28,13 +28,11 @@ fn run(person: &mut Person, agent: &str, line: &str) -> String {
     person.hears(agent, "me", ": ")
 }
 
-/// Whether curl was told so at once, and not by its own time limit (its status 28).
+/// Asserts that curl was told so, in whatever way, and not left to its own time limit (its
+/// status 28).
 #[track_caller]
 fn is_refused(said: &str) {
-    assert!(
-        ["7: curl: (7)", "56: curl: (56)"].iter().any(|start| said.starts_with(start)),
-        "{said}"
-    );
+    assert!(said.contains("curl: (") && !said.contains("curl: (28)"), "{said}");
 }
 
 /// The addresses of machines of this home's agents.
