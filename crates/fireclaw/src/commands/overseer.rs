@@ -1,5 +1,6 @@
 //! `fireclaw overseer`: the daemon.
 
+mod errors;
 mod notify;
 mod service;
 mod unit;
@@ -9,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fireclaw_daemon::{Config, Daemon, Irc, Owners, api};
+use fireclaw_daemon::{Claim, Config, Daemon, Irc, Owners, api};
 use fireclaw_image::Home;
 use fireclaw_irc::client::{Rate, Sasl, Tls};
 use fireclaw_irc::mask::HostMask;
@@ -18,11 +19,12 @@ use fireclaw_llm::local::{self, LocalModel, LocalServer};
 use fireclaw_llm::{Key, ServerConfig, ServerKind};
 use fireclaw_template::shipped;
 
-use crate::error::{CliError, Kind, Result};
+use crate::error::{CliError, Result};
 use crate::machine::Vmm;
 use crate::preparation;
 use crate::runtime::runtime;
 use crate::signals::Signals;
+use errors::{daemon_error, irc_error, model_error};
 
 /// Where Ollama listens unless told otherwise.
 const OLLAMA: &str = "http://127.0.0.1:11434";
@@ -150,6 +152,8 @@ fn ensure_set_up(home: &Home) -> Result<()> {
 }
 
 async fn serve(args: &Options, home: Home) -> Result<u8> {
+    // First: the private server's directory is one of the things that there is one of.
+    let claim = Claim::of(&home).map_err(daemon_error)?;
     let mut private = None;
     let directory = home.root().join("irc");
     if args.server.is_none() {
@@ -173,7 +177,7 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
         model,
         home,
     };
-    let (daemon, notices) = Daemon::open(config).map_err(daemon_error)?;
+    let (daemon, notices) = Daemon::open(claim, config).map_err(daemon_error)?;
     let door = api::listen(&daemon).map_err(daemon_error)?;
     say(&daemon, private.as_ref());
     let mut said = false;
@@ -327,21 +331,4 @@ async fn model(args: &Options, home: &Home) -> Result<(ServerConfig, Option<Loca
     let server = LocalServer::start(&options).await.map_err(model_error)?;
     eprintln!("fireclaw: a small model of our own answers for all models");
     Ok((server.config(), Some(server)))
-}
-
-fn model_error(error: fireclaw_llm::Error) -> CliError {
-    CliError::new(Kind::Host, error.to_string())
-        .hint("name a model server with --model-server, or install Ollama")
-}
-
-fn irc_error(error: fireclaw_irc::Error) -> CliError {
-    let hint = match &error {
-        fireclaw_irc::Error::ServerMissing { .. } => "apt-get install ngircd, or use --server HOST",
-        _ => "is the port taken? --port names another",
-    };
-    CliError::new(Kind::Host, error.to_string()).hint(hint)
-}
-
-fn daemon_error(error: fireclaw_daemon::Error) -> CliError {
-    CliError::new(Kind::System, error.to_string())
 }

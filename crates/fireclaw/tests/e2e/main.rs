@@ -7,7 +7,14 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod agent_approvals;
+mod agent_cli;
+mod agent_commands;
+mod agent_life;
 mod agent_machines;
+mod agent_models;
+mod agent_servers;
+mod agent_talk;
 mod agents;
 mod card;
 mod clean;
@@ -18,7 +25,9 @@ mod exec;
 mod faults;
 mod harness;
 mod images;
+mod inspircd;
 mod overseer;
+mod person;
 mod publish;
 mod run;
 mod service;
