@@ -20,6 +20,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{Error, Result, skills};
 
+/// How long a guest that is taken over has to answer at first; it doubles with each try.
+const FIRST_GREETING: Duration = Duration::from_secs(1);
+
+/// How long we are away between two tries, for a guest to notice.
+const ABSENCE: Duration = Duration::from_millis(100);
+
 /// The files behind a machine's own disks.
 struct Disks {
     workspace: PathBuf,
@@ -127,10 +133,22 @@ impl Machines {
     ) -> Result<Guest> {
         let launcher = self.launcher(template, &self.disks(agent, id)).await?;
         let run_dir = RunDir::kept(&self.directory(), id)?;
-        let machine: Machine = launcher.backend.adopt(&run_dir, process).await?;
-        // It may have been paused, and must answer now.
-        machine.process.pause(false)?;
-        Ok(Waiting::meet(machine, launcher.patience).await?.settle(agent, None).await?)
+        let mut patience = FIRST_GREETING;
+        loop {
+            let machine: Machine = launcher.backend.adopt(&run_dir, process).await?;
+            // It may have been paused, and must answer now.
+            machine.process.pause(false)?;
+            let met = async { Waiting::meet(machine, patience).await?.settle(agent, None).await };
+            match met.await {
+                // A monitor that was stopped heard that the last host had gone and that
+                // we had come at once, and its guest noticed neither. Let it see us go.
+                Err(fireclaw_vm::Error::GuestSilent { .. }) if patience < launcher.patience => {
+                    tokio::time::sleep(ABSENCE).await;
+                    patience *= 2;
+                }
+                met => return Ok(met?),
+            }
+        }
     }
 
     /// Gives a machine its template's skills as they are now.

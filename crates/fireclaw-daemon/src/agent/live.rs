@@ -31,6 +31,9 @@ const MOST_ENDS: u32 = 3;
 /// A program that ran so long did not end at once.
 const RAN: Duration = Duration::from_secs(30);
 
+/// How long the end of a monitor may take to be known after its guest's silence.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// How often a message is handed to a program that does not survive it.
 const MOST_TRIES: u32 = 2;
 
@@ -122,7 +125,16 @@ impl<'a> Live<'a> {
         };
         match live.serve().await {
             Ok(end) => end,
-            Err(lost) => End::Lost(lost),
+            Err(lost) => End::Lost(live.cause(lost).await),
+        }
+    }
+
+    /// What is behind a loss: most often the monitor's end, of which its guest's silence
+    /// is heard first at times.
+    async fn cause(&mut self, lost: Lost) -> Lost {
+        match tokio::time::timeout(LAST_WORDS, self.guest.died()).await {
+            Ok(death) => death.to_string(),
+            Err(_) => lost,
         }
     }
 
