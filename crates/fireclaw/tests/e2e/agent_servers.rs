@@ -127,10 +127,10 @@ fn operators_of_the_channel_give_commands() {
     ann.command("!pause puppet", "there is no agent puppet");
     // A right counts for as long as one has it.
     ann.send("MODE #control +o bob");
-    bob.until("+o bob");
+    bob.until(" MODE #control +o");
     bob.command("!pause puppet", "there is no agent puppet");
     ann.send("MODE #control -o bob");
-    bob.until("-o bob");
+    bob.until(" MODE #control -o");
     bob.command("!pause puppet", "bob: you may not");
     overseer.end();
 }

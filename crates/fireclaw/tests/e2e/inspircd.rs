@@ -11,7 +11,7 @@ use crate::harness::{finish_child, patience, wait_until};
 use crate::overseer::free_port;
 
 /// What it can do beyond the RFCs, by its own modules' names.
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 13] = [
     "botmode",
     "cap",
     "chanhistory",
@@ -24,6 +24,7 @@ const MODULES: [&str; 12] = [
     "monitor",
     "services_account",
     "ssl_gnutls",
+    "sslinfo",
 ];
 
 /// A running server; it ends with this value.

@@ -40,6 +40,8 @@ for line in sys.stdin:
             say(config["persona"])
         elif word == "lines":
             say("\n".join("line %d" % n for n in range(int(rest))))
+        elif word == "items":
+            say("\n".join("- item %d" % n for n in range(int(rest))))
         elif word == "evil":
             say("one\r\nQUIT :gone\r\nPRIVMSG #agents :forged\x01\x02\x0304red\x1b[2J\x00\u202eend")
             print("this is no action")
