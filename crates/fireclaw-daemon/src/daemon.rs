@@ -1,9 +1,11 @@
 //! The daemon: all agents, and what they share.
 
+mod claim;
+mod stranded;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fs::{self, File, TryLockError};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use crate::machines::{self, Machines};
 use crate::state::{AgentRow, ApprovalRow, Pending, State, Wanted, now};
 use crate::talk::Talk;
 use crate::{Config, Error, Result, reach};
+pub use claim::Claim;
 
 /// How long an agent may take to leave.
 const LEAVING: Duration = Duration::from_secs(60);
@@ -37,8 +40,10 @@ pub struct Shared {
     pub machines: Machines,
     pub talk: RefCell<Talk>,
     agents: RefCell<BTreeMap<String, AgentHandle>>,
+    /// By name: why they could not be started again.
+    stranded: RefCell<BTreeMap<String, String>>,
     notices: mpsc::Sender<Notice>,
-    _lock: File,
+    _claim: Claim,
 }
 
 impl Shared {
@@ -81,21 +86,14 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Opens the state of a home, for which there can be one daemon at a time.
-    /// Notices for the people come out of the receiver.
+    /// Opens the state of a home that is claimed. Notices for the people come out of
+    /// the receiver.
     ///
     /// # Errors
-    /// [`Error::AlreadyRuns`], and whatever the state can say.
-    pub fn open(config: Config) -> Result<(Self, mpsc::Receiver<Notice>)> {
+    /// Whatever the state can say, and [`Error::Model`] for an address that cannot be
+    /// a model server's.
+    pub fn open(claim: Claim, config: Config) -> Result<(Self, mpsc::Receiver<Notice>)> {
         let root = config.home.root().to_owned();
-        fs::create_dir_all(&root).map_err(Error::file("create", &root))?;
-        let path = root.join("daemon.lock");
-        let lock = File::create(&path).map_err(Error::file("create", &path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::AlreadyRuns { home: root }),
-            Err(TryLockError::Error(e)) => return Err(Error::file("lock", path)(e)),
-        }
         let state = State::open(&root.join("state.db"))?;
         let model = Server::new(config.model.clone())?;
         let (notices, receiver) = mpsc::channel(256);
@@ -106,8 +104,9 @@ impl Daemon {
             machines: Machines::new(config.home.clone(), config.vmm),
             talk: RefCell::new(Talk::new(config.max_hops, config.loop_pause)),
             agents: RefCell::default(),
+            stranded: RefCell::default(),
             notices,
-            _lock: lock,
+            _claim: claim,
             config,
         };
         Ok((Self { shared: Rc::new(shared) }, receiver))
@@ -145,7 +144,7 @@ impl Daemon {
                 Err(e) => Err(e.into()),
             };
             if let Err(e) = started {
-                self.shared.announce(&format!("{name} cannot be started again: {e}"));
+                self.strand(&name, &e);
             }
         }
         Ok(())
@@ -242,6 +241,9 @@ impl Daemon {
     /// # Errors
     /// [`Error::UnknownAgent`].
     pub async fn destroy(&self, who: &str, name: &str, reason: &str) -> Result<()> {
+        if self.is_stranded(name) {
+            return self.destroy_stranded(who, name);
+        }
         let orders = self.orders(name)?;
         self.shared.state.borrow().want(name, Wanted::Gone)?;
         self.audit(who, &format!("destroy {name}"));
@@ -301,8 +303,12 @@ impl Daemon {
     /// Stops an agent's machine where it is, or lets it go on.
     ///
     /// # Errors
-    /// [`Error::UnknownAgent`].
+    /// [`Error::UnknownAgent`]; [`Error::Template`] if it could not be started again and
+    /// still cannot.
     pub async fn pause(&self, who: &str, name: &str, paused: bool) -> Result<()> {
+        if self.is_stranded(name) && !paused {
+            return self.resume_stranded(who, name);
+        }
         let orders = self.orders(name)?;
         let wanted = if paused { Wanted::Paused } else { Wanted::Running };
         self.shared.state.borrow().want(name, wanted)?;
@@ -399,7 +405,13 @@ impl Daemon {
         let agents = self.shared.agents.borrow();
         let mut list = Vec::new();
         for row in rows {
-            let Some(handle) = agents.get(&row.name) else { continue };
+            let status = match agents.get(&row.name) {
+                Some(handle) => handle.status.borrow().clone(),
+                None => match self.stranded_status(&row) {
+                    Some(status) => status,
+                    None => continue,
+                },
+            };
             let template = self.shared.templates.get(&row.template).ok();
             let model = row.model.or_else(|| template.and_then(|template| template.model));
             list.push(Listed {
@@ -407,7 +419,7 @@ impl Daemon {
                 name: row.name,
                 template: row.template,
                 model: model.unwrap_or_default(),
-                status: handle.status.borrow().clone(),
+                status,
                 created: row.created,
             });
         }
@@ -465,7 +477,7 @@ impl Daemon {
 
     fn orders(&self, name: &str) -> Result<mpsc::Sender<Order>> {
         let agents = self.shared.agents.borrow();
-        let handle = agents.get(name).ok_or_else(|| self.unknown(name))?;
+        let handle = agents.get(name).ok_or_else(|| self.absent(name))?;
         Ok(handle.orders.clone())
     }
 

@@ -21,7 +21,7 @@ mod talk;
 
 pub use agent::{Condition, Status};
 pub use config::{Config, Irc, Owners};
-pub use daemon::{Daemon, Listed, Notice};
+pub use daemon::{Claim, Daemon, Listed, Notice};
 pub use error::{Error, Result};
 pub use fireclaw_net::Status as NetworkStatus;
 pub use state::{ApprovalRow, Wanted};

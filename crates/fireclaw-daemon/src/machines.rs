@@ -22,8 +22,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{Error, Result, skills};
 
-/// How long a guest may take to notice that it has another host; longer each time.
-const NOTICING: Duration = Duration::from_secs(2);
+/// How long a guest that is taken over has to answer at first; it doubles with each try.
+const FIRST_GREETING: Duration = Duration::from_secs(1);
+
+/// How long we are away between two tries, for a guest to notice.
+const ABSENCE: Duration = Duration::from_millis(100);
 
 /// The files behind a machine's own disks.
 struct Disks {
@@ -148,19 +151,22 @@ impl Machines {
                 Some(card)
             }
         };
-        let mut wait = NOTICING;
+        let mut patience = FIRST_GREETING;
         loop {
             let machine: Machine = launcher.backend.adopt(&run_dir, process).await?;
             // It may have been paused, and must answer now.
             machine.process.pause(false)?;
-            let meeting = Waiting::meet(machine, launcher.patience);
-            if let Ok(met) = tokio::time::timeout(wait, meeting).await {
-                return Ok(met?.settle(agent, card.clone()).await?);
+            let met =
+                async { Waiting::meet(machine, patience).await?.settle(agent, card.clone()).await };
+            match met.await {
+                // A monitor that was stopped heard that the last host had gone and that
+                // we had come at once, and its guest noticed neither. Let it see us go.
+                Err(fireclaw_vm::Error::GuestSilent { .. }) if patience < launcher.patience => {
+                    tokio::time::sleep(ABSENCE).await;
+                    patience *= 2;
+                }
+                met => return Ok(met?),
             }
-            // A guest that stood still while one host went and another came takes the
-            // second for the first. Now that one has gone, too, for long enough to be missed.
-            tokio::time::sleep(wait / 4).await;
-            wait *= 4;
         }
     }
 

@@ -136,6 +136,13 @@ pub struct Pending {
     pub recent: Vec<Said>,
 }
 
+impl Pending {
+    /// Whether somebody said it in a place; anywhere if that is absent.
+    pub fn is_of(&self, sender: &str, place: Option<&str>) -> bool {
+        self.sender == sender && place.is_none_or(|place| place == self.place)
+    }
+}
+
 /// A question to the people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApprovalRow {

@@ -33,6 +33,17 @@ pub async fn run(
                 {
                     on_join();
                 }
+                Some(
+                    Event::Refused { target, reason, .. }
+                    | Event::Kicked { channel: target, reason, is_self: true, .. },
+                ) if voice.status().case.same(&target, &control) => {
+                    eprintln!("fireclaw: {control}: {reason}; it can be invited there");
+                }
+                Some(Event::Invited { channel, .. })
+                    if voice.status().case.same(&channel, &control) =>
+                {
+                    let _ = voice.join(&control).await;
+                }
                 Some(Event::Failed { reason }) => {
                     eprintln!("fireclaw: the chat server does not let the overseer in: {reason}");
                     std::future::pending::<()>().await;

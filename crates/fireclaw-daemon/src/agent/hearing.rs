@@ -19,6 +19,10 @@ const RECENT: usize = 20;
 /// How many messages may wait for an agent.
 const MOST_PENDING: usize = 64;
 
+/// The answers to a JOIN that did not work (RFC 2812, 5.2; 477 as servers use it: only
+/// for those who are logged in).
+const NOT_JOINED: [u16; 8] = [403, 405, 471, 473, 474, 475, 476, 477];
+
 /// What was said last, by channel.
 #[derive(Debug, Default)]
 pub struct Recent(HashMap<String, VecDeque<Said>>);
@@ -78,6 +82,13 @@ impl Agent {
                 self.announce(&format!("{} is not let in: {reason}", self.row.name));
                 None
             }
+            Some(Heard::Refused { target, numeric, reason }) => {
+                self.log.add(&format!("{target}: {reason} ({numeric})"));
+                if NOT_JOINED.contains(&numeric) {
+                    self.announce(&format!("{} cannot join {target}: {reason}", self.row.name));
+                }
+                None
+            }
             Some(Heard::Invited { channel, by, .. }) => {
                 self.log.add(&format!("is invited to {channel} by {}", by.nick));
                 self.note(self.shared.state.borrow().join(&self.row.name, &channel));
@@ -100,6 +111,24 @@ impl Agent {
                 Some(Heeded::Stop { from: nick, place: Some(channel) })
             }
             Some(_) => None,
+        }
+    }
+
+    /// The same while it has no machine: nobody answers now, and what is said is
+    /// answered later.
+    pub(super) fn hear_for_later(&mut self, heard: Option<Heard>) {
+        if let Some(Heeded::Stop { from, place }) = self.hear(heard) {
+            self.strike(&from, place.as_deref(), |_| false);
+        }
+    }
+
+    /// Strikes off what waits for somebody who no longer wants an answer, but for what
+    /// the program has already.
+    pub(super) fn strike(&mut self, from: &str, place: Option<&str>, has: impl Fn(u64) -> bool) {
+        let waiting = self.shared.state.borrow().pending(&self.row.name).unwrap_or_default();
+        for message in waiting.iter().filter(|m| m.is_of(from, place) && !has(m.id)) {
+            self.handed.remove(&message.id);
+            self.note(self.shared.state.borrow_mut().done(&self.row.name, message.id));
         }
     }
 

@@ -32,12 +32,20 @@ const MOST_ENDS: u32 = 3;
 /// A program that ran so long did not end at once.
 const RAN: Duration = Duration::from_secs(30);
 
+/// How long the end of a monitor may take to be known after its guest's silence.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// How often a message is handed to a program that does not survive it.
 const MOST_TRIES: u32 = 2;
 
 /// What one message may cause, whatever the guest wants.
 const MOST_SAYS: u32 = 16;
 const MOST_LINES: usize = 16;
+
+/// The last line of an answer that has more lines than that.
+const LEFT_OUT: &str = "[the rest is left out]";
+
+/// The same of questions to the model and to people.
 const MOST_ASKS: usize = 8;
 const MOST_QUESTIONS: usize = 4;
 
@@ -66,6 +74,8 @@ struct Active {
     says: u32,
     /// Whether it was told that something failed.
     failed: bool,
+    /// Whether the program was told to leave off.
+    stopped: bool,
 }
 
 /// An agent whose machine runs.
@@ -116,12 +126,21 @@ impl<'a> Live<'a> {
         };
         match live.serve().await {
             Ok(end) => end,
-            Err(lost) => End::Lost(lost),
+            Err(lost) => End::Lost(live.cause(lost).await),
+        }
+    }
+
+    /// What is behind a loss: most often the monitor's end, of which its guest's silence
+    /// is heard first at times.
+    async fn cause(&mut self, lost: Lost) -> Lost {
+        match tokio::time::timeout(LAST_WORDS, self.guest.died()).await {
+            Ok(death) => death.to_string(),
+            Err(_) => lost,
         }
     }
 
     async fn serve(&mut self) -> Result<End, Lost> {
-        self.configure().await?;
+        self.configure()?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -134,9 +153,9 @@ impl<'a> Live<'a> {
                 },
                 heard = self.agent.heard.recv(), if !self.agent.deaf => {
                     match self.agent.hear(heard) {
-                        Some(Heeded::Message(message)) => self.deliver(message).await?,
+                        Some(Heeded::Message(message)) => self.deliver(message)?,
                         Some(Heeded::Stop { from, place }) => {
-                            self.stop(&from, place.as_deref()).await?;
+                            self.stop(&from, place.as_deref())?;
                         }
                         None => {}
                     }
@@ -145,7 +164,7 @@ impl<'a> Live<'a> {
                 Some(thought) = self.thoughts.join_next() => {
                     // An error is a thought that was cancelled.
                     if let Ok(thought) = thought {
-                        self.thought(thought).await?;
+                        self.thought(thought)?;
                     }
                 }
                 Some(well) = self.health.join_next() => {
@@ -154,7 +173,7 @@ impl<'a> Live<'a> {
                     }
                 }
                 death = self.guest.died() => return Err(death.to_string()),
-                _ = tick.tick() => self.tick().await?,
+                _ = tick.tick() => self.tick()?,
             }
             self.show();
         }
@@ -172,13 +191,13 @@ impl<'a> Live<'a> {
         }
     }
 
-    async fn tell(&mut self, event: &Event) -> Result<(), Lost> {
-        self.program.tell(event).await.map_err(|e| e.to_string())
+    fn tell(&self, event: &Event) -> Result<(), Lost> {
+        self.program.tell(event).map_err(|e| e.to_string())
     }
 
-    async fn configure(&mut self) -> Result<(), Lost> {
+    fn configure(&mut self) -> Result<(), Lost> {
         let event = Event::Configure(self.agent.config());
-        self.tell(&event).await
+        self.tell(&event)
     }
 
     async fn order(&mut self, order: Order) -> Result<Option<End>, Lost> {
@@ -196,17 +215,17 @@ impl<'a> Live<'a> {
                     self.refresh_skills();
                 }
                 if before != after {
-                    self.configure().await?;
+                    self.configure()?;
                     let text = format!("[reloaded: model={}]", after.model);
                     self.agent.log.add(&text);
                     let lobby = self.agent.shared.config.lobby.clone();
                     self.agent.say_soon(&lobby, &text);
                 }
             }
-            Order::Pause(paused) => self.pause(paused).await?,
+            Order::Pause(paused) => self.pause(paused)?,
             Order::Approval { id, granted, reason } => {
                 if let Some((ask, _)) = self.questions.remove(&id) {
-                    self.tell(&Event::Approval { ask, granted, reason }).await?;
+                    self.tell(&Event::Approval { ask, granted, reason })?;
                 }
             }
             Order::Commands { done } if !self.paused => {
@@ -254,7 +273,7 @@ impl<'a> Live<'a> {
         });
     }
 
-    async fn pause(&mut self, paused: bool) -> Result<(), Lost> {
+    fn pause(&mut self, paused: bool) -> Result<(), Lost> {
         if paused == self.paused {
             return Ok(());
         }
@@ -262,21 +281,21 @@ impl<'a> Live<'a> {
         self.paused = paused;
         self.checked = Instant::now();
         if !paused {
-            self.deliver_all().await?;
+            self.deliver_all()?;
         }
         Ok(())
     }
 
     /// Hands the program everything that it has not been handed.
-    async fn deliver_all(&mut self) -> Result<(), Lost> {
+    fn deliver_all(&mut self) -> Result<(), Lost> {
         let pending = self.agent.shared.state.borrow().pending(&self.agent.row.name);
         for message in pending.unwrap_or_default() {
-            self.deliver(message).await?;
+            self.deliver(message)?;
         }
         Ok(())
     }
 
-    async fn deliver(&mut self, pending: Pending) -> Result<(), Lost> {
+    fn deliver(&mut self, pending: Pending) -> Result<(), Lost> {
         if !self.ready || self.paused || self.active.contains_key(&pending.id) {
             return Ok(());
         }
@@ -296,24 +315,25 @@ impl<'a> Live<'a> {
             from_agent: pending.from_agent,
             recent: pending.recent.clone(),
         };
-        self.active.insert(pending.id, Active { pending, says: 0, failed: false });
-        self.tell(&Event::Message(message)).await
+        self.active.insert(pending.id, Active { pending, says: 0, failed: false, stopped: false });
+        self.tell(&Event::Message(message))
     }
 
     /// Somebody no longer wants an answer.
-    async fn stop(&mut self, from: &str, place: Option<&str>) -> Result<(), Lost> {
-        let theirs: Vec<u64> = self
-            .active
-            .iter()
-            .filter(|(_, active)| {
-                active.pending.sender == from
-                    && place.is_none_or(|place| place == active.pending.place)
+    fn stop(&mut self, from: &str, place: Option<&str>) -> Result<(), Lost> {
+        let active = &mut self.active;
+        self.agent.strike(from, place, |id| active.contains_key(&id));
+        // Once: who goes on saying it must not fill what waits for the program.
+        let theirs: Vec<u64> = active
+            .iter_mut()
+            .filter(|(_, active)| active.pending.is_of(from, place))
+            .filter_map(|(id, active)| {
+                (!std::mem::replace(&mut active.stopped, true)).then_some(*id)
             })
-            .map(|(id, _)| *id)
             .collect();
         for message in theirs {
             self.cancel(message);
-            self.tell(&Event::Stop { message }).await?;
+            self.tell(&Event::Stop { message })?;
         }
         Ok(())
     }
@@ -376,7 +396,7 @@ impl<'a> Live<'a> {
         self.started = Instant::now();
         let program = Program::start(&self.guest, &self.agent.template.command).await;
         self.program = program.map_err(|e| e.to_string())?;
-        self.configure().await
+        self.configure()
     }
 
     async fn action(&mut self, action: Action) -> Result<(), Lost> {
@@ -392,15 +412,15 @@ impl<'a> Live<'a> {
                     self.agent.announce(&format!("{}: {note}", self.agent.row.name));
                 }
                 if self.agent.wanted() == Some(Wanted::Paused) {
-                    return self.pause(true).await;
+                    return self.pause(true);
                 }
-                self.deliver_all().await
+                self.deliver_all()
             }
             Action::Say { message, text } => self.say(message, &text).await,
             Action::Think { ask, message, messages, tools } => {
                 let Some(active) = self.active.get(&message) else { return Ok(()) };
                 if self.asks.len() >= MOST_ASKS || self.asks.contains_key(&ask) {
-                    return self.failed(ask, message, "it asks for too much at once").await;
+                    return self.failed(ask, message, "it asks for too much at once");
                 }
                 let config = self.agent.config();
                 let request = ChatRequest {
@@ -417,7 +437,7 @@ impl<'a> Live<'a> {
                 Ok(())
             }
             Action::Approve { ask, message, tool, what } => {
-                self.question(ask, message, &tool, &what).await
+                self.question(ask, message, &tool, &what)
             }
             Action::Done { message } => {
                 self.cancel(message);
@@ -455,7 +475,8 @@ impl<'a> Live<'a> {
         let budget = self.agent.voice.budget(&place);
         let folded = fold(text, budget, MOST_LINES, Formatting::Remove);
         self.agent.shared.talk.borrow_mut().says(&name, &place, hops);
-        for line in &folded.lines {
+        let rest = folded.rest.then_some(LEFT_OUT);
+        for line in folded.lines.iter().map(String::as_str).chain(rest) {
             if let Err(e) = self.agent.voice.say(&place, line).await {
                 self.agent.log.add(&format!("could not say something in {place}: {e}"));
                 break;
@@ -464,19 +485,19 @@ impl<'a> Live<'a> {
         Ok(())
     }
 
-    async fn thought(&mut self, thought: Thought) -> Result<(), Lost> {
+    fn thought(&mut self, thought: Thought) -> Result<(), Lost> {
         let Thought { ask, message, step } = thought;
         if self.asks.remove(&ask).is_none() {
             return Ok(());
         }
         match step {
-            Ok(step) => self.tell(&Event::Thought { ask, step }).await,
-            Err(reason) => self.failed(ask, message, &reason).await,
+            Ok(step) => self.tell(&Event::Thought { ask, step }),
+            Err(reason) => self.failed(ask, message, &reason),
         }
     }
 
     /// Tells who waits, once, and the program.
-    async fn failed(&mut self, ask: u64, message: u64, reason: &str) -> Result<(), Lost> {
+    fn failed(&mut self, ask: u64, message: u64, reason: &str) -> Result<(), Lost> {
         self.agent.log.add(&format!("no answer from the model: {reason}"));
         if let Some(active) = self.active.get_mut(&message)
             && !std::mem::replace(&mut active.failed, true)
@@ -484,31 +505,23 @@ impl<'a> Live<'a> {
             let place = active.pending.place.clone();
             self.agent.say_soon(&place, reason);
         }
-        self.tell(&Event::Failed { ask, reason: reason.to_owned() }).await
+        self.tell(&Event::Failed { ask, reason: reason.to_owned() })
     }
 
-    async fn question(
-        &mut self,
-        ask: u64,
-        message: u64,
-        tool: &str,
-        what: &str,
-    ) -> Result<(), Lost> {
+    fn question(&mut self, ask: u64, message: u64, tool: &str, what: &str) -> Result<(), Lost> {
         if tool.len() > ApprovalRow::MAX_TOOL || what.len() > ApprovalRow::MAX_WHAT {
             let reason = "it is too long to be asked for".to_owned();
-            return self.tell(&Event::Approval { ask, granted: false, reason }).await;
+            return self.tell(&Event::Approval { ask, granted: false, reason });
         }
         if !self.active.contains_key(&message) || self.questions.len() >= MOST_QUESTIONS {
             let reason = "too many questions are open".to_owned();
-            return self.tell(&Event::Approval { ask, granted: false, reason }).await;
+            return self.tell(&Event::Approval { ask, granted: false, reason });
         }
         let name = self.agent.row.name.clone();
         let asked = self.agent.shared.state.borrow_mut().ask(&name, message, tool, what);
         match asked {
             Ok(row) => match row.verdict {
-                Some((granted, reason)) => {
-                    self.tell(&Event::Approval { ask, granted, reason }).await
-                }
+                Some((granted, reason)) => self.tell(&Event::Approval { ask, granted, reason }),
                 None => {
                     let id = row.id;
                     self.questions.insert(id, (ask, message));
@@ -519,13 +532,13 @@ impl<'a> Live<'a> {
             },
             Err(e) => {
                 let reason = e.to_string();
-                self.tell(&Event::Approval { ask, granted: false, reason }).await
+                self.tell(&Event::Approval { ask, granted: false, reason })
             }
         }
     }
 
     /// What has a time limit.
-    async fn tick(&mut self) -> Result<(), Lost> {
+    fn tick(&mut self) -> Result<(), Lost> {
         let limit = i64::try_from(self.agent.shared.config.approval_time.as_secs());
         let limit = limit.unwrap_or(i64::MAX);
         let open = match self.questions.is_empty() {
@@ -537,7 +550,7 @@ impl<'a> Live<'a> {
             let reason = "nobody answered in time".to_owned();
             let _ = self.agent.shared.state.borrow().answer(row.id, false, &reason);
             self.agent.announce(&format!("#{} is over: nobody answered in time", row.id));
-            self.tell(&Event::Approval { ask, granted: false, reason }).await?;
+            self.tell(&Event::Approval { ask, granted: false, reason })?;
         }
         if self.checked.elapsed() > HEALTH && !self.paused && self.health.is_empty() {
             self.checked = Instant::now();

@@ -246,8 +246,7 @@ impl Agent {
                     },
                     None => return Some(End::Released),
                 },
-                // Nobody answers now; what is said is answered later.
-                heard = self.heard.recv(), if !self.deaf => drop(self.hear(heard)),
+                heard = self.heard.recv(), if !self.deaf => self.hear_for_later(heard),
             }
         }
     }
@@ -296,7 +295,7 @@ impl Agent {
                         return Err(end);
                     }
                 }
-                heard = self.heard.recv(), if !self.deaf => drop(self.hear(heard)),
+                heard = self.heard.recv(), if !self.deaf => self.hear_for_later(heard),
             }
         }
     }
@@ -337,8 +336,9 @@ impl Agent {
         if let Ok(Some(row)) = self.shared.state.borrow().agent(&self.row.name) {
             self.row = row;
         }
-        if let Ok(template) = self.shared.templates.get(&self.row.template) {
-            self.template = template;
+        match self.shared.templates.get(&self.row.template) {
+            Ok(template) => self.template = template,
+            Err(e) => self.announce(&format!("{} stays as it was made: {e}", self.row.name)),
         }
     }
 
@@ -399,7 +399,7 @@ async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result
 }
 
 /// Ends an agent's machine, whether it is known to run or not, and forgets it.
-fn clear(shared: &Shared, name: &str) -> Result<()> {
+pub fn clear(shared: &Shared, name: &str) -> Result<()> {
     let row = shared.state.borrow().agent(name)?;
     if let Some(id) = row.and_then(|row| row.machine) {
         shared.machines.clear(&id)?;

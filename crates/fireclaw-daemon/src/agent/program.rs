@@ -1,13 +1,12 @@
 //! The program of an agent in its machine: JSON lines in, JSON lines out.
 
-use std::time::Duration;
-
 use fireclaw_protocol::agent::{Action, Event, MAX_LINE};
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
 use fireclaw_protocol::session::Channel;
 use fireclaw_vm::{Exec, ExecEvents, ExecSignals, Guest};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 
 use crate::{Error, Result};
@@ -15,9 +14,9 @@ use crate::{Error, Result};
 /// The built-in agent, as it is found in every machine.
 const BUILT_IN: [&str; 2] = ["/run/fireclaw/guest", "agent"];
 
-/// How long the program may take to read what it is told. Its pipe holds much
-/// more than one event.
-const READING: Duration = Duration::from_secs(60);
+/// How many events may wait for the program to read them: more than its messages, and
+/// what comes of them, can be.
+const UNREAD: usize = 256;
 
 /// What comes from the program.
 #[derive(Debug)]
@@ -35,10 +34,10 @@ pub enum Said {
 /// A running agent program. Dropping it closes its channels, which ends it.
 #[derive(Debug)]
 pub struct Program {
-    stdin: Channel,
+    told: mpsc::Sender<Vec<u8>>,
     said: mpsc::Receiver<Said>,
     _control: ExecSignals,
-    _readers: JoinSet<()>,
+    _streams: JoinSet<()>,
 }
 
 impl Program {
@@ -59,34 +58,41 @@ impl Program {
             started.map_err(|e| Error::Program(format!("cannot be started: {e}")))?;
         // Bounded: a program that writes faster than it is heard is slowed down.
         let (tell, said) = mpsc::channel(16);
-        let mut readers = JoinSet::new();
-        readers.spawn(actions(BufReader::new(stdout), tell.clone()));
-        readers.spawn(log(BufReader::new(stderr), tell.clone()));
-        readers.spawn(ended(events, tell));
-        Ok(Self { stdin, said, _control: control, _readers: readers })
+        // Nobody waits for a program that does not read: least of all who ends it.
+        let (told, unread) = mpsc::channel(UNREAD);
+        let mut streams = JoinSet::new();
+        streams.spawn(write(stdin, unread));
+        streams.spawn(actions(BufReader::new(stdout), tell.clone()));
+        streams.spawn(log(BufReader::new(stderr), tell.clone()));
+        streams.spawn(ended(events, tell));
+        Ok(Self { told, said, _control: control, _streams: streams })
     }
 
-    /// Tells it something. That it has gone is told by [`Program::next`].
+    /// Tells it something, which it reads when it does. That it has gone is told by
+    /// [`Program::next`].
     ///
     /// # Errors
-    /// [`Error::Program`] if it does not read: half a line may have been written, so
-    /// it can be told nothing more.
-    pub async fn tell(&mut self, event: &Event) -> Result<()> {
+    /// [`Error::Program`] if it has not read what it was told before.
+    pub fn tell(&self, event: &Event) -> Result<()> {
         let mut line = serde_json::to_vec(event).unwrap_or_default();
         line.push(b'\n');
-        let write = async {
-            self.stdin.write_all(&line).await?;
-            self.stdin.flush().await
-        };
-        match tokio::time::timeout(READING, write).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::Program("does not read".into())),
+        match self.told.try_send(line) {
+            Err(TrySendError::Full(_)) => Err(Error::Program("does not read".into())),
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
         }
     }
 
     /// What it says next. Cancel-safe.
     pub async fn next(&mut self) -> Said {
         self.said.recv().await.unwrap_or_else(|| Said::Ended("it is gone".into()))
+    }
+}
+
+async fn write(mut stdin: Channel, mut lines: mpsc::Receiver<Vec<u8>>) {
+    while let Some(line) = lines.recv().await {
+        if stdin.write_all(&line).await.is_err() || stdin.flush().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `fireclaw overseer`: the daemon.
 
+mod errors;
 mod notify;
 mod servers;
 mod service;
@@ -10,17 +11,18 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fireclaw_daemon::{Config, Daemon, Irc, Owners, api};
+use fireclaw_daemon::{Claim, Config, Daemon, Irc, Owners, api};
 use fireclaw_image::Home;
 use fireclaw_irc::client::{Rate, Sasl, Tls};
 use fireclaw_irc::mask::HostMask;
 use fireclaw_irc::{PrivateServer, Secret};
 
-use crate::error::{CliError, Kind, Result};
+use crate::error::{CliError, Result};
 use crate::machine::Vmm;
 use crate::preparation;
 use crate::runtime::runtime;
 use crate::signals::Signals;
+use errors::daemon_error;
 
 /// Where Ollama listens unless told otherwise.
 const OLLAMA: &str = "http://127.0.0.1:11434";
@@ -148,6 +150,8 @@ fn ensure_set_up(home: &Home) -> Result<()> {
 }
 
 async fn serve(args: &Options, home: Home) -> Result<u8> {
+    // First: the private server's directory is one of the things that there is one of.
+    let claim = Claim::of(&home).map_err(daemon_error)?;
     let private = match args.server {
         None => Some(servers::chat(&home, args.port).await?),
         Some(_) => None,
@@ -166,7 +170,7 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
         model,
         home,
     };
-    let (daemon, notices) = Daemon::open(config).map_err(daemon_error)?;
+    let (daemon, notices) = Daemon::open(claim, config).map_err(daemon_error)?;
     let door = api::listen(&daemon).map_err(daemon_error)?;
     say(&daemon, private.as_ref());
     let mut said = false;
@@ -258,8 +262,4 @@ fn owners(args: &Options) -> Result<Owners> {
         }
     }
     Ok(owners)
-}
-
-fn daemon_error(error: fireclaw_daemon::Error) -> CliError {
-    CliError::new(Kind::System, error.to_string())
 }

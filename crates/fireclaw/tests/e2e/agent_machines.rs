@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::harness::{alone, wait_until};
-use crate::overseer::{Overseer, Person};
+use crate::overseer::Overseer;
+use crate::person::Person;
 
 /// What a shell line in an agent's machine says, as its user.
 #[track_caller]

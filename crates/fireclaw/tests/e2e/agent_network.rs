@@ -5,7 +5,8 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use crate::harness::{alone, wait_until};
-use crate::overseer::{Overseer, Person};
+use crate::overseer::Overseer;
+use crate::person::Person;
 
 /// A server on this machine's loopback that says the same to everybody: its port.
 fn serve(text: &'static str) -> u16 {

@@ -7,9 +7,16 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod agent_approvals;
+mod agent_cli;
+mod agent_commands;
 mod agent_faults;
+mod agent_life;
 mod agent_machines;
+mod agent_models;
 mod agent_network;
+mod agent_servers;
+mod agent_talk;
 mod agents;
 mod card;
 mod clean;
@@ -20,7 +27,9 @@ mod exec;
 mod faults;
 mod harness;
 mod images;
+mod inspircd;
 mod overseer;
+mod person;
 mod publish;
 mod run;
 mod service;

@@ -1,82 +1,18 @@
-//! An overseer of a test's own, and people on its private IRC server.
+//! An overseer of a test's own.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::Instant;
 
 use rustix::process::Signal;
 
 use crate::harness::{Done, Home, finish, is_alive, patience, signal, wait, wait_until};
+use crate::person::Person;
 
-/// An agent program of the tests' own: it does what it is told, in JSON lines,
-/// so that what is tested is everything around it.
-const PUPPET: &str = r##"
-import json, os, subprocess, sys
-def act(**action):
-    print(json.dumps(action), flush=True)
-waiting = {}
-for line in sys.stdin:
-    event = json.loads(line)
-    kind = event["event"]
-    if kind == "configure":
-        config = event
-        act(action="ready")
-    elif kind == "approval":
-        message = waiting.pop(event["ask"])
-        act(action="say", message=message, text="granted" if event["granted"] else "refused: " + event["reason"])
-        act(action="done", message=message)
-    elif kind == "stop":
-        act(action="done", message=event["message"])
-    elif kind == "message":
-        number, text = event["id"], event["text"]
-        word, _, rest = text.partition(" ")
-        say = lambda what: act(action="say", message=number, text=what)
-        if word == "echo":
-            say(rest)
-        elif word == "who":
-            say("%s in %s%s after %d" % (event["from"], event["place"], " alone" if event["private"] else "", len(event["recent"])))
-        elif word == "keep":
-            open("/workspace/kept", "w").write(rest)
-            os.sync()
-            say("kept")
-        elif word == "kept":
-            say(open("/workspace/kept").read())
-        elif word == "run":
-            done = subprocess.run(rest, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            say("%d: %s" % (done.returncode, " | ".join(done.stdout.split("\n")).strip(" |")[-350:]))
-        elif word == "persona":
-            say(config["persona"])
-        elif word == "lines":
-            say("\n".join("line %d" % n for n in range(int(rest))))
-        elif word == "big":
-            say("\n".join("%05d " % n + "x" * 93 for n in range(int(rest) // 100)))
-        elif word == "evil":
-            say("one\r\nQUIT :gone\r\nPRIVMSG #agents :forged\x01\x02\x0304red\x1b[2J\x00\u202eend")
-            print("this is no action")
-            print('{"action": "say", "message": 999999, "text": "not mine"}', flush=True)
-            print("x" * 1000000, flush=True)
-            say("still here")
-        elif word == "flood":
-            for n in range(2000):
-                say("flood %d" % n)
-        elif word == "ask":
-            waiting[number] = number
-            act(action="approve", ask=number, message=number, tool="run_command", what=rest)
-            continue
-        elif word == "hang":
-            continue
-        elif word == "die":
-            os._exit(3)
-        elif word == "to":
-            say(rest)
-        else:
-            say("what?")
-        act(action="done", message=number)
-"##;
+/// What the agents of most tests do.
+const PUPPET: &str = include_str!("puppet.py");
 
 /// A home with an overseer that listens on a port of its own.
 pub struct Overseer {
@@ -89,9 +25,13 @@ pub struct Overseer {
 impl Overseer {
     /// Starts one with further options.
     pub fn start(options: &[&str]) -> Self {
+        Self::at(free_port(), options)
+    }
+
+    /// Starts one with this port.
+    pub fn at(port: u16, options: &[&str]) -> Self {
         let home = Home::new();
         puppet(&home, "puppet", "");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let child = begin(&home, port, &options);
         Self { home, port, options, child }
@@ -143,18 +83,20 @@ impl Overseer {
         serde_json::from_slice(&done.stdout).unwrap()
     }
 
+    /// What is told of an agent, once it is in this condition.
+    pub fn until(&self, name: &str, condition: &str) -> serde_json::Value {
+        let mut found = None;
+        wait_until(condition, || {
+            let agents = self.agents();
+            found = agents.into_iter().find(|a| a["name"] == name && a["condition"] == condition);
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
     /// The process id of an agent's monitor, once it is ready.
     pub fn ready(&self, name: &str) -> i32 {
-        let mut pid = None;
-        wait_until("an agent to be ready", || {
-            let agents = self.agents();
-            let agent = agents.iter().find(|agent| agent["name"] == name);
-            pid = agent
-                .filter(|agent| agent["condition"] == "ready")
-                .and_then(|agent| agent["pid"].as_i64());
-            pid.is_some()
-        });
-        i32::try_from(pid.unwrap()).unwrap()
+        i32::try_from(self.until(name, "ready")["pid"].as_i64().unwrap()).unwrap()
     }
 
     /// Whether an agent is ready; it is not if nobody can say.
@@ -270,114 +212,15 @@ fn begin(home: &Home, port: u16, options: &[String]) -> Child {
     child
 }
 
-/// Somebody with a plain socket.
-pub struct Person {
-    nick: String,
-    socket: TcpStream,
-    lines: Receiver<String>,
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-impl Person {
-    fn join(port: u16, nick: &str) -> Self {
-        let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        let (tell, lines) = channel();
-        let mut reader = BufReader::new(socket.try_clone().unwrap());
-        let mut pong = socket.try_clone().unwrap();
-        thread::spawn(move || {
-            let mut line = Vec::new();
-            while matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
-                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                line.clear();
-                if let Some(rest) = text.strip_prefix("PING") {
-                    let _ = pong.write_all(format!("PONG{rest}\r\n").as_bytes());
-                } else if tell.send(text).is_err() {
-                    return;
-                }
-            }
-        });
-        write!(socket, "NICK {nick}\r\nUSER {nick} 0 * :{nick}\r\n").unwrap();
-        let mut person = Self { nick: nick.to_owned(), socket, lines };
-        person.until(" 376 ");
-        person.send("JOIN #control,#agents");
-        person.until("366 ");
-        person.until("366 ");
-        person
-    }
-
-    /// Sends a line of IRC.
-    pub fn send(&mut self, line: &str) {
-        self.socket.write_all(format!("{line}\r\n").as_bytes()).unwrap();
-    }
-
-    /// Says something.
-    pub fn say(&mut self, place: &str, text: &str) {
-        self.send(&format!("PRIVMSG {place} :{text}"));
-    }
-
-    /// Gives a command in the control channel and waits for what must be answered.
-    #[track_caller]
-    pub fn command(&mut self, command: &str, answer: &str) -> String {
-        self.say("#control", command);
-        self.hears("overseer", "#control", answer)
-    }
-
-    /// Waits until somebody says something with these words, and gives all of it.
-    #[track_caller]
-    pub fn hears(&mut self, from: &str, place: &str, words: &str) -> String {
-        let place = if place == "me" { self.nick.clone() } else { place.to_owned() };
-        let (start, middle) = (format!(":{from}!"), format!(" PRIVMSG {place} :"));
-        let mut seen = Vec::new();
-        let deadline = Instant::now() + patience();
-        loop {
-            let line = self.next(deadline, words, &seen);
-            if line.starts_with(&start)
-                && let Some((_, said)) = line.split_once(&middle)
-                && said.contains(words)
-            {
-                return said.to_owned();
-            }
-            seen.push(line);
-        }
-    }
-
-    /// Waits for a line of IRC with these words.
-    #[track_caller]
-    pub fn until(&mut self, words: &str) -> String {
-        let deadline = Instant::now() + patience();
-        let mut seen = Vec::new();
-        loop {
-            let line = self.next(deadline, words, &seen);
-            if line.contains(words) {
-                return line;
-            }
-            seen.push(line);
-        }
-    }
-
-    #[track_caller]
-    fn next(&mut self, deadline: Instant, wanted: &str, seen: &[String]) -> String {
-        match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) => line,
-            Err(RecvTimeoutError::Timeout) => panic!("no {wanted:?} in {seen:#?}"),
-            Err(RecvTimeoutError::Disconnected) => panic!("the server ended: {seen:#?}"),
-        }
-    }
-
-    /// Waits until somebody is in a channel that this person is in.
-    #[track_caller]
-    pub fn sees(&mut self, channel: &str, nick: &str) {
-        wait_until("somebody to join", || {
-            self.send(&format!("NAMES {channel}"));
-            let names = self.until(" 353 ");
-            self.until(" 366 ");
-            names.split([' ', ':', '@', '+']).any(|name| name == nick)
-        });
-    }
-
-    /// All lines that have come so far.
-    pub fn all(&mut self) -> Vec<String> {
-        self.lines.try_iter().collect()
-    }
+/// Kills a process as nothing can be prepared for.
+pub fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
 }
 
 /// Waits until a process is gone.

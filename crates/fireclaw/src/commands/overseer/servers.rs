@@ -11,7 +11,8 @@ use fireclaw_llm::{Key, ServerConfig, ServerKind};
 use fireclaw_template::shipped;
 
 use super::Options;
-use crate::error::{CliError, Kind, Result};
+use super::errors::{irc_error, model_error};
+use crate::error::{CliError, Result};
 
 /// A private IRC server on this port.
 pub async fn chat(home: &Home, port: u16) -> Result<PrivateServer> {
@@ -135,17 +136,4 @@ fn names() -> Vec<String> {
         }
     }
     names
-}
-
-fn model_error(error: fireclaw_llm::Error) -> CliError {
-    CliError::new(Kind::Host, error.to_string())
-        .hint("name a model server with --model-server, or install Ollama")
-}
-
-fn irc_error(error: fireclaw_irc::Error) -> CliError {
-    let hint = match &error {
-        fireclaw_irc::Error::ServerMissing { .. } => "apt-get install ngircd, or use --server HOST",
-        _ => "is the port taken? --port names another",
-    };
-    CliError::new(Kind::Host, error.to_string()).hint(hint)
 }

@@ -1,0 +1,54 @@
+//! Why the overseer cannot start or go on, with what to do about it.
+
+use fireclaw_daemon::Error;
+
+use crate::error::{CliError, Kind};
+
+/// What the daemon says.
+pub fn daemon_error(error: Error) -> CliError {
+    let message = error.to_string();
+    match error {
+        Error::AlreadyRuns { .. } => CliError::new(Kind::Usage, message)
+            .hint("end that one first, or set FIRECLAW_HOME to another directory"),
+        Error::NewerState { .. } => CliError::new(Kind::System, message)
+            .hint("use that one, or set FIRECLAW_HOME to another directory"),
+        Error::State(_) => CliError::new(Kind::System, message).hint(
+            "it is state.db under FIRECLAW_HOME: may it be written to, and is there room? \
+             `fireclaw doctor` looks at both",
+        ),
+        Error::File { action, path, source } => CliError::file(action, &path, &source),
+        Error::Image(error) => error.into(),
+        Error::Machine(error) => error.into(),
+        Error::Chat(error) => irc_error(error),
+        Error::Model(error) => model_error(error),
+        _ => CliError::new(Kind::System, message),
+    }
+}
+
+/// What the chat server's side says.
+pub fn irc_error(error: fireclaw_irc::Error) -> CliError {
+    use fireclaw_irc::Error as Irc;
+    let message = error.to_string();
+    match error {
+        Irc::ServerMissing { .. } => {
+            CliError::new(Kind::Host, message).hint("apt-get install ngircd, or use --server HOST")
+        }
+        Irc::ServerFailed { .. } => {
+            CliError::new(Kind::Host, message).hint("is the port taken? --port names another")
+        }
+        Irc::Name { what, .. } => CliError::new(Kind::Usage, message).hint(match what {
+            "channel" => "a channel begins with #, in quotes: --channel '#control'",
+            _ => "a nick is letters, digits, - and _, and begins with a letter",
+        }),
+        Irc::Config { .. } => CliError::new(Kind::Usage, message)
+            .hint("`fireclaw overseer --help` has all options and variables"),
+        Irc::File { action, path, source } => CliError::file(action, &path, &source),
+        _ => CliError::new(Kind::System, message),
+    }
+}
+
+/// What the model server's side says.
+pub fn model_error(error: fireclaw_llm::Error) -> CliError {
+    CliError::new(Kind::Host, error.to_string())
+        .hint("name a model server with --model-server URL, or install Ollama")
+}

@@ -1,0 +1,178 @@
+//! `fireclaw agent`, `template` and `overseer` from a shell.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use crate::harness::{Home, alone, finish, patience, wait};
+use crate::overseer::Overseer;
+
+#[test]
+fn the_command_line_does_what_people_do() {
+    let _alone = alone();
+    let overseer = Overseer::start(&[]);
+    let start = overseer.fireclaw(&["agent", "start", "puppet", "--name", "cli"]).exits(0);
+    assert_eq!(start.stdout(), "cli\n");
+    overseer.ready("cli");
+    assert!(overseer.fireclaw(&["agent", "list"]).exits(0).stdout().contains("cli"));
+    let logs = overseer.fireclaw(&["agent", "logs", "cli"]).exits(0).stdout();
+    assert!(logs.contains("is ready"), "{logs}");
+    let twice = overseer.fireclaw(&["agent", "start", "puppet", "--name", "cli"]);
+    twice.exits(1).says(&["the name cli is taken"]);
+    overseer.fireclaw(&["agent", "stop", "nobody"]).exits(1).says(&["no agent nobody", "cli"]);
+    overseer.fireclaw(&["agent", "exec", "../x", "--", "true"]).exits(2);
+    // One overseer to a home.
+    let second = overseer.fireclaw(&["overseer", "--port", &(overseer.port ^ 1).to_string()]);
+    second.exits(1).says(&["another overseer runs"]);
+    overseer.fireclaw(&["agent", "stop", "cli"]).exits(0);
+    overseer.end();
+    let home = Home::empty();
+    let none = finish(home.fireclaw(["agent", "list"]), Vec::new(), patience());
+    none.exits(1).says(&["no overseer runs", "fireclaw overseer"]);
+    let none = home.fireclaw(["agent", "exec", "cli", "--", "true"]);
+    finish(none, Vec::new(), patience()).exits(125).says(&["no overseer runs"]);
+}
+
+#[test]
+fn templates_are_listed_shown_and_checked() {
+    let home = Home::empty();
+    let template = |words: &[&str]| {
+        let mut command = home.fireclaw(["template"]);
+        command.args(words);
+        finish(command, Vec::new(), patience())
+    };
+    let list = template(&["ls"]).exits(0).stdout();
+    for name in ["worker", "coder", "researcher", "quick", "creative"] {
+        assert!(list.contains(name), "{list}");
+    }
+    let shown = template(&["show", "worker"]).exits(0).stdout();
+    assert!(shown.contains("qwen2.5:7b"), "{shown}");
+    template(&["check"]).exits(0);
+    let wrong = home.path().join("wrong.toml");
+    fs::write(&wrong, "modle = \"x\"\nmemory = 1\n").unwrap();
+    let told = template(&["check", &wrong.to_string_lossy()]).exits(1).stdout();
+    assert!(told.contains("model") && told.contains("memory"), "{told}");
+    template(&["show", "nosuch"]).exits(1).says(&["nosuch"]);
+}
+
+#[test]
+fn the_list_for_programs_has_a_fixed_shape() {
+    let _alone = alone();
+    let overseer = Overseer::start(&[]);
+    assert_eq!(overseer.fireclaw(&["agent", "list", "--json"]).exits(0).stdout().trim(), "[]");
+    overseer.fireclaw(&["agent", "start", "puppet", "--name", "a", "--model", "m"]).exits(0);
+    let pid = overseer.ready("a");
+    let agents = overseer.agents();
+    let mut agent = agents[0].as_object().unwrap().clone();
+    let created = agent.remove("created").unwrap().as_u64().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert!(now.as_secs() - created < 3600);
+    let rest = serde_json::json!({
+        "name": "a", "template": "puppet", "model": "m", "condition": "ready", "nick": "a",
+        "pid": pid, "restarts": 0, "problem": null, "channels": ["#agents"],
+    });
+    assert_eq!(serde_json::Value::Object(agent), rest);
+    overseer.end();
+}
+
+#[test]
+fn a_log_is_followed_until_its_agent_ends() {
+    let _alone = alone();
+    let overseer = Overseer::start(&[]);
+    let mut ann = overseer.person("ann");
+    ann.command("!invoke puppet", "boots");
+    overseer.ready("puppet");
+    let mut follow = overseer.home.fireclaw(["agent", "logs", "puppet", "-n", "1", "-f"]);
+    let mut follow = follow.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    // What comes later comes once each.
+    ann.send("JOIN #one,#two");
+    ann.until("366 ");
+    ann.until("366 ");
+    for room in ["#one", "#two"] {
+        ann.send(&format!("INVITE puppet {room}"));
+        ann.sees(room, "puppet");
+    }
+    for room in ["#one", "#two"] {
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.contains(&format!("invited to {room} by ann")), "{line}");
+    }
+    overseer.fireclaw(&["agent", "stop", "puppet"]).exits(0);
+    assert_eq!(wait(&mut follow, patience()).code(), Some(1));
+    overseer.end();
+}
+
+#[test]
+fn what_is_not_there_is_named_with_a_hint() {
+    let _alone = alone();
+    let overseer = Overseer::start(&[]);
+    let fails = |words: &[&str], code: i32, says: &[&str]| {
+        overseer.fireclaw(words).exits(code).says(says);
+    };
+    fails(&["agent", "start", "wroker"], 1, &["did you mean worker?"]);
+    fails(&["agent", "start", "puppet", "--name", "NickServ"], 1, &["is reserved"]);
+    fails(&["agent", "stop", "nobody"], 1, &["there is no agent nobody"]);
+    fails(&["agent", "logs", "nobody"], 1, &["there is no agent nobody"]);
+    fails(&["agent", "logs", "../x"], 2, &["is not the name of an agent"]);
+    fails(&["agent", "exec", "nobody", "--", "true"], 125, &["there is no agent nobody"]);
+    overseer.puppet("broken", "memory = 1\n");
+    fails(&["agent", "start", "broken"], 1, &["broken", "memory"]);
+    assert!(overseer.agents().is_empty());
+    overseer.end();
+}
+
+#[test]
+fn an_overseer_says_why_it_cannot_start() {
+    let overseer = Overseer::start(&[]);
+    // In one home there is one, even if the other is asked for the same port.
+    let port = overseer.port.to_string();
+    let hints = ["another overseer runs", "FIRECLAW_HOME"];
+    overseer.fireclaw(&["overseer", "--port", &port]).exits(1).says(&hints);
+    // The first goes on.
+    overseer.person("ann").command("!list", "no agents");
+    // In another home it needs another port.
+    let home = Home::new();
+    let begin = |words: &[&str]| {
+        let mut command = home.fireclaw(["overseer"]);
+        command.args(words);
+        finish(command, Vec::new(), patience())
+    };
+    begin(&["--port", &port]).exits(1).says(&["did not start", "--port names another"]);
+    overseer.end();
+    let channel = begin(&["--port", &port, "--channel", "control"]);
+    channel.exits(1).says(&["`control` is not a valid IRC channel", "begins with #"]);
+    let model = begin(&["--port", &port, "--model-server", "ftp://x"]);
+    model.exits(1).says(&["cannot be the URL of a model server", "--model-server URL"]);
+    begin(&["--tls"]).exits(2).says(&["--server"]);
+    begin(&["--port", "0"]).exits(2).says(&["0"]);
+    home.is_clean();
+}
+
+#[test]
+fn a_template_of_the_older_kind_starts_an_agent() {
+    let _alone = alone();
+    let overseer = Overseer::start(&[]);
+    let old = r#"{
+        "name": "old", "nick": "oldie", "model": "qwen2.5:7b", "trigger": "mention",
+        "persona": "You are old.", "tools": true, "network": false, "mem": 192
+    }"#;
+    let path = overseer.home.path().join("templates/old.json");
+    fs::write(&path, old).unwrap();
+    overseer.fireclaw(&["template", "check", "old"]).exits(0);
+    let mut ann = overseer.person("ann");
+    assert!(ann.command("!templates", "old (").contains("qwen2.5:7b"));
+    ann.command("!invoke old", "boots");
+    overseer.ready("old");
+    ann.command("!persona old", "old: You are old.");
+    // There is no model server: whoever asks is told so, by the agent, and once.
+    let said = ann.quiet_until("#agents", "oldie: hello", "the model server at ");
+    assert!(said.last().unwrap().starts_with(":oldie!"), "{said:?}");
+    assert!(said.last().unwrap().contains("does not answer"), "{said:?}");
+    overseer.ready("old");
+    // A mistake in it is shown with its place.
+    fs::write(&path, old.replace("\"tools\": true", "\"tools\": maybe")).unwrap();
+    let told = overseer.fireclaw(&["template", "check", "old"]).exits(1).stdout();
+    assert!(told.contains("old.json:3"), "{told}");
+    overseer.end();
+}
