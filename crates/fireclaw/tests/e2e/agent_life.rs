@@ -142,15 +142,16 @@ fn one_that_does_not_read_is_ended_all_the_same() {
     let pid = overseer.ready("puppet");
     ann.say("puppet", "deaf");
     ann.hears("puppet", "me", "deaf now");
-    // More than all that is between it and us holds: each line carries those before.
-    let long = "x".repeat(380);
+    // More than all that is between it and us holds: each line carries those before, and
+    // a quotation mark is two bytes in JSON.
+    let long = "\"".repeat(380);
     for n in 0..80 {
         ann.say("#agents", &format!("puppet: echo {n} {long}"));
     }
-    ann.hears("puppet", "#agents", "too much waits for me already");
+    let mut said = ann.all_until(&["too much waits for me already"]);
     // Others are heard meanwhile, and it goes when told: it is not found out to be mute.
-    ann.command("!list", "puppet (");
-    let said = ann.quiet_until("#control", "!destroy puppet", "puppet is gone");
+    said.extend(ann.quiet_until("#control", "!list", "puppet ("));
+    said.extend(ann.quiet_until("#control", "!destroy puppet", "puppet is gone"));
     assert!(!said.iter().any(|line| line.contains("is down")), "{said:?}");
     is_gone(pid);
     overseer.end();

@@ -53,7 +53,7 @@ impl InspIrcd {
 <bind address="127.0.0.1" port="{port}" type="clients">
 <bind address="127.0.0.1" port="{tls_port}" type="clients" sslprofile="tls">
 <sslprofile name="tls" provider="gnutls" certfile="{at}/cert.pem" keyfile="{at}/key.pem">
-<connect name="all" allow="*" resolvehostnames="no" useident="no" fakelag="no" localmax="100" globalmax="100">
+<connect name="all" allow="*" resolvehostnames="no" useident="no" fakelag="no" threshold="100000" commandrate="1000000" localmax="100" globalmax="100">
 <path configdir="{at}" datadir="{at}" logdir="{at}">
 <log method="file" type="*" level="default" target="{at}/log">
 <pid file="{at}/pid">
