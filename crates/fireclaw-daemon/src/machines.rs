@@ -184,6 +184,7 @@ impl Machines {
         let wish = Wish {
             home: self.home.root(),
             policy,
+            config: link::config(self.home.root())?,
             owner: agent.to_owned(),
             directory: run_dir.path().to_owned(),
             plug: launcher.backend.capabilities().plug,

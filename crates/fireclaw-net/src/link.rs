@@ -32,6 +32,8 @@ pub struct Wish<'a> {
     pub home: &'a Path,
     /// What the machine may reach; not [`Network::None`].
     pub policy: Network,
+    /// What the host's owner decided; see [`config`].
+    pub config: HostConfig,
     /// For whom it is, as `fireclaw net ls` shows it.
     pub owner: String,
     /// An existing directory for the gateway's socket.
@@ -46,12 +48,12 @@ impl Link {
     /// Opens the network of a machine that is about to be started.
     ///
     /// # Errors
-    /// [`Error::Config`] for a wrong `network.toml`, and whatever a gateway cannot do.
+    /// Whatever a gateway cannot do.
     pub async fn open(wish: Wish<'_>) -> Result<Self> {
         let place = Place::here();
         let request = Request {
             policy: wish.policy,
-            config: config(wish.home)?,
+            config: wish.config,
             owner: wish.owner,
             directory: wish.directory,
             place,

@@ -1,13 +1,15 @@
 //! `fireclaw net`: network cards of machines.
 
+mod check;
+
 use clap::Subcommand;
 use comfy_table::{Table, presets};
 use fireclaw_image::Home;
 use fireclaw_net::{Client, Machine, Place, Status};
-use fireclaw_policy::HostConfig;
 
 use super::{print, print_json};
-use crate::error::{CliError, Kind, Result};
+use crate::error::Result;
+use crate::machine::Host;
 use crate::runtime::runtime;
 
 /// Show, check and clean up the networks of machines
@@ -37,8 +39,14 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Try what network cards need; nothing is changed
-    Check,
+    /// Try what network cards need, and what machines with one can reach
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        host: Host,
+    },
     /// Remove what belongs to machines that have ended
     Clean,
 }
@@ -65,7 +73,7 @@ pub fn execute(args: &Args) -> Result<u8> {
             }
             Ok(0)
         }
-        Action::Check => check(place),
+        Action::Check { json, ref host } => check::execute(place, host, json),
         Action::Clean => {
             let cleaned = fireclaw_net::clean(place, &state)?;
             for machine in &cleaned.machines {
@@ -133,25 +141,4 @@ fn refused(rows: &[Row]) -> Table {
         }
     }
     table
-}
-
-fn check(place: Place) -> Result<u8> {
-    let config = HostConfig::load(Home::from_environment().root())
-        .map_err(|e| CliError::new(Kind::Usage, e.to_string()))?;
-    let mut code = 0;
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    for check in fireclaw_net::check(place, &config) {
-        let (mark, words) = match check.result {
-            Ok(found) => ("ok", found),
-            Err(error) => {
-                code = 1;
-                let hint = error.hint().map_or(String::new(), |hint| format!("\nhint: {hint}"));
-                ("fail", format!("{error}{hint}"))
-            }
-        };
-        table.add_row([mark, check.name, &words]);
-    }
-    print(&table.to_string())?;
-    Ok(code)
 }

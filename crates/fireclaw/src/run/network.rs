@@ -1,8 +1,8 @@
 //! The network of a run's machine.
 
 use fireclaw_image::Home;
-use fireclaw_net::link::{Link, Wish};
-use fireclaw_policy::Network;
+use fireclaw_net::link::{self, Link, Wish};
+use fireclaw_policy::{HostConfig, Network};
 use fireclaw_vm::{Launcher, RunDir};
 
 use crate::error::Result;
@@ -11,7 +11,7 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct RunLink {
     link: Link,
-    _directory: RunDir,
+    directory: RunDir,
 }
 
 impl RunLink {
@@ -25,16 +25,34 @@ impl RunLink {
         if *policy == Network::None {
             return Ok(None);
         }
+        let config = link::config(home.root())?;
+        Ok(Some(Self::with(home, launcher, policy, config, jail).await?))
+    }
+
+    /// The same with a configuration instead of the home's.
+    pub async fn with(
+        home: &Home,
+        launcher: &Launcher,
+        policy: &Network,
+        config: HostConfig,
+        jail: Option<(u32, u32)>,
+    ) -> Result<Self> {
         let directory = RunDir::create(&home.run())?;
         let wish = Wish {
             home: home.root(),
             policy: policy.clone(),
+            config,
             owner: directory.id().to_owned(),
             directory: directory.path().to_owned(),
             plug: launcher.backend.capabilities().plug,
             user: jail.map(|(user, _)| user),
         };
-        Ok(Some(Self { link: Link::open(wish).await?, _directory: directory }))
+        Ok(Self { link: Link::open(wish).await?, directory: directory })
+    }
+
+    /// For whom it is, as `fireclaw net ls` shows it.
+    pub fn owner(&self) -> &str {
+        self.directory.id()
     }
 
     /// What the monitor and the guest need of it.

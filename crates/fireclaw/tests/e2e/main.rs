@@ -28,6 +28,7 @@ mod faults;
 mod harness;
 mod images;
 mod inspircd;
+mod net;
 mod overseer;
 mod person;
 mod publish;

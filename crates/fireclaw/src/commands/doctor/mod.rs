@@ -1,6 +1,6 @@
 //! `fireclaw doctor`: what works on this machine, and what to do if not.
 
-mod check;
+pub(super) mod check;
 mod prove;
 
 use std::time::Duration;
