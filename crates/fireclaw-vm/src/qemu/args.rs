@@ -20,6 +20,8 @@ pub struct Fds {
 
 /// The stream's socket in the directory of a kept machine.
 pub const STREAM_SOCKET: &str = "stream";
+/// What the stream's end in the VMM is called.
+pub const STREAM: &str = "stream";
 
 /// The name of the virtio-serial port that carries the stream.
 const PORT_NAME: &str = "fireclaw.0";
@@ -77,8 +79,8 @@ pub fn arguments(
     line.two(
         "-chardev",
         match fds.stream {
-            Some(fd) => format!("socket,id=stream,fd={fd}"),
-            None => format!("socket,id=stream,path={STREAM_SOCKET},server=on,wait=off"),
+            Some(fd) => format!("socket,id={STREAM},fd={fd}"),
+            None => format!("socket,id={STREAM},path={STREAM_SOCKET},server=on,wait=off"),
         },
     );
     line.two("-device", format!("virtserialport,chardev=stream,name={PORT_NAME}"));

@@ -7,9 +7,11 @@ mod qmp;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use serde_json::Value;
 use tokio::net::UnixStream;
 
 use crate::backend::{Backend, Capabilities, Launch, Machine, Memory, VmmKind};
@@ -118,14 +120,21 @@ impl Qemu {
         });
         let mut process = VmmProcess::spawn(command, inherit, Console::Socket(console), kept)?;
         let is_restored = matches!(launch.memory, Memory::RestoredFrom(_));
-        // A fresh guest boots meanwhile; a restored one goes on from here.
         let connected = async {
-            let control = control(qmp, &launch).await?;
+            let mut qmp = Qmp::connect(qmp).await?;
             let stream = match stream {
                 Some(stream) => stream,
-                // It is there: QEMU makes it before it greets.
-                None => connect(launch.run_dir).await?,
+                None => {
+                    // It is there: QEMU makes it before it greets.
+                    let stream = connect(launch.run_dir).await?;
+                    // A restored guest that ran without a host, be it for a moment,
+                    // would take us for another one than it was saved with.
+                    accepted(&mut qmp).await?;
+                    stream
+                }
             };
+            // A fresh guest boots meanwhile; a restored one goes on from here.
+            let control = QemuControl::new(qmp, launch.memory, launch.spec.card).await?;
             Ok((control, stream))
         };
         match connected.await {
@@ -148,16 +157,12 @@ impl Qemu {
     }
 }
 
-async fn control(socket: UnixStream, launch: &Launch<'_>) -> Result<QemuControl> {
-    QemuControl::new(Qmp::connect(socket).await?, launch.memory, launch.spec.card).await
-}
-
 fn copying(error: std::io::Error) -> Error {
     Error::system("copying a tap's descriptor")(error)
 }
 
 /// How long a VMM that closed its control socket may take to end.
-const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(2);
 
 impl Backend for Qemu {
     fn kind(&self) -> VmmKind {
@@ -199,6 +204,21 @@ async fn connect(run_dir: &RunDir) -> Result<UnixStream> {
     UnixStream::connect(dir.name(args::STREAM_SOCKET))
         .await
         .map_err(Error::file("connect to", run_dir.path().join(args::STREAM_SOCKET)))
+}
+
+/// Waits until QEMU has taken our connection to the stream: connect(2) does not.
+async fn accepted(qmp: &mut Qmp) -> Result<()> {
+    const POLL: Duration = Duration::from_millis(1);
+    loop {
+        let devices = qmp.execute("query-chardev", Value::Null).await?;
+        let mut devices = devices.as_array().into_iter().flatten();
+        let stream = devices.find(|device| device["label"] == args::STREAM);
+        match stream.and_then(|stream| stream["filename"].as_str()) {
+            // How a socket that waits for somebody is called (chardev/char-socket.c).
+            Some(name) if name.starts_with("disconnected:") => tokio::time::sleep(POLL).await,
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// A socket pair: our end, and the end that the VMM inherits.
