@@ -18,8 +18,10 @@ SHELL := /bin/bash
 #   strace            kills a command at each of its steps, for a test
 #   g++               the fuzzer's runtime
 #   ngircd            the private IRC server, and the one of the tests
+#   nftables          packet rules of network cards
+#   slirp4netns       network cards with policy full, without root
 #   python3-pip       fetches the language model of the tests
-PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linux iproute2 strace g++ ngircd python3-pip
+PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linux strace g++ ngircd nftables slirp4netns iproute2 python3-pip
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 CARGO ?= cargo
 

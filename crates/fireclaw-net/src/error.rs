@@ -99,7 +99,10 @@ impl Error {
                 Some("end some machines, or set a larger `subnet` in network.toml".into())
             }
             Self::Gateway { .. } => Some("`fireclaw net check` shows what works here".into()),
-            Self::Config { .. } | Self::NotHere { .. } | Self::State { .. } | Self::System { .. } => None,
+            Self::Config { .. }
+            | Self::NotHere { .. }
+            | Self::State { .. }
+            | Self::System { .. } => None,
         }
     }
 }

@@ -37,7 +37,8 @@ pub(crate) fn conflict(netlink: &Netlink, config: &HostConfig) -> Result<()> {
     let other = used.iter().find(|used| {
         let overlap =
             used.network.contains(&config.subnet) || config.subnet.contains(&used.network);
-        overlap && Some(used.link) != ours
+        // What is wider stands for the default route, as VPNs set it in two halves.
+        overlap && Some(used.link) != ours && used.network.prefix_len() >= 8
     });
     let Some(used) = other else { return Ok(()) };
     let link = links.iter().find(|link| link.index == used.link);

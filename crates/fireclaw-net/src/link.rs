@@ -132,8 +132,7 @@ impl From<Plug> for fireclaw_vm::Plug {
         match plug {
             Plug::Tap(tap) => Self::Tap(tap),
             Plug::Named { name, namespace } => {
-                let namespace =
-                    namespace.map(|(user, net)| Namespace { user: Some(user), net });
+                let namespace = namespace.map(|(user, net)| Namespace { user: Some(user), net });
                 Self::Named { name, namespace }
             }
         }

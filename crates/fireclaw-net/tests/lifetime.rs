@@ -262,6 +262,8 @@ fn what_is_in_use_is_not_taken() {
     run("ip", &["tuntap", "add", "fcbr0", "mode", "tap"]);
     assert!(matches!(refused(), Error::Conflict { .. }));
     run("ip", &["link", "del", "fcbr0"]);
+    // Half of a default route is none.
+    run("ip", &["route", "add", "128.0.0.0/1", "via", "192.0.2.1"]);
     // A bridge of somebody else is used, and left where it is.
     run("ip", &["link", "add", "fcbr0", "type", "bridge"]);
     let machine = Machine::start(Place::Host, "local", "guest");

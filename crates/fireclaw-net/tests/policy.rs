@@ -20,8 +20,8 @@ fn connected(machine: &Machine, address: &str) -> TcpStream {
 
 /// Whether it is answered still; otherwise it must have been reset, not left to wait.
 fn is_answered(stream: &mut TcpStream) -> bool {
-    let mut echo = [0; 4];
-    match stream.write_all(b"word").and_then(|()| stream.read_exact(&mut echo)) {
+    let mut echo = [0; 5];
+    match stream.write_all(b"word\n").and_then(|()| stream.read_exact(&mut echo)) {
         Ok(()) => true,
         Err(e) => {
             let kind = e.kind();

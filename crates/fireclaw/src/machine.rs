@@ -197,11 +197,7 @@ pub async fn start(
 }
 
 /// Boots a machine.
-pub async fn cold(
-    launcher: &Launcher,
-    link: Option<&Link>,
-    phases: &mut Phases,
-) -> Result<Guest> {
+pub async fn cold(launcher: &Launcher, link: Option<&Link>, phases: &mut Phases) -> Result<Guest> {
     phases.mark("prepare");
     let plug = link.map(Link::plug);
     let waiting = launcher.boot(Memory::Fresh, plug, || phases.mark("monitor start")).await?;

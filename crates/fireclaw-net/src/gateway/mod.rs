@@ -14,6 +14,7 @@ mod sniff;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use fireclaw_policy::Network;
@@ -53,8 +54,10 @@ impl Keeper {
     fn start(task: Task) -> Result<Self> {
         let failed = |e: std::io::Error| Error::system("starting the keeper")(e);
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let mut words = std::env::args_os();
         let child = Command::new("/proc/self/exe")
-            .args(std::env::args_os().skip(1))
+            .arg0(words.next().unwrap_or_default())
+            .args(words)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .map_err(failed)?;

@@ -75,24 +75,34 @@ async fn connection(shared: &Shared, mut client: TcpStream, wanted: SocketAddrV4
     };
     // What is small is not to wait for more.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let cut = |client| {
+        deny(&wanted.ip().to_string(), "cut by a change of the policy");
+        refuse(client);
+    };
     if !permit.names.is_empty() {
-        match introduction(&mut client, &mut server, &permit).await {
-            Introduction::Done(None) => {}
+        let introduced = tokio::select! {
+            introduced = introduction(&mut client, &mut server, &permit) => Some(introduced),
+            () = not_permitted(shared, &mut changes, &permit) => None,
+        };
+        match introduced {
+            Some(Introduction::Done(None)) => {}
             // From here on it is this name's connection alone.
-            Introduction::Done(Some(name)) => permit.names = vec![name],
-            Introduction::Denied { what, reason } => {
+            Some(Introduction::Done(Some(name))) => permit.names = vec![name],
+            Some(Introduction::Denied { what, reason }) => {
                 deny(&what.unwrap_or_else(|| wanted.ip().to_string()), reason);
                 return refuse(client);
             }
-            Introduction::Ended => return refuse(client),
+            Some(Introduction::Ended) => return refuse(client),
+            None => return cut(client),
+        }
+        // The policy may have changed for this one of the names.
+        if !shared.still(&permit) {
+            return cut(client);
         }
     }
     tokio::select! {
         _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER) => {}
-        () = not_permitted(shared, &mut changes, &permit) => {
-            deny(&wanted.ip().to_string(), "cut by a change of the policy");
-            refuse(client);
-        }
+        () = not_permitted(shared, &mut changes, &permit) => cut(client),
     }
 }
 

@@ -243,3 +243,71 @@ fn address(data: &RData) -> Option<Ipv4Addr> {
 fn shown(name: &str) -> String {
     name.chars().take(255).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fireclaw_policy::HostConfig;
+    use hickory_resolver::proto::op::Query;
+    use proptest::prelude::*;
+
+    fn resolver(policy: &str) -> Arc<Resolver> {
+        let config = HostConfig::parse("[[service]]\nname = \"a\"\naddress = \"127.0.0.1:1\"");
+        Resolver::new(Arc::new(Shared::new(config.unwrap(), policy.parse().unwrap())))
+    }
+
+    fn answer(resolver: &Resolver, question: &[u8]) -> Option<Message> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let answer = runtime.unwrap().block_on(resolver.answer(question, true));
+        answer.map(|answer| Message::from_vec(&answer).unwrap())
+    }
+
+    fn question(name: &str, kind: RecordType) -> Vec<u8> {
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+        message.to_vec().unwrap()
+    }
+
+    #[test]
+    fn only_what_is_allowed_exists() {
+        let resolver = resolver("local");
+        let ask = |name: &str, kind| answer(&resolver, &question(name, kind)).unwrap();
+        let refused = ask("a.org.", RecordType::A);
+        assert_eq!(refused.metadata.response_code, ResponseCode::NXDomain);
+        assert_eq!(refused.metadata.id, 7);
+        let host = ask("Host.Fireclaw.Internal.", RecordType::A);
+        assert_eq!(address(&host.answers[0].data), Some(Ipv4Addr::new(172, 16, 0, 1)));
+        let host = ask("host.fireclaw.internal.", RecordType::AAAA);
+        assert_eq!(host.metadata.response_code, ResponseCode::NoError);
+        assert!(host.answers.is_empty());
+        assert_eq!(resolver.shared.denials().total(), 1);
+    }
+
+    #[test]
+    fn what_is_no_question_gets_no_answer() {
+        let resolver = resolver("local");
+        let mut bytes = question("a.org.", RecordType::A);
+        assert!(answer(&resolver, &bytes).is_some());
+        // As an answer.
+        bytes[2] |= 0x80;
+        assert!(answer(&resolver, &bytes).is_none());
+        assert!(answer(&resolver, b"").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered_or_not(
+            bytes: Vec<u8>,
+            at in 0usize..64,
+            byte: u8,
+            whole: bool,
+        ) {
+            // Nothing, or a question with one byte changed.
+            let mut bytes = if whole { bytes } else { question("a.b.org.", RecordType::TXT) };
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+            answer(&resolver("local"), &bytes);
+        }
+    }
+}

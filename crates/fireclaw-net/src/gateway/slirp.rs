@@ -53,8 +53,6 @@ impl Slirp {
             .arg(format!("--cidr={NETWORK}"))
             .arg(format!("--ready-fd={}", says_ready.as_raw_fd()))
             .arg(format!("--exit-fd={}", exit.as_raw_fd()))
-            .arg(format!("--userns-path=/proc/{}/ns/user", of.pid))
-            .args(["--netns-type=path", &format!("/proc/{}/ns/net", of.pid), DEVICE])
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -63,6 +61,8 @@ impl Slirp {
         if !rustix::process::geteuid().is_root() {
             command.arg("--enable-sandbox");
         }
+        // By number, not by path: by path its sandbox does not work without root.
+        command.arg(of.pid.to_string()).arg(DEVICE);
         inherit(&mut command, vec![says_ready, exit]);
         let mut child = command.spawn().map_err(failed)?;
         drop(command);

@@ -59,23 +59,26 @@ fn tls(bytes: &[u8]) -> Sniff {
     Sniff::More
 }
 
-/// HTTP/1 begins with a line of text that names its version. Empty lines before it are
-/// passed over, as servers do (RFC 9112, 2.2).
+/// HTTP/1 begins with a line of text: a method, a space, and at its end the version. Empty
+/// lines before it are passed over, as servers do (RFC 9112, 2.2). What may become such a
+/// line is waited for, so that nobody gains by how bytes are cut.
 fn text(bytes: &[u8]) -> Sniff {
     let start = bytes.iter().position(|byte| !b"\r\n".contains(byte));
     let Some(line) = start.and_then(|start| bytes.get(start..)) else { return Sniff::More };
     let end = line.iter().position(|&byte| byte == b'\n');
     let line = line.get(..end.unwrap_or(line.len())).unwrap_or_default();
-    let version = line.windows(6).any(|part| part.eq_ignore_ascii_case(b" HTTP/"));
-    let version = version || line.windows(6).any(|part| part.eq_ignore_ascii_case(b"\tHTTP/"));
+    let method = line.split(|byte| b" \t".contains(byte)).next().unwrap_or_default();
+    let token = |byte: &u8| byte.is_ascii_graphic() && *byte != b'"' || *byte == b'\r';
+    if !method.iter().all(token) {
+        return Sniff::Other;
+    }
+    let has_version = line.windows(6).any(
+        |part| matches!(part, [b' ' | b'\t', name @ ..] if name.eq_ignore_ascii_case(b"HTTP/")),
+    );
     match end {
-        Some(_) if version => http(bytes),
-        Some(_) => Sniff::Other,
-        // A request may have any byte but these.
-        None if line.iter().any(|&byte| byte < 0x20 && byte != b'\t' && byte != b'\r') => {
-            Sniff::Other
-        }
         None => Sniff::More,
+        Some(_) if has_version => http(bytes),
+        Some(_) => Sniff::Other,
     }
 }
 
@@ -169,13 +172,18 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: b.org\r\n a.org\r\n\r\n",
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
             "GET / http/1.1\r\nHost: a.org\r\n\r\n",
+            "GET /\x01 HTTP/1.1\r\nHost: a.org\r\n\r\n",
         ] {
             assert!(matches!(name(unclear), Sniff::Unclear(_)), "{unclear}");
         }
-        for more in ["", "G", "\r\n", "GET / HTTP/1.1", "GET / HTTP/1.1\r\nHost: a.org\r\n"] {
+        for more in
+            ["", "G", "\r\n", "GET / HTTP/1.1", "GET / HTTP/1.1\r\nHost: a.org\r\n", "GET /\x01"]
+        {
             assert_eq!(name(more), Sniff::More, "{more}");
         }
-        for other in ["SSH-2.0-x\r\n", "EHLO x\r\n", "*1\r\n$4\r\nPING\r\n", "\0\x01", "ab\x01"] {
+        for other in
+            ["SSH-2.0-x\r\n", "EHLO x\r\n", "*1\r\n$4\r\nPING\r\n", "\0\x01", "ab\x01", "GET /\r\n"]
+        {
             assert_eq!(name(other), Sniff::Other, "{other}");
         }
         assert!(matches!(sniff(&[b'a'; MAX]), Sniff::Unclear(_)));

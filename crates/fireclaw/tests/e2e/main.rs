@@ -19,6 +19,7 @@ mod exec;
 mod faults;
 mod harness;
 mod images;
+mod network;
 mod overseer;
 mod publish;
 mod run;

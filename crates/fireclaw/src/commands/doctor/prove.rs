@@ -107,7 +107,8 @@ pub fn prove(home: &Home, host: &Host) -> Result<Vec<Check>> {
 
 async fn clones(launcher: &Launcher, home: &Home, recipe: &Recipe) -> Result<Vec<Check>> {
     let number = CLONES.min(Limit::of(launcher).machines);
-    let start = async || machine::start(launcher, home, recipe, None, &mut Phases::start(false)).await;
+    let start =
+        async || machine::start(launcher, home, recipe, None, &mut Phases::start(false)).await;
     let first = start().await?;
     let alone = pss_kib(&first);
     let others = try_join_all((1..number).map(|_| start())).await?;
