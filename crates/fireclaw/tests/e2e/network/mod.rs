@@ -1,7 +1,10 @@
 //! Machines with a network card, on a host in namespaces with an internet of its own:
 //! nothing of it is outside this machine, and all of it goes with the test.
 
+mod clean;
+mod clones;
 mod matrix;
+mod mistakes;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -27,6 +30,8 @@ enum Who {
     /// A user without any right: namespaces of each machine's own.
     User,
 }
+
+const BOTH: [Who; 2] = [Who::Root, Who::User];
 
 /// A host on which machines run.
 struct Host {
@@ -74,15 +79,22 @@ impl Host {
 
     /// Starts a machine, up to the line `up` of its command.
     fn start(&self, who: Who, policy: &str, line: &str) -> Machine {
-        let mut run =
-            self.fireclaw(who, &["run", "-n", "--timeout", "170", "--network", policy, line]);
+        self.start_with(who, policy, &[], line)
+    }
+
+    /// The same, with more options.
+    fn start_with(&self, who: Who, policy: &str, options: &[&str], line: &str) -> Machine {
+        let mut all = vec!["run", "-n", "--timeout", "170", "--network", policy];
+        all.extend(options);
+        all.push(line);
+        let mut run = self.fireclaw(who, &all);
         run.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = run.spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut up = String::new();
         output.read_line(&mut up).unwrap();
         assert_eq!(up, "up\n");
-        Machine { child, _output: output }
+        Machine { child, output }
     }
 
     /// What `fireclaw net ls` says of all machines with a card.
@@ -108,7 +120,8 @@ impl Host {
         let ours = |line: &&str| line.contains("fc-") || line.contains("fcbr0");
         left.extend(links.lines().filter(ours).map(str::to_owned));
         let tables = show("nft", &["list", "tables"]);
-        let ours = |line: &&str| line.contains("fireclaw") || line.contains("fc-");
+        let ours =
+            |line: &&str| *line == "table inet fireclaw" || line.starts_with("table netdev fc-");
         left.extend(tables.lines().filter(ours).map(str::to_owned));
         left.extend(crate::harness::processes_mentioning(&self.home.path().to_string_lossy()));
         left
@@ -118,13 +131,15 @@ impl Host {
 /// A machine that runs.
 struct Machine {
     child: Child,
-    _output: BufReader<ChildStdout>,
+    output: BufReader<ChildStdout>,
 }
 
 impl Machine {
     /// Ends it, and waits until it has ended.
     fn end(mut self) {
-        signal(&self.child, Signal::TERM);
+        if self.child.try_wait().unwrap().is_none() {
+            signal(&self.child, Signal::TERM);
+        }
         wait(&mut self.child, patience());
     }
 }
