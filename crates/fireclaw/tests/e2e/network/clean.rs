@@ -23,6 +23,7 @@ fn whoever_is_killed_nothing_is_left() {
         for who in BOTH {
             for victim in [run, gateway, keeper, monitor] {
                 let mut machine = host.start(who, "full", "echo up; exec sleep 170");
+                let all = [run, gateway, keeper, monitor].map(|of| of(host, who, &machine));
                 let victim = victim(host, who, &machine);
                 kill_process(Pid::from_raw(victim).unwrap(), Signal::KILL).unwrap();
                 // Ours is a child, dead until it is waited for.
@@ -31,14 +32,17 @@ fn whoever_is_killed_nothing_is_left() {
                     !is_alive(victim)
                 });
                 machine.end();
+                wait_until("all to end", || !all.iter().any(|&process| is_alive(process)));
                 // What a killed keeper leaves with root is found by the next one.
                 host.command(who, &["net", "clean"]).exits(0);
                 host.is_clean(who);
                 assert_eq!(foreign(), before);
             }
             let machine = host.start(who, "full", "echo up; exec sleep 170");
+            let all = [gateway, keeper, monitor].map(|of| of(host, who, &machine));
             signal(&machine.child, Signal::INT);
             machine.end();
+            assert!(!all.iter().any(|&process| is_alive(process)), "it ends after all of them");
             host.is_clean(who);
         }
     });
