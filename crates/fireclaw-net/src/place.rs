@@ -60,6 +60,28 @@ pub(crate) fn confine(keep: CapabilitySet) -> Result<()> {
     rustix::thread::set_capabilities(None, sets).map_err(failed)
 }
 
+/// A user and group to whom no file belongs (Linux, `overflowuid`).
+const NOBODY: u32 = 65534;
+
+/// Becomes nobody, if root: without capabilities root still owns the files of the system.
+/// It must be called while the process has one thread. Root of a user namespace that knows
+/// no other user stays: it is a user with a user's files.
+pub(crate) fn leave_root() -> Result<()> {
+    use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    let failed = |e: rustix::io::Errno| Error::system("leaving root")(e);
+    match set_thread_res_gid(group, group, group) {
+        // It does not exist here.
+        Err(rustix::io::Errno::INVAL) => return Ok(()),
+        done => done.map_err(failed)?,
+    }
+    set_thread_groups(&[]).map_err(failed)?;
+    set_thread_res_uid(user, user, user).map_err(failed)
+}
+
 /// Moves this process into a user namespace in which it is root, and a network namespace
 /// that belongs to it. It must have one thread.
 #[allow(unsafe_code)]

@@ -17,6 +17,10 @@ use crate::address::{CLOSED, METADATA, Mac, TAP_PREFIX, tap_name};
 /// The table of all machines.
 pub(crate) const TABLE: &str = "fireclaw";
 
+/// Most connections of one machine that the kernel keeps in mind: they all share one table
+/// with those of the host (`nf_conntrack_max`, 262144 where there is memory enough).
+const CONNECTIONS: u32 = 4096;
+
 /// Most destinations that are told apart in the counts of what was refused.
 const DESTINATIONS: u32 = 128;
 
@@ -271,7 +275,10 @@ fn filter(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
         rule(&names.filter, matches)
     };
     let tcp_ports = json!({ "set": [proxy, dns_tcp] });
+    let new = compare("in", json!({ "ct": { "key": "state" } }), "new".into());
+    let too_many = json!({ "ct count": { "val": CONNECTIONS, "inv": true } });
     let mut rules = vec![
+        no("too many connections", vec![new, too_many]),
         yes(vec![to(gateway), is(field("tcp", "dport"), tcp_ports)]),
         yes(vec![to(gateway), is(field("udp", "dport"), dns)]),
         yes(vec![to(gateway), is(field("icmp", "type"), "echo-request")]),

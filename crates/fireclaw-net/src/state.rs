@@ -94,11 +94,16 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock> {
         reason: format!("cannot lock {}: {reason}", path.display()),
     };
     make_directory(directory).map_err(failed)?;
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    let file = private(&path).map_err(failed)?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
         .map_err(|e| failed(e.into()))?;
     Ok(Lock { _file: file })
+}
+
+/// Opens a file, made for its owner alone: who may read a file may lock it for ever.
+fn private(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
 fn make_directory(directory: &Path) -> std::io::Result<()> {
@@ -115,6 +120,8 @@ impl State {
         make_directory(directory).map_err(|e| Error::State {
             reason: format!("cannot make {}: {e}", directory.display()),
         })?;
+        private(&path)
+            .map_err(|e| Error::State { reason: format!("cannot open {}: {e}", path.display()) })?;
         let mut db = Connection::open(path)?;
         db.busy_timeout(std::time::Duration::from_secs(10))?;
         // A commit survives our death, if not the host's: what is lost then has gone too,
@@ -282,6 +289,20 @@ mod tests {
         // Another process's address is not freed.
         let other = ProcessStamp { start_time: again.keeper.start_time + 1, ..again.keeper };
         assert!(!state.free(&Machine { keeper: other, ..again }).unwrap());
+    }
+
+    #[test]
+    fn it_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let _held = lock(home.path()).unwrap();
+        let mut state = State::open(home.path()).unwrap();
+        state.allocate(subnet(), machine("x")).unwrap();
+        for file in std::fs::read_dir(home.path()).unwrap() {
+            let file = file.unwrap();
+            let mode = file.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}", file.path().display());
+        }
     }
 
     #[test]

@@ -15,8 +15,8 @@ fn matrix_in(place: Place, lab: &Lab) {
     for (column, policy) in matrix::POLICIES.iter().enumerate() {
         let machine = Machine::start(place, policy, "machine");
         let word = format!("{place:?}-{column}");
-        let run = |arguments: &[String; 5]| machine.probe(arguments);
-        let found = matrix::check(column, &machine.card, &other.card, &word, &lab.internet, run);
+        let said = machine.probe(&other.card, &word, &matrix::probes());
+        let found = matrix::wrong(column, &said, &word, &lab.internet);
         wrong.extend(found.into_iter().map(|line| format!("{policy}: {line}")));
         machine.end();
     }

@@ -122,3 +122,59 @@ fn ten_thousand_rules_hold() {
     assert_eq!(machine.status().policy.to_string(), policy);
     machine.end();
 }
+
+#[test]
+fn connections_are_bounded() {
+    let Some(_lab) = enter("connections_are_bounded") else { return };
+    let machine = Machine::start(Place::Host, "full", "machine");
+    let flood = "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for port in range(20000, 26000):
+    s.sendto(b'x', ('203.0.113.20', port))
+    # A tap's queue is short: this is answered once all before it have come, as long as
+    # there is room for it.
+    if port % 100: continue
+    try: socket.create_connection(('172.16.0.1', 53), 1).close()
+    except OSError: break";
+    let flooded = machine.guest.output("python3", &["-c", flood]);
+    assert!(flooded.status.success(), "{}", String::from_utf8_lossy(&flooded.stderr));
+    let refused = || {
+        let packets = machine.status().packets;
+        packets.iter().find(|refused| refused.what == "too many connections").map(|r| r.packets)
+    };
+    assert!(refused().is_some(), "{:?}", machine.status().packets);
+    let count = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").unwrap();
+    let count: u32 = count.trim().parse().unwrap();
+    assert!((4000..4300).contains(&count), "{count}");
+    // Another machine has its own bound.
+    let other = Machine::start(Place::Host, "full", "other");
+    assert_eq!(other.way("raw"), "open");
+    other.end();
+    machine.end();
+}
+
+#[test]
+fn a_gateway_is_nobody() {
+    let Some(_lab) = enter("a_gateway_is_nobody") else { return };
+    let machine = Machine::start(Place::Host, "local", "machine");
+    let pid = machine.gateway.as_ref().unwrap().process().pid;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+        assert_eq!(field(set), ["0000000000000000"], "{set}");
+    }
+    assert_eq!(field("NoNewPrivs:"), ["1"]);
+    // In a user namespace that has no other user it stays what a user is outside.
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    if map.split_whitespace().nth(2) != Some("1") {
+        assert_eq!(
+            (field("Uid:"), field("Gid:")),
+            (vec!["65534".into(); 4], vec!["65534".into(); 4])
+        );
+        assert!(field("Groups:").is_empty());
+    }
+    machine.end();
+}

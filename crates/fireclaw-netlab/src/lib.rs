@@ -50,8 +50,13 @@ pub struct Lab {
 pub fn enter(test: &str) -> Option<Lab> {
     if std::env::var_os(INSIDE).is_none() {
         let program = std::env::current_exe().expect("a test has a program");
-        let status = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--net", "--mount", "--kill-child", "--fork"])
+        let mut unshare = Command::new("unshare");
+        // Root of the machine stays that, so that it is tested what root gives up.
+        if !rustix::process::geteuid().is_root() {
+            unshare.args(["--user", "--map-root-user"]);
+        }
+        let status = unshare
+            .args(["--net", "--mount", "--kill-child", "--fork"])
             .arg(program)
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(INSIDE, "1")

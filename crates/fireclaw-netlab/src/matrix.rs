@@ -1,8 +1,7 @@
 //! What each policy opens, as one table: for tests, with guests of any kind, and for people.
 
 use std::fmt::Write as _;
-
-use fireclaw_net::Card;
+use std::net::Ipv4Addr;
 
 use crate::Internet;
 
@@ -63,42 +62,54 @@ pub const ROWS: [(&str, &str, [Way; 3]); 19] = [
     ("spoof", "with another sender", [D, D, D]),
 ];
 
-/// The arguments of the probe for an attempt.
-pub fn arguments(probe: &str, card: &Card, other: &Card, word: &str) -> [String; 5] {
-    let word = format!("{word}-{probe}");
-    [
-        card.gateway.to_string(),
-        other.address.to_string(),
-        card.address.to_string(),
-        word,
-        probe.into(),
-    ]
+/// Who the probe is told about.
+#[derive(Debug, Clone, Copy)]
+pub struct Sides {
+    /// The host's address on the bridge.
+    pub gateway: Ipv4Addr,
+    /// Another machine's address.
+    pub other: Ipv4Addr,
+    /// The guest's own address.
+    pub own: Ipv4Addr,
 }
 
-/// Tries everything under one policy, the number of its column, and says what ended another
-/// way than it should. `run` runs the probe in the guest with arguments and returns what it
-/// printed; `word` is one that no other call has.
-pub fn check(
-    policy: usize,
-    card: &Card,
-    other: &Card,
-    word: &str,
-    internet: &Internet,
-    mut run: impl FnMut(&[String; 5]) -> String,
-) -> Vec<String> {
+/// The arguments of the program for these probes. `word` is one that no other call has.
+pub fn arguments(sides: Sides, word: &str, probes: &[&str]) -> Vec<String> {
+    let Sides { gateway, other, own } = sides;
+    let mut all = [gateway, other, own].map(|address| address.to_string()).to_vec();
+    all.push(word.into());
+    all.extend(probes.iter().map(|&probe| probe.to_owned()));
+    all
+}
+
+/// All probes.
+pub fn probes() -> [&'static str; ROWS.len()] {
+    ROWS.map(|(probe, ..)| probe)
+}
+
+/// How an attempt ended, by what the program said; nothing if it did not try.
+pub fn way<'a>(said: &'a str, probe: &str) -> &'a str {
+    let of_it = |line: &'a str| line.strip_prefix("= ")?.strip_prefix(probe)?.strip_prefix(' ');
+    said.lines().find_map(of_it).unwrap_or_default()
+}
+
+/// What ended another way than it should under the policy with the number `policy`, by what
+/// the program said of all probes.
+pub fn wrong(policy: usize, said: &str, word: &str, internet: &Internet) -> Vec<String> {
     let mut wrong = Vec::new();
     for (probe, what, ways) in ROWS {
-        let arguments = arguments(probe, card, other, word);
-        let said = run(&arguments);
-        let way = match said.lines().last().unwrap_or_default() {
-            "sent" if internet.saw(&arguments[3]) => "open",
+        let way = match way(said, probe) {
+            "sent" if internet.saw(&format!("{word}-{probe}")) => "open",
             "sent" => "dropped",
             way => way,
         };
         let should = ways.get(policy).map_or("", |way| way.word());
         if way != should {
-            wrong.push(format!("{probe} ({what}): {way} instead of {should}: {said}"));
+            wrong.push(format!("{probe} ({what}): {way:?} instead of {should}"));
         }
+    }
+    if !wrong.is_empty() {
+        wrong.push(format!("all that was said:\n{said}"));
     }
     wrong
 }

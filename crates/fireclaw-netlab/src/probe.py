@@ -1,8 +1,9 @@
 """Tries to reach something from inside a guest, as root.
 
-probe.py GATEWAY OTHER OWN WORD PROBE: the host's address on the bridge, another machine's,
-its own, a word for packets, and what to try. The last line says how it went: `open`,
-`refused` (at once), `dropped` (no answer), or `sent` (the receiver knows).
+probe.py GATEWAY OTHER OWN WORD PROBE...: the host's address on the bridge, another machine's,
+its own, a word for packets, and what to try. After each attempt a line `= PROBE WAY` says
+how it went: `open`, `refused` (at once), `dropped` (no answer), or `sent` (the receiver
+knows).
 """
 
 import socket
@@ -10,7 +11,7 @@ import ssl
 import struct
 import sys
 
-GATEWAY, OTHER, OWN, WORD, PROBE = sys.argv[1:6]
+GATEWAY, OTHER, OWN, WORD = sys.argv[1:5]
 WAIT = 3
 INTERNET, ELSEWHERE, RESOLVER = "203.0.113.10", "203.0.113.20", "203.0.113.53"
 
@@ -104,10 +105,6 @@ def banner(address):
         exactly(stream, 5)
 
 
-def connect(address, port):
-    socket.create_connection((address, port), WAIT).close()
-
-
 def udp(address, port=9999, word="hello"):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         datagrams.connect((address, port))
@@ -161,6 +158,11 @@ def ipv6(source, destination, word):
     return struct.pack("!IHBB", 6 << 28, len(body), 17, 64) + source + destination + body
 
 
+def word(probe):
+    """What the receiver knows a probe's packets by."""
+    return f"{WORD}-{probe}".encode()
+
+
 def sent(*frames):
     for sending in frames:
         sending()
@@ -170,21 +172,15 @@ def sent(*frames):
     return "sent"
 
 
-def neighbour(action):
-    """Another machine through the host: what a guest does that knows how bridges work."""
-    frame(0x0800, ipv4(OWN, OTHER, WORD.encode()))
-    action()
-
-
 PROBES = {
     "service": lambda: best(
         lambda: http(resolve("host.fireclaw.internal"), 11434, "x", "named"),
         lambda: http(GATEWAY, 11434, "x", "named"),
     ),
     "host": lambda: best(
-        lambda: connect_speak(GATEWAY, 2222),
-        lambda: connect_speak("192.0.2.2", 2222),
-        lambda: connect_speak(GATEWAY, 22),
+        lambda: speak(GATEWAY, 2222),
+        lambda: speak("192.0.2.2", 2222),
+        lambda: speak(GATEWAY, 22),
         lambda: udp("192.0.2.2"),
     ),
     "other": lambda: best(lambda: speak(OTHER, 80), lambda: ping(OTHER), lambda: udp(OTHER)),
@@ -225,12 +221,12 @@ PROBES = {
         lambda: udp("169.254.169.254"),
     ),
     "ipv6": lambda: sent(
-        lambda: frame(0x86DD, ipv6("2001:db8:1::5", "2001:db8::1", WORD.encode())),
+        lambda: frame(0x86DD, ipv6("2001:db8:1::5", "2001:db8::1", word("ipv6"))),
     ),
     "spoof": lambda: sent(
-        lambda: frame(0x0800, ipv4("172.16.0.99", ELSEWHERE, WORD.encode())),
-        lambda: frame(0x0800, ipv4(OTHER, ELSEWHERE, WORD.encode())),
-        lambda: frame(0x0800, ipv4(OWN, ELSEWHERE, WORD.encode()), sender=mac(OTHER)),
+        lambda: frame(0x0800, ipv4("172.16.0.99", ELSEWHERE, word("spoof"))),
+        lambda: frame(0x0800, ipv4(OTHER, ELSEWHERE, word("spoof"))),
+        lambda: frame(0x0800, ipv4(OWN, ELSEWHERE, word("spoof")), sender=mac(OTHER)),
     ),
 }
 
@@ -249,6 +245,5 @@ def speak(address, port):
     http(address, port, "x", "hello")
 
 
-connect_speak = speak
-
-print(PROBES[PROBE]())
+for probe in sys.argv[5:]:
+    print("=", probe, PROBES[probe](), flush=True)

@@ -22,10 +22,11 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 pub use denials::Denial;
+use serve::SocketFile;
 
 use crate::keeper::{Made, Task};
 use crate::netlink::Netlink;
-use crate::place::{Place, confine};
+use crate::place::{Place, confine, leave_root};
 use crate::rules::Kind;
 use crate::state::Machine;
 use crate::{Error, Request, Result, wire};
@@ -91,7 +92,7 @@ fn gateway(stream: &UnixStream, request: Request) -> Result<()> {
         let refused: Result<Ready> = Err(error.clone());
         let _ = wire::send(stream, &refused, &[]);
     };
-    let (keeper, made, mut descriptors, host) = match start(&request) {
+    let Started { keeper, made, mut descriptors, host, socket } = match start(&request) {
         Ok(started) => started,
         Err(error) => {
             refused(&error);
@@ -110,6 +111,7 @@ fn gateway(stream: &UnixStream, request: Request) -> Result<()> {
         dns: dns.into(),
         dns_tcp: dns_tcp.into(),
         host,
+        socket,
     };
     // It takes the plug along: the tap is to go with its user.
     let ready = move |result: Result<()>| {
@@ -120,7 +122,14 @@ fn gateway(stream: &UnixStream, request: Request) -> Result<()> {
     serve::run(parts, stream, ready)
 }
 
-type Started = (Keeper, Made, Vec<OwnedFd>, Vec<Ipv4Addr>);
+/// What was made while there were rights.
+struct Started {
+    keeper: Keeper,
+    made: Made,
+    descriptors: Vec<OwnedFd>,
+    host: Vec<Ipv4Addr>,
+    socket: SocketFile,
+}
 
 fn start(request: &Request) -> Result<Started> {
     if request.policy == Network::None {
@@ -146,10 +155,15 @@ fn start(request: &Request) -> Result<Started> {
         host: host.clone(),
     };
     let keeper = Keeper::start(task)?;
+    let socket = SocketFile::bind(&request.directory)?;
     // While it works: this process reads what guests write.
+    confine(CapabilitySet::SETUID | CapabilitySet::SETGID)?;
+    if request.place == Place::Host {
+        leave_root()?;
+    }
     confine(CapabilitySet::empty())?;
     let (made, descriptors) = keeper.made()?;
-    Ok((keeper, made, descriptors, host))
+    Ok(Started { keeper, made, descriptors, host, socket })
 }
 
 /// The first word of a policy.

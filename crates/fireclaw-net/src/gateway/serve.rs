@@ -41,6 +41,8 @@ pub(super) struct Parts {
     pub dns_tcp: TcpListener,
     /// The host's addresses, as the keeper was told them.
     pub host: Vec<Ipv4Addr>,
+    /// Where it is asked.
+    pub socket: SocketFile,
 }
 
 /// A gateway at work.
@@ -76,9 +78,9 @@ pub(super) fn run(
         .build()
         .map_err(Error::system("starting"))?;
     runtime.block_on(async {
-        let Parts { machine, request, keeper, mut child, proxy, dns, dns_tcp, host } = parts;
+        let Parts { machine, request, keeper, mut child, proxy, dns, dns_tcp, host, socket } =
+            parts;
         let closing = keeper.try_clone().map_err(Error::system("starting"))?;
-        let socket = SocketFile::bind(&request.directory);
         let gateway = Arc::new(Gateway {
             shared: Arc::new(Shared::new(request.config.clone(), request.policy.clone())),
             machine,
@@ -89,17 +91,18 @@ pub(super) fn run(
             end: watch::Sender::new(End::WithStarter),
         });
         let begun = async {
-            let (file, listener) = socket?;
+            let listener = socket.listener.try_clone().and_then(UnixListener::from_std);
+            let listener = listener.map_err(Error::system("listening"))?;
             gateway.connect(Kind::of(&gateway.request.policy))?;
             gateway.spawn(proxy, dns, dns_tcp, host).map_err(Error::system("listening"))?;
             tokio::spawn(Arc::clone(&gateway).listen(listener));
-            Result::Ok(file)
+            Result::Ok(())
         };
-        let (said, _file) = match begun.await {
-            Ok(file) => (ready(Ok(())), Some(file)),
+        let said = match begun.await {
+            Ok(()) => ready(Ok(())),
             Err(error) => {
                 let _ = ready(Err(error.clone()));
-                (Err(error), None)
+                Err(error)
             }
         };
         let stamp = i32::try_from(child.id()).ok().and_then(ProcessStamp::of);
@@ -328,11 +331,15 @@ impl Gateway {
     }
 }
 
-/// The socket's file, which goes with its owner.
-struct SocketFile(PathBuf);
+/// The socket that the gateway is asked on, whose file goes with it. Who was root may not
+/// remove it any more: then it goes with its directory.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    listener: std::os::unix::net::UnixListener,
+}
 
 impl SocketFile {
-    fn bind(directory: &Path) -> Result<(Self, UnixListener)> {
+    pub fn bind(directory: &Path) -> Result<Self> {
         let failed =
             || Error::system::<std::io::Error>(format!("listening in {}", directory.display()));
         let path = directory.join(SOCKET);
@@ -343,14 +350,17 @@ impl SocketFile {
         }
         // Only the owner may connect.
         let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-        let listener = UnixListener::bind(crate::client::short(&opened, SOCKET));
+        let short = crate::client::short(&opened, SOCKET);
+        let listener = std::os::unix::net::UnixListener::bind(short);
         rustix::process::umask(before);
-        Ok((Self(path), listener.map_err(failed())?))
+        let listener = listener.map_err(failed())?;
+        listener.set_nonblocking(true).map_err(failed())?;
+        Ok(Self { path, listener })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(&self.path);
     }
 }

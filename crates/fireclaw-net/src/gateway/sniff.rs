@@ -27,6 +27,10 @@ pub(super) fn sniff(bytes: &[u8]) -> Sniff {
         None => Sniff::More,
         // A TLS record with a handshake message (RFC 8446, 5.1).
         Some(0x16) => tls(bytes),
+        // A hello in the frame of SSL 2, in which servers take TLS too (RFC 5246, E.2): it
+        // has no name.
+        Some(0x80..) if matches!(bytes, [_, _, 1, ..]) => Sniff::Unclear("TLS without a name"),
+        Some(0x80..) if bytes.len() < 3 => Sniff::More,
         Some(_) => text(bytes),
     };
     match found {
@@ -100,12 +104,14 @@ fn http(bytes: &[u8]) -> Sniff {
         return Sniff::Unclear("HTTP without one Host");
     };
     let host = authority(host);
-    // What the target says goes before Host (RFC 9112, 3.2.2).
-    if let Some((_, rest)) = target.split_once("://") {
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        if authority(rest.get(..end).unwrap_or_default()) != host {
-            return Sniff::Unclear("HTTP with two hosts");
-        }
+    // What the target says goes before Host (RFC 9112, 3.2.2 and 3.2.3).
+    let named = match target.split_once("://") {
+        Some((_, rest)) => rest.split(['/', '?', '#']).next(),
+        None if request.method == Some("CONNECT") => Some(target),
+        None => None,
+    };
+    if named.is_some_and(|named| authority(named) != host) {
+        return Sniff::Unclear("HTTP with two hosts");
     }
     Sniff::Name(host)
 }
@@ -151,6 +157,11 @@ mod tests {
         }
         // The client names no address (RFC 6066).
         assert_eq!(sniff(&hello("203.0.113.1")), Sniff::Unclear("TLS without a name"));
+        // In the frame of SSL 2: its length, the message, the version.
+        let old = [0x80, 0x2e, 1, 3, 3, 0, 3];
+        assert_eq!(sniff(&old), Sniff::Unclear("TLS without a name"));
+        assert_eq!(sniff(&old[..2]), Sniff::More);
+        assert_eq!(sniff(&[0x80, 0x2e, 2]), Sniff::Other);
         let mut broken = bytes;
         broken[5] = 99;
         assert!(matches!(sniff(&broken), Sniff::Unclear(_)));
@@ -168,6 +179,7 @@ mod tests {
             "GET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a.org\r\nHost: b.org\r\n\r\n",
             "GET http://b.org/ HTTP/1.1\r\nHost: a.org\r\n\r\n",
+            "CONNECT b.org:443 HTTP/1.1\r\nHost: a.org\r\n\r\n",
             "GET / HTTP/1.1\r\nHost : a.org\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: b.org\r\n a.org\r\n\r\n",
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

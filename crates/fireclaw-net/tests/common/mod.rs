@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use fireclaw_net::{Card, Gateway, Place, Plug, PlugKind, Request};
-use fireclaw_netlab::{CONFIG, Guest, matrix};
+use fireclaw_netlab::matrix::{self, Sides};
+use fireclaw_netlab::{CONFIG, Guest};
 use fireclaw_policy::HostConfig;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_fireclaw-gateway");
@@ -53,8 +54,10 @@ impl Machine {
         Self { guest, card, gateway: Some(gateway), runtime, directory, probe }
     }
 
-    /// What the probe prints in the guest.
-    pub fn probe(&self, arguments: &[String; 5]) -> String {
+    /// What the program that tries prints in the guest.
+    pub fn probe(&self, other: &Card, word: &str, probes: &[&str]) -> String {
+        let (gateway, other, own) = (self.card.gateway, other.address, self.card.address);
+        let arguments = matrix::arguments(Sides { gateway, other, own }, word, probes);
         let mut all = vec![self.probe.to_str().unwrap()];
         all.extend(arguments.iter().map(String::as_str));
         let output = self.guest.output("python3", &all);
@@ -64,8 +67,7 @@ impl Machine {
     /// How one probe ends.
     pub fn way(&self, probe: &str) -> String {
         let other = Card { address: std::net::Ipv4Addr::new(172, 16, 0, 200), ..self.card };
-        let said = self.probe(&matrix::arguments(probe, &self.card, &other, "way"));
-        said.lines().last().unwrap_or_default().to_owned()
+        matrix::way(&self.probe(&other, "way", &[probe]), probe).to_owned()
     }
 
     pub fn client(&self) -> &fireclaw_net::Client {

@@ -28,7 +28,7 @@ mod faults;
 mod harness;
 mod images;
 mod inspircd;
-mod net;
+mod network;
 mod overseer;
 mod person;
 mod publish;
