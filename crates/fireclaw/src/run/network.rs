@@ -47,7 +47,7 @@ impl RunLink {
             plug: launcher.backend.capabilities().plug,
             user: jail.map(|(user, _)| user),
         };
-        Ok(Self { link: Link::open(wish).await?, directory: directory })
+        Ok(Self { link: Link::open(wish).await?, directory })
     }
 
     /// For whom it is, as `fireclaw net ls` shows it.
