@@ -89,6 +89,8 @@ fn every_command_says_how_it_is_used() {
         ("!logs", "!logs <name> [n] - "),
         ("!logs puppet 0", "1 to 20 lines"),
         ("!logs puppet 21", "1 to 20 lines"),
+        ("!net", "!net <name> [allow <target>] - "),
+        ("!net puppet deny x", "!net <name> [allow <target>] - "),
         ("!reload x", "!reload - "),
         ("!questions x", "!questions - "),
         ("!ok", "!ok <number> - "),
@@ -101,7 +103,7 @@ fn every_command_says_how_it_is_used() {
     // All that !help names, it explains, and it names no other.
     let help = ann.command("!help", "!help <command> says more");
     let names: Vec<_> = help.split(' ').take_while(|word| *word != "-").collect();
-    assert_eq!(names.len(), 16, "{help}");
+    assert_eq!(names.len(), 17, "{help}");
     for name in names {
         ann.command(&format!("!help {name}"), &format!("{name} "));
     }

@@ -50,14 +50,15 @@ fn killed_at_any_step_of_a_start_or_a_stop_it_finds_its_way() {
             kills += 1;
             overseer.again();
             // Whether it was wanted or unwanted is known, and holds.
+            let machines = overseer.home.path().join("machines");
+            let left = || fs::read_dir(&machines).map_or(0, Iterator::count);
             wait_until("the agent to be ready, or gone", || {
-                overseer.agents().is_empty() || overseer.is_ready(&name)
+                overseer.is_ready(&name) || (overseer.agents().is_empty() && left() == 0)
             });
             if !overseer.agents().is_empty() {
                 overseer.fireclaw(&["agent", "stop", &name]).exits(0);
             }
-            let left = fs::read_dir(overseer.home.path().join("machines"));
-            assert_eq!(left.map_or(0, Iterator::count), 0, "killed at {call} {step}");
+            assert_eq!(left(), 0, "killed at {call} {step}");
         }
     }
     assert!(kills >= 20, "only {kills} steps were found");
