@@ -635,6 +635,40 @@ mod tests {
     }
 
     #[test]
+    fn a_state_of_the_first_version_is_taken_on() {
+        let (home, state) = state();
+        state.db.execute_batch("DROP TABLE allowed").unwrap();
+        state.db.pragma_update(None, "user_version", 1).unwrap();
+        drop(state);
+        let state = State::open(&home.path().join("state.db")).unwrap();
+        assert_eq!(state.agents().unwrap().len(), 1);
+        assert_eq!(state.allowed("worker").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn what_people_allow_goes_with_the_agent() {
+        let (_home, state) = state();
+        for target in ["b.example:443", "a.example", "a.example"] {
+            state.allow("worker", target).unwrap();
+        }
+        assert_eq!(state.allowed("worker").unwrap(), ["a.example", "b.example:443"]);
+        state.remove("worker").unwrap();
+        assert_eq!(state.allowed("worker").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn a_question_about_the_network_can_be_asked_again() {
+        let (_home, mut state) = state();
+        let first = state.ask("worker", 0, "reach", "a.example").unwrap();
+        assert_eq!(state.ask("worker", 0, "reach", "a.example").unwrap().id, first.id);
+        state.answer(first.id, false, "ann").unwrap();
+        state.forget(first.id).unwrap();
+        let second = state.ask("worker", 0, "reach", "a.example").unwrap();
+        assert!(second.id > first.id && second.verdict.is_none());
+        assert_eq!(second.line(), format!("#{} worker wants to reach: a.example", second.id));
+    }
+
+    #[test]
     fn a_newer_state_is_refused() {
         let (home, state) = state();
         state.db.pragma_update(None, "user_version", VERSION + 1).unwrap();

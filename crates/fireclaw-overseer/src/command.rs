@@ -180,6 +180,9 @@ mod tests {
         assert_eq!(ok("!ok #42"), Command::Ok { id: 42 });
         assert_eq!(ok("!no 42 not  now"), Command::No { id: 42, reason: "not  now".into() });
         assert_eq!(ok("!logs bob 7"), Command::Logs { name: "bob".into(), lines: 7 });
+        assert_eq!(ok("!net bob"), Command::Net { name: "bob".into() });
+        let allow = Command::Allow { name: "bob".into(), target: "*.a.example:443".into() };
+        assert_eq!(ok("!net bob allow *.a.example:443"), allow);
         assert_eq!(ok("!help !ok"), Command::Help { command: Some("ok".into()) });
         for talk in ["hello", "", "!", "!!", "! list", "!?"] {
             assert_eq!(parse(talk), None, "{talk}");
