@@ -34,7 +34,7 @@ Examples:
   tar c src | fireclaw run --memory 1G \"tar x -C /tmp && make -C /tmp/src\"
   fireclaw run --user agent --env KEY=value --workdir /tmp -- env
   fireclaw run --timeout 600 --publish 8080:80 \"python3 -m http.server 80\"
-  fireclaw run --network allow:deb.debian.org,*.example.org:443 \"apt-get update\"
+  fireclaw run --network allow:deb.example.org,*.example.net:443 \"curl http://deb.example.org/\"
   fireclaw run --parallel 8 'echo clone $FIRECLAW_CLONE'
 
 Environment:
