@@ -24,13 +24,14 @@ pub async fn run(daemon: &Daemon) -> Infallible {
         if let Err(e) = daemon.forget_old_questions() {
             daemon.announce(format!("questions: {e}"));
         }
-        for template in scheduled(daemon) {
-            if next(&template, looked).is_some_and(|due| due <= at) {
-                start(daemon, &template).await;
+        let templates = scheduled(daemon);
+        for template in &templates {
+            if next(template, looked).is_some_and(|due| due <= at) {
+                start(daemon, template).await;
             }
         }
         looked = at;
-        let due = scheduled(daemon).iter().filter_map(|template| next(template, at)).min();
+        let due = templates.iter().filter_map(|template| next(template, at)).min();
         tokio::time::sleep(pause(at, due, next_end(daemon))).await;
     }
 }

@@ -130,7 +130,7 @@ fn make(task: Task) -> Result<(Kept, Vec<OwnedFd>)> {
             place: task.place,
             policy: task.policy.clone(),
             directory: task.directory.clone(),
-            keeper: ProcessStamp::own()?,
+            keeper: own_stamp()?,
         },
     )?;
     match make_things(&task, &state, &machine, &held) {
@@ -143,6 +143,12 @@ fn make(task: Task) -> Result<(Kept, Vec<OwnedFd>)> {
             Err(error)
         }
     }
+}
+
+fn own_stamp() -> Result<ProcessStamp> {
+    ProcessStamp::of(rustix::process::getpid().as_raw_nonzero().get()).ok_or_else(|| {
+        Error::System { action: "reading /proc/self/stat".into(), reason: "it is not there".into() }
+    })
 }
 
 /// What is made while nobody else makes or removes something of the host.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fireclaw_policy::{HostConfig, Network};
 use fireclaw_protocol::hello;
-use fireclaw_vm::{Namespace, PlugKind as Wanted, ProcessStamp as Monitor};
+use fireclaw_vm::{Namespace, PlugKind as Wanted};
 
 use crate::{Card, Client, Error, Gateway, Place, Plug, PlugKind, ProcessStamp, Request, Result};
 use crate::{clean, list, open};
@@ -84,9 +84,8 @@ impl Link {
     ///
     /// # Errors
     /// [`Error::Gateway`], also if the monitor has ended.
-    pub async fn belongs_to(self, monitor: Monitor) -> Result<()> {
-        let Monitor { pid, start_time } = monitor;
-        self.gateway.belongs_to(ProcessStamp { pid, start_time }).await
+    pub async fn belongs_to(self, monitor: ProcessStamp) -> Result<()> {
+        self.gateway.belongs_to(monitor).await
     }
 
     /// Ends the network of a machine that has ended, and waits for that.

@@ -262,7 +262,7 @@ mod tests {
             place: Place::Host,
             policy: "local".into(),
             directory: "/tmp/x".into(),
-            keeper: ProcessStamp::own().unwrap(),
+            keeper: ProcessStamp::of(rustix::process::getpid().as_raw_nonzero().get()).unwrap(),
         }
     }
 

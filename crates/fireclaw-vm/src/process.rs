@@ -41,7 +41,7 @@ pub struct ProcessStamp {
 }
 
 impl ProcessStamp {
-    /// The process that has this number now.
+    /// The process that has this number now, if it has not ended.
     pub fn of(pid: i32) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The second field is a name in parentheses, which may hold any.
@@ -50,6 +50,18 @@ impl ProcessStamp {
         let state = fields.next()?;
         let start_time = fields.nth(18)?.parse().ok()?;
         (state != "Z" && state != "X").then_some(Self { pid, start_time })
+    }
+
+    /// Whether it runs.
+    pub fn lives(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+
+    /// A descriptor that is readable once it has ended; none if it has.
+    pub fn pidfd(self) -> Option<OwnedFd> {
+        let pidfd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
+        // Looked at now that the pidfd holds this very process.
+        self.lives().then_some(pidfd)
     }
 }
 
@@ -146,11 +158,7 @@ impl VmmProcess {
         stderr: ConsoleTail,
         console: ConsoleTail,
     ) -> Result<Self> {
-        let opened = stamp.and_then(|stamp| {
-            let pidfd = pidfd_open(Pid::from_raw(stamp.pid)?, PidfdFlags::NONBLOCK).ok()?;
-            // Looked at again now that the pidfd holds this very process.
-            (ProcessStamp::of(stamp.pid)? == stamp).then_some((stamp, pidfd))
-        });
+        let opened = stamp.and_then(|stamp| Some((stamp, stamp.pidfd()?)));
         let Some((stamp, pidfd)) = opened else { return Err(gone(&stderr, &console)) };
         let pidfd = watch(pidfd).map_err(Error::system("watching the VMM"))?;
         Ok(Self(Kind::Kept(Kept { stamp, pidfd, stderr, console })))
