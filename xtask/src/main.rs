@@ -17,8 +17,11 @@ enum Task {
     Kernel(kernel::Args),
     /// Run the end-to-end tests on a real Firecracker inside an emulated machine with KVM
     Nested(nested::Args),
-    /// Measure cold runs against the floor
+    /// Measure everything against floors
     Bench(bench::Args),
+    /// The part of the bench that is inside a network of its own
+    #[command(hide = true)]
+    BenchNetwork(bench::LabArgs),
 }
 
 fn main() -> ExitCode {
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         Task::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Nested(args) => nested::run(&args),
         Task::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::BenchNetwork(args) => bench::in_lab(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|e| {
         eprintln!("xtask: {e:#}");

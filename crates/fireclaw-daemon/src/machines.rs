@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fireclaw_image::{Home, Manifest};
-use fireclaw_net::link::{self, Link, Wish};
-use fireclaw_policy::Network;
+use fireclaw_net::{Client, Gateway, Place, Request};
+use fireclaw_policy::{HostConfig, Network};
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
 use fireclaw_template::Template;
 use fireclaw_vm::probe::{Cache, Choice, Prober};
@@ -99,8 +99,8 @@ impl Machines {
         disks::scratch(&disks.scratch, template.disk_mib)?;
         let skills = self.skills(template)?;
         let launcher = self.launcher(template, &disks).await?;
-        let link = self.link(agent, &launcher, policy, &run_dir).await?;
-        let plug = link.as_ref().map(Link::plug);
+        let gateway = self.open_gateway(agent, &launcher, policy, &run_dir).await?;
+        let plug = gateway.as_ref().map(Gateway::plug);
         let snapshot = match launcher.backend.capabilities().snapshot {
             true => Some(self.snapshot(template, run_dir.path(), plug).await?),
             false => None,
@@ -112,9 +112,9 @@ impl Machines {
         let launch = Launch { spec: &launcher.spec, run_dir: &run_dir, memory, plug };
         let machine = launcher.backend.launch(launch).await?;
         let waiting = Waiting::meet(machine, launcher.patience).await?;
-        let guest = waiting.settle(agent, link.as_ref().map(Link::card)).await?;
-        if let (Some(link), Some(monitor)) = (link, guest.stamp()) {
-            link.belongs_to(monitor).await?;
+        let guest = waiting.settle(agent, gateway.as_ref().map(|it| it.card().into())).await?;
+        if let (Some(gateway), Some(monitor)) = (gateway, guest.stamp()) {
+            gateway.belongs_to(monitor).await?;
         }
         let commands = guest.commands();
         let keep = || {
@@ -146,9 +146,10 @@ impl Machines {
             Network::None => None,
             // A machine whose gateway is gone, or that never had one, is of no use.
             policy => {
-                let card = link::adopted(run_dir.path()).await?;
-                self.gateway(id).set_policy(&policy).await?;
-                Some(card)
+                let gateway = self.gateway(id);
+                let card = gateway.status().await?.card;
+                gateway.set_policy(&policy).await?;
+                Some(card.into())
             }
         };
         let mut patience = FIRST_GREETING;
@@ -171,31 +172,34 @@ impl Machines {
     }
 
     /// The network of a machine that is about to be started; none if it needs none.
-    async fn link(
+    async fn open_gateway(
         &self,
         agent: &str,
         launcher: &Launcher,
         policy: Network,
         run_dir: &RunDir,
-    ) -> Result<Option<Link>> {
+    ) -> Result<Option<Gateway>> {
         if policy == Network::None {
             return Ok(None);
         }
-        let wish = Wish {
-            home: self.home.root(),
+        let home = self.home.root();
+        let place = Place::here();
+        let request = Request {
             policy,
-            config: link::config(self.home.root())?,
+            config: HostConfig::load(home).map_err(fireclaw_net::Error::from)?,
             owner: agent.to_owned(),
             directory: run_dir.path().to_owned(),
+            place,
+            state: place.state_directory(home),
             plug: launcher.backend.capabilities().plug,
             user: None,
         };
-        Ok(Some(Link::open(wish).await?))
+        Ok(Some(Gateway::open(request).await?))
     }
 
     /// What asks the gateway of a machine.
-    pub fn gateway(&self, id: &str) -> fireclaw_net::Client {
-        fireclaw_net::Client::new(self.directory().join(id))
+    pub fn gateway(&self, id: &str) -> Client {
+        Client::new(self.directory().join(id))
     }
 
     /// Gives a machine its template's skills as they are now.

@@ -1,6 +1,6 @@
 //! What agents may reach: their templates' policies, and what people allow besides.
 
-use fireclaw_net::{Status, link};
+use fireclaw_net::Status;
 use fireclaw_policy::{Network, Target};
 use fireclaw_template::Template;
 
@@ -30,7 +30,7 @@ pub fn policy(shared: &Shared, agent: &str, template: &Template) -> Result<Netwo
 /// Frees what is left of networks of machines that are no more.
 pub async fn sweep(shared: &Shared) -> Result<()> {
     let home = shared.config.home.root().to_owned();
-    let swept = tokio::task::spawn_blocking(move || link::sweep(&home));
+    let swept = tokio::task::spawn_blocking(move || fireclaw_net::sweep(&home));
     Ok(swept.await.map_err(|e| Error::System("clearing networks away", e.into()))??)
 }
 

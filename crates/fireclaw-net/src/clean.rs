@@ -62,6 +62,20 @@ pub fn clean(place: Place, state: &Path) -> Result<Cleaned> {
     Ok(Cleaned { machines, strays })
 }
 
+/// Frees what is nobody's any more of this home's machines, if any were written down: most
+/// hosts have none, and none of the programs that networks need.
+///
+/// # Errors
+/// What could not be removed.
+pub fn sweep(home: &Path) -> Result<()> {
+    let place = Place::here();
+    let state = place.state_directory(home);
+    if list(&state)?.is_empty() {
+        return Ok(());
+    }
+    clean(place, &state).map(drop)
+}
+
 /// Tries what a network card needs on this host, and changes nothing.
 pub fn check(place: Place, config: &HostConfig) -> Vec<Check> {
     let program = |name: &'static str, package: &str| match nft::program(name) {

@@ -1,5 +1,6 @@
 //! What can go wrong. Errors cross processes, so they are made of text.
 
+use fireclaw_policy::InvalidConfig;
 use serde::{Deserialize, Serialize};
 
 /// An error of this crate.
@@ -104,6 +105,12 @@ impl Error {
             | Self::State { .. }
             | Self::System { .. } => None,
         }
+    }
+}
+
+impl From<InvalidConfig> for Error {
+    fn from(error: InvalidConfig) -> Self {
+        Self::Config { problem: error.to_string() }
     }
 }
 

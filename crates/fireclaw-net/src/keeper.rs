@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use fireclaw_policy::HostConfig;
+use fireclaw_vm::PlugKind;
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use crate::netlink::Netlink;
 use crate::place::{Place, confine, enter_namespaces};
 use crate::rules::{Guest, Kind, Ports, Refused};
 use crate::state::{Lock, Machine, State, lock};
-use crate::{Error, PlugKind, ProcessStamp, Result, host, nft, rules, tap, wire};
+use crate::{Error, ProcessStamp, Result, host, nft, rules, tap, wire};
 
 /// What a keeper is started with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +33,8 @@ pub(crate) struct Task {
     /// Where the gateway's socket is.
     pub directory: PathBuf,
     pub plug: PlugKind,
+    /// Who may open the tap by its name, if not we.
+    pub user: Option<u32>,
     /// The host's addresses, where the keeper can't see them.
     pub host: Vec<Ipv4Addr>,
 }
@@ -200,8 +203,8 @@ fn make_things(
     let mut descriptors = vec![proxy.into(), dns.into(), dns_tcp.into()];
     match (task.plug, task.place) {
         (PlugKind::Tap, _) => descriptors.push(tap),
-        (PlugKind::Named { user }, place) => {
-            tap::keep(&tap, user)?;
+        (PlugKind::Named, place) => {
+            tap::keep(&tap, task.user)?;
             if place == Place::Namespace {
                 for namespace in ["user", "net"] {
                     let path = format!("/proc/self/ns/{namespace}");

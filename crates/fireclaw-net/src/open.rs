@@ -9,6 +9,8 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use fireclaw_policy::{HostConfig, Network};
+use fireclaw_protocol::hello;
+use fireclaw_vm::{Namespace, Plug, PlugKind};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
@@ -16,6 +18,9 @@ use crate::gateway::{Ready, Role};
 use crate::place::{Place, enter_namespaces};
 use crate::state::Machine;
 use crate::{Client, Error, ProcessStamp, Result, tap, wire};
+
+/// The hidden command that leads `fireclaw` to [`gateway_main`].
+const COMMAND: &str = "gateway";
 
 /// How long a gateway may take to get ready.
 const READY: Duration = Duration::from_secs(30);
@@ -40,18 +45,8 @@ pub struct Request {
     pub state: PathBuf,
     /// How the monitor gets at the tap.
     pub plug: PlugKind,
-}
-
-/// How a monitor gets at its tap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PlugKind {
-    /// As a descriptor.
-    Tap,
-    /// By its name; a user other than ours may have it.
-    Named {
-        /// That user's number.
-        user: Option<u32>,
-    },
+    /// As which user the monitor runs, if not as ours.
+    pub user: Option<u32>,
 }
 
 /// What the guest has to know of its card.
@@ -81,20 +76,11 @@ impl Card {
     }
 }
 
-/// The end of the tap that the monitor gets.
-#[derive(Debug)]
-pub enum Plug {
-    /// A tap with `IFF_VNET_HDR`, which goes with its last descriptor.
-    Tap(OwnedFd),
-    /// A tap that stays until the gateway ends, to be opened by name with
-    /// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
-    Named {
-        /// Its name.
-        name: String,
-        /// The user and the network namespace that it is in, to be entered in this order
-        /// (setns(2)); the host's if none.
-        namespace: Option<(OwnedFd, OwnedFd)>,
-    },
+impl From<Card> for hello::Card {
+    fn from(card: Card) -> Self {
+        let Card { mac, address, prefix, gateway, resolver } = card;
+        Self { mac: mac.0.into(), address, prefix, gateway, resolver }
+    }
 }
 
 /// A machine's gateway, started by this process.
@@ -106,14 +92,14 @@ pub struct Gateway {
     client: Client,
     card: Card,
     machine: Machine,
-    plug: Option<Plug>,
+    plug: Plug,
     process: ProcessStamp,
     /// Closed, it tells that the starter has gone.
     _stream: UnixStream,
 }
 
-/// Starts a gateway and waits until it is ready: `program` is our own program with the
-/// arguments that lead it to [`gateway_main`].
+/// Starts a gateway and waits until it is ready: `program` leads, with its arguments, to
+/// [`gateway_main`].
 ///
 /// # Errors
 /// Whatever the gateway could not do; nothing of it is left then.
@@ -140,11 +126,10 @@ pub async fn open(program: &Path, arguments: &[&str], request: Request) -> Resul
     let mut descriptors = descriptors.into_iter();
     let plug = match (request.plug, descriptors.next(), descriptors.next()) {
         (PlugKind::Tap, Some(tap), None) => Plug::Tap(tap),
-        (PlugKind::Named { .. }, None, None) => {
-            Plug::Named { name: machine.tap(), namespace: None }
-        }
-        (PlugKind::Named { .. }, Some(user), Some(net)) => {
-            Plug::Named { name: machine.tap(), namespace: Some((user, net)) }
+        (PlugKind::Named, None, None) => Plug::Named { name: machine.tap(), namespace: None },
+        (PlugKind::Named, Some(user), Some(net)) => {
+            let namespace = Some(Namespace { user: Some(user), net });
+            Plug::Named { name: machine.tap(), namespace }
         }
         _ => return Err(Error::gateway("did not pass the tap on")),
     };
@@ -152,7 +137,7 @@ pub async fn open(program: &Path, arguments: &[&str], request: Request) -> Resul
         client: Client::new(request.directory),
         card: Card::of(&machine, &request.config),
         machine,
-        plug: Some(plug),
+        plug,
         process,
         _stream: stream,
     })
@@ -189,9 +174,18 @@ fn own_session(command: &mut std::process::Command) {
 }
 
 impl Gateway {
+    /// Starts a gateway with this very program, which has a hidden command for it.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub async fn open(request: Request) -> Result<Self> {
+        // Also after the program's file was replaced (proc(5)).
+        open(Path::new("/proc/self/exe"), &[COMMAND], request).await
+    }
+
     /// What the guest has to know.
-    pub fn card(&self) -> &Card {
-        &self.card
+    pub fn card(&self) -> Card {
+        self.card
     }
 
     /// The row that was written for it.
@@ -199,9 +193,10 @@ impl Gateway {
         &self.machine
     }
 
-    /// The end of the tap, for the monitor. It is given once.
-    pub fn take_plug(&mut self) -> Option<Plug> {
-        self.plug.take()
+    /// Where the monitor plugs the card in. A machine of which a snapshot is made may be on
+    /// it too, before the one that stays: its card is down.
+    pub fn plug(&self) -> &Plug {
+        &self.plug
     }
 
     /// What asks this gateway.
@@ -218,7 +213,7 @@ impl Gateway {
     ///
     /// # Errors
     /// [`Error::Gateway`], also if the monitor has ended.
-    pub async fn belongs_to(&self, monitor: ProcessStamp) -> Result<()> {
+    pub async fn belongs_to(self, monitor: ProcessStamp) -> Result<()> {
         self.client.belongs_to(monitor).await
     }
 

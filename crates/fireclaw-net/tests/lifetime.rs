@@ -10,8 +10,9 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use common::{Machine, PROGRAM, STATE, request, runtime};
-use fireclaw_net::{Cleaned, Error, Place, Plug, PlugKind, ProcessStamp, Request, clean, list};
+use fireclaw_net::{Cleaned, Error, Place, ProcessStamp, Request, clean, list};
 use fireclaw_netlab::{enter, run};
+use fireclaw_vm::{Plug, PlugKind};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Rules and a device of somebody else, which nothing of ours may change.
@@ -108,7 +109,6 @@ fn a_gateway_lives_as_long_as_the_monitor() {
         let gateway = machine.gateway.take().unwrap();
         let (client, process) = (gateway.client().clone(), gateway.process());
         machine.runtime.block_on(gateway.belongs_to(stamp)).unwrap();
-        drop(gateway);
         let status = machine.runtime.block_on(client.status()).unwrap();
         assert_eq!(status.owner, "kept");
         assert_eq!(machine.way("service"), "open");
@@ -288,16 +288,16 @@ fn a_tap_by_name_is_opened_by_another() {
     let Some(_lab) = enter("a_tap_by_name_is_opened_by_another") else { return };
     for place in [Place::Host, Place::Namespace] {
         let directory = tempfile::tempdir().unwrap();
-        let plug = PlugKind::Named { user: None };
+        let plug = PlugKind::Named;
         let request = Request { plug, ..request(place, "local", directory.path()) };
         let runtime = runtime();
         let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
-        let mut gateway = runtime.block_on(open).unwrap();
-        let Some(Plug::Named { name, namespace }) = gateway.take_plug() else { panic!("a tap") };
+        let gateway = runtime.block_on(open).unwrap();
+        let Plug::Named { name, namespace } = gateway.plug() else { panic!("a tap") };
         assert_eq!(namespace.is_some(), place == Place::Namespace);
         assert_eq!(name, "fc-ac100002");
         if place == Place::Host {
-            drop(fireclaw_net::bare_tap(&name).unwrap());
+            drop(fireclaw_net::bare_tap(name).unwrap());
         }
         runtime.block_on(gateway.close()).unwrap();
     }

@@ -16,11 +16,12 @@ mod internet;
 pub mod matrix;
 mod namespace;
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 pub use guest::Guest;
 pub use internet::{HOST, Internet};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, ip};
 
 /// Set in the process that is in the lab.
 const INSIDE: &str = "FIRECLAW_NETLAB";
@@ -50,14 +51,7 @@ pub struct Lab {
 pub fn enter(test: &str) -> Option<Lab> {
     if std::env::var_os(INSIDE).is_none() {
         let program = std::env::current_exe().expect("a test has a program");
-        let mut unshare = Command::new("unshare");
-        // Root of the machine stays that, so that it is tested what root gives up.
-        if !rustix::process::geteuid().is_root() {
-            unshare.args(["--user", "--map-root-user"]);
-        }
-        let status = unshare
-            .args(["--net", "--mount", "--kill-child", "--fork"])
-            .arg(program)
+        let status = inside(&program)
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(INSIDE, "1")
             .stdin(Stdio::null())
@@ -69,7 +63,18 @@ pub fn enter(test: &str) -> Option<Lab> {
     Some(build())
 }
 
-/// Makes the lab in namespaces that this process has for itself, as [`enter`] starts it.
+/// Runs a program as root of namespaces of its own, where it calls [`build`].
+pub fn inside(program: &Path) -> Command {
+    let mut unshare = Command::new("unshare");
+    // Root of the machine stays that, so that it is tested what root gives up.
+    if !rustix::process::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    unshare.args(["--net", "--mount", "--kill-child", "--fork"]).arg(program);
+    unshare
+}
+
+/// Makes the lab in namespaces that this process has for itself, as [`inside`] starts it.
 ///
 /// # Panics
 /// If that is not possible.

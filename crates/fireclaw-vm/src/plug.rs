@@ -15,7 +15,7 @@ pub const BLANK_MAC: &str = "02:fc:00:00:00:00";
 
 /// How a VMM takes the host's end of a card; [`crate::Capabilities::plug`] says
 /// which. Whoever makes the tap asks first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PlugKind {
     /// As an open descriptor: [`Plug::Tap`].

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use fireclaw_image::{Bootable, Home, Manifest, Options};
-use fireclaw_net::link::Link;
+use fireclaw_net::Gateway;
 use fireclaw_vm::firecracker::Jail;
 use fireclaw_vm::probe::{Cache, Choice, Prober};
 use fireclaw_vm::snapshot::{Recipe, Store};
@@ -145,7 +145,7 @@ pub fn say_making() {
 }
 
 /// Starts a machine: one that waits in a pool, else from its snapshot, else
-/// from cold. One with a network card is plugged into `link`, and never comes from
+/// from cold. One with a network card is plugged in at `gateway`, and never comes from
 /// a pool.
 ///
 /// A snapshot made for a name must be made; one made only to be faster may
@@ -154,21 +154,21 @@ pub async fn start(
     launcher: &Launcher,
     home: &Home,
     recipe: &Recipe,
-    link: Option<&Link>,
+    gateway: Option<&Gateway>,
     phases: &mut Phases,
 ) -> Result<Guest> {
     if !launcher.backend.capabilities().snapshot {
         if recipe.warm.is_some() {
             return Err(no_snapshots(launcher));
         }
-        return cold(launcher, link, phases).await;
+        return cold(launcher, gateway, phases).await;
     }
-    if link.is_none()
+    if gateway.is_none()
         && let Some(guest) = pooled(launcher, home, recipe, phases).await?
     {
         return Ok(guest);
     }
-    let plug = link.map(Link::plug);
+    let plug = gateway.map(Gateway::plug);
     let store = Store::new(home.snapshots());
     match launcher.snapshot(&store, recipe, plug, say_making).await {
         Ok(snapshot) => {
@@ -177,7 +177,7 @@ pub async fn start(
                 let memory = Memory::RestoredFrom(&snapshot.directory);
                 let machine = launcher.launch(memory, plug).await?;
                 phases.mark("restore");
-                settled(Waiting::meet(machine, launcher.patience).await?, link, phases).await
+                settled(Waiting::meet(machine, launcher.patience).await?, gateway, phases).await
             };
             match restored.await {
                 Ok(guest) => return Ok(guest),
@@ -193,15 +193,19 @@ pub async fn start(
         Err(e) if recipe.warm.is_some() => return Err(e.into()),
         Err(e) => phases.note(format!("no snapshot could be made: {e}")),
     }
-    cold(launcher, link, phases).await
+    cold(launcher, gateway, phases).await
 }
 
 /// Boots a machine.
-pub async fn cold(launcher: &Launcher, link: Option<&Link>, phases: &mut Phases) -> Result<Guest> {
+pub async fn cold(
+    launcher: &Launcher,
+    gateway: Option<&Gateway>,
+    phases: &mut Phases,
+) -> Result<Guest> {
     phases.mark("prepare");
-    let plug = link.map(Link::plug);
+    let plug = gateway.map(Gateway::plug);
     let waiting = launcher.boot(Memory::Fresh, plug, || phases.mark("monitor start")).await?;
-    settled(waiting, link, phases).await
+    settled(waiting, gateway, phases).await
 }
 
 async fn pooled(
@@ -225,11 +229,15 @@ async fn pooled(
 }
 
 /// Brings a machine to the point where commands may come.
-async fn settled(waiting: Waiting, link: Option<&Link>, phases: &mut Phases) -> Result<Guest> {
+async fn settled(
+    waiting: Waiting,
+    gateway: Option<&Gateway>,
+    phases: &mut Phases,
+) -> Result<Guest> {
     if let Some(hello) = waiting.hello() {
         phases.booted(hello);
     }
-    let guest = waiting.settle(&fresh_hostname()?, link.map(Link::card)).await?;
+    let guest = waiting.settle(&fresh_hostname()?, gateway.map(|it| it.card().into())).await?;
     phases.mark("identity");
     Ok(guest)
 }

@@ -193,7 +193,7 @@ async fn restored(launcher: &Launcher, snapshot: &Snapshot) -> Result<Guest> {
 }
 
 /// Runs a command to its end and gives what it wrote.
-async fn command(guest: &Guest, argv: &[&str]) -> Result<String> {
+pub async fn command(guest: &Guest, argv: &[&str]) -> Result<String> {
     let argv = argv.iter().map(|word| word.as_bytes().to_vec().into()).collect();
     let mut exec = guest.commands().exec(ExecRequest { argv, ..ExecRequest::default() }).await?;
     let mut output = String::new();

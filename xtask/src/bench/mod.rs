@@ -3,6 +3,7 @@
 mod agents;
 mod boot;
 mod clones;
+mod network;
 mod spread;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use serde::Serialize;
 use agents::Agents;
 use boot::Boots;
 use clones::Clones;
+use network::Networks;
+pub use network::{LabArgs, in_lab};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -26,19 +29,31 @@ pub struct Args {
     #[arg(short = 'n', long, default_value_t = 11)]
     runs: usize,
 
-    /// Measure agents only
+    /// Measure only this
     #[arg(long)]
-    agents_only: bool,
+    only: Vec<Part>,
 
     /// Where the figures go as JSON
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
 }
 
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Boots, snapshots and pools, on each kernel
+    Runs,
+    /// Agents, on the usual kernel
+    Agents,
+    /// Network cards, on the usual kernel
+    Network,
+}
+
 #[derive(Debug, Serialize)]
 struct All {
     kernels: Vec<Figures>,
-    agents: Agents,
+    agents: Option<Agents>,
+    network: Option<Networks>,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,14 +65,15 @@ struct Figures {
     clones: Clones,
 }
 
-/// Measures every kernel that the home has, and agents on the usual one.
+/// Measures every kernel that the home has, and agents and networks on the usual one.
 pub fn run(args: &Args) -> Result<()> {
     let home = Home::from_environment();
     let manifest = Manifest::read(&home)?;
     ensure!(manifest.kernel().is_some(), "nothing is set up; `make setup` first");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut kernels = Vec::new();
-    for kernel in manifest.kernels.keys().filter(|_| !args.agents_only) {
+    let wanted = |part| args.only.is_empty() || args.only.contains(&part);
+    for kernel in manifest.kernels.keys().filter(|_| wanted(Part::Runs)) {
         let launcher = runtime.block_on(launcher(&home, Some(kernel)))?;
         let boots = runtime.block_on(boot::measure(&launcher, kernel, args.runs))?;
         let clones = runtime.block_on(clones::measure(&launcher, &home, kernel, args.runs))?;
@@ -70,18 +86,28 @@ pub fn run(args: &Args) -> Result<()> {
         });
     }
     let mut usual = runtime.block_on(launcher(&home, None))?;
-    let agents = runtime.block_on(agents::measure(&mut usual, &home, args.runs))?;
+    let agents = match wanted(Part::Agents) {
+        true => Some(runtime.block_on(agents::measure(&mut usual, &home, args.runs))?),
+        false => None,
+    };
+    let network = wanted(Part::Network).then(|| network::measure(args.runs)).transpose()?;
     for figures in &kernels {
         let mut table = table();
         figures.boots.rows(&mut table);
         figures.clones.rows(&mut table);
         println!("\nkernel {}, {}\n{table}", figures.kernel, figures.monitor);
     }
-    let mut table = table();
-    agents.rows(&mut table);
-    println!("\nagents, {}, {}\n{table}", usual.backend.kind(), usual.backend.version());
+    let monitor = format!("{}, {}", usual.backend.kind(), usual.backend.version());
+    if let Some(agents) = &agents {
+        let mut table = table();
+        agents.rows(&mut table);
+        println!("\nagents, {monitor}\n{table}");
+    }
+    if let Some(network) = &network {
+        println!("\nnetwork, {monitor}\n{}", network.table());
+    }
     println!("\nmedian (fastest to slowest) of {} runs, in turn", args.runs);
-    std::fs::write(&args.json, serde_json::to_vec_pretty(&All { kernels, agents })?)
+    std::fs::write(&args.json, serde_json::to_vec_pretty(&All { kernels, agents, network })?)
         .with_context(|| args.json.display().to_string())
 }
 

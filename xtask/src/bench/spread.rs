@@ -1,9 +1,9 @@
 //! Several measurements of one thing.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A median with its neighbours.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Spread {
     min: f64,
     /// The middle one.

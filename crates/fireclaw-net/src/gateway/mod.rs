@@ -152,6 +152,7 @@ fn start(request: &Request) -> Result<Started> {
         owner: request.owner.clone(),
         directory: request.directory.clone(),
         plug: request.plug,
+        user: request.user,
         host: host.clone(),
     };
     let keeper = Keeper::start(task)?;

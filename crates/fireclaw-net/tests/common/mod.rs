@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use fireclaw_net::{Card, Gateway, Place, Plug, PlugKind, Request};
+use fireclaw_net::{Card, Gateway, Place, Request};
 use fireclaw_netlab::matrix::{self, Sides};
 use fireclaw_netlab::{CONFIG, Guest};
 use fireclaw_policy::HostConfig;
+use fireclaw_vm::{Plug, PlugKind};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_fireclaw-gateway");
 
@@ -26,6 +27,7 @@ pub fn request(place: Place, policy: &str, directory: &Path) -> Request {
         place,
         state: STATE.into(),
         plug: PlugKind::Tap,
+        user: None,
     }
 }
 
@@ -44,11 +46,11 @@ impl Machine {
         let directory = tempfile::tempdir().unwrap();
         let request = Request { owner: owner.into(), ..request(place, policy, directory.path()) };
         let runtime = runtime();
-        let mut gateway =
+        let gateway =
             runtime.block_on(fireclaw_net::open(Path::new(PROGRAM), &[], request)).unwrap();
-        let Some(Plug::Tap(tap)) = gateway.take_plug() else { panic!("no tap") };
-        let card = *gateway.card();
-        let guest = Guest::plug(tap, &card);
+        let Plug::Tap(tap) = gateway.plug() else { panic!("no tap") };
+        let card = gateway.card();
+        let guest = Guest::plug(tap.try_clone().unwrap(), &card);
         let probe = directory.path().join("probe.py");
         std::fs::write(&probe, matrix::PROBE).unwrap();
         Self { guest, card, gateway: Some(gateway), runtime, directory, probe }

@@ -1,20 +1,20 @@
 //! The network of a run's machine.
 
 use fireclaw_image::Home;
-use fireclaw_net::link::{self, Link, Wish};
+use fireclaw_net::{Gateway, Place, Request};
 use fireclaw_policy::{HostConfig, Network};
 use fireclaw_vm::{Launcher, RunDir};
 
 use crate::error::Result;
 
-/// A link with the directory that it needs, which goes after it.
+/// A gateway with the directory that it needs, which goes after it.
 #[derive(Debug)]
-pub struct RunLink {
-    link: Link,
+pub struct RunNetwork {
+    gateway: Gateway,
     directory: RunDir,
 }
 
-impl RunLink {
+impl RunNetwork {
     /// The network for one machine; none for a policy that needs none.
     pub async fn open(
         home: &Home,
@@ -25,7 +25,7 @@ impl RunLink {
         if *policy == Network::None {
             return Ok(None);
         }
-        let config = link::config(home.root())?;
+        let config = HostConfig::load(home.root()).map_err(fireclaw_net::Error::from)?;
         Ok(Some(Self::with(home, launcher, policy, config, jail).await?))
     }
 
@@ -38,16 +38,18 @@ impl RunLink {
         jail: Option<(u32, u32)>,
     ) -> Result<Self> {
         let directory = RunDir::create(&home.run())?;
-        let wish = Wish {
-            home: home.root(),
+        let place = Place::here();
+        let request = Request {
             policy: policy.clone(),
             config,
             owner: directory.id().to_owned(),
             directory: directory.path().to_owned(),
+            place,
+            state: place.state_directory(home.root()),
             plug: launcher.backend.capabilities().plug,
             user: jail.map(|(user, _)| user),
         };
-        Ok(Self { link: Link::open(wish).await?, directory })
+        Ok(Self { gateway: Gateway::open(request).await?, directory })
     }
 
     /// For whom it is, as `fireclaw net ls` shows it.
@@ -56,12 +58,12 @@ impl RunLink {
     }
 
     /// What the monitor and the guest need of it.
-    pub fn link(&self) -> &Link {
-        &self.link
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
     }
 
     /// Ends it, after its machine.
     pub async fn close(self) -> Result<()> {
-        Ok(self.link.close().await?)
+        Ok(self.gateway.close().await?)
     }
 }

@@ -7,7 +7,7 @@ use fireclaw_policy::Network;
 use fireclaw_vm::snapshot::Recipe;
 use fireclaw_vm::{Guest, Launcher};
 
-use super::network::RunLink;
+use super::network::RunNetwork;
 use crate::error::Result;
 use crate::machine;
 use crate::phases::Phases;
@@ -34,17 +34,17 @@ pub struct Order<'a> {
 impl Order<'_> {
     /// Starts a machine.
     pub async fn start(&self, phases: &mut Phases) -> Result<Running> {
-        let link = RunLink::open(self.home, self.launcher, self.network, self.jail).await?;
-        if link.is_some() {
+        let network = RunNetwork::open(self.home, self.launcher, self.network, self.jail).await?;
+        if network.is_some() {
             phases.mark("network");
         }
-        let its = link.as_ref().map(RunLink::link);
+        let gateway = network.as_ref().map(RunNetwork::gateway);
         let guest = if self.from_cold {
-            machine::cold(self.launcher, its, phases).await?
+            machine::cold(self.launcher, gateway, phases).await?
         } else {
-            machine::start(self.launcher, self.home, self.recipe, its, phases).await?
+            machine::start(self.launcher, self.home, self.recipe, gateway, phases).await?
         };
-        Ok(Running { guest, link })
+        Ok(Running { guest, network })
     }
 }
 
@@ -53,15 +53,15 @@ impl Order<'_> {
 pub struct Running {
     /// The guest.
     pub guest: Guest,
-    link: Option<RunLink>,
+    network: Option<RunNetwork>,
 }
 
 impl Running {
     /// Ends the machine and waits until nothing of it is left.
     pub async fn end(self) -> Result<()> {
         let killed = self.guest.kill().await;
-        if let Some(link) = self.link {
-            link.close().await?;
+        if let Some(network) = self.network {
+            network.close().await?;
         }
         Ok(killed?)
     }

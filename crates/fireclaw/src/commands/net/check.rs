@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use fireclaw_image::{Home, Manifest};
-use fireclaw_net::{Place, link};
+use fireclaw_net::Place;
 use fireclaw_policy::{HOST_NAME, HostConfig, Network, Service};
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_vm::snapshot::Recipe;
@@ -19,7 +19,7 @@ use super::super::{print, print_json};
 use crate::error::{CliError, Kind, Result};
 use crate::machine::{self, Host};
 use crate::phases::Phases;
-use crate::run::network::RunLink;
+use crate::run::network::RunNetwork;
 use crate::runtime::runtime;
 use crate::signals::Signals;
 
@@ -49,7 +49,7 @@ type Attempt = (&'static str, String, bool);
 /// Checks, and shows what was found.
 pub fn execute(place: Place, host: &Host, json: bool) -> Result<u8> {
     let home = Home::from_environment();
-    let config = link::config(home.root())?;
+    let config = HostConfig::load(home.root()).map_err(fireclaw_net::Error::from)?;
     let mut checks = Vec::new();
     for check in fireclaw_net::check(place, &config) {
         checks.push(match check.result {
@@ -166,13 +166,14 @@ async fn attempt(
     config: &HostConfig,
     attempts: &[Attempt],
 ) -> Result<Check> {
-    let link = match RunLink::with(home, launcher, policy, config.clone(), None).await {
-        Ok(link) => link,
+    let network = match RunNetwork::with(home, launcher, policy, config.clone(), None).await {
+        Ok(network) => network,
         Err(e) => return Ok(fail(name, e.text(), "the other policies do not need this")),
     };
-    let owner = link.owner().to_owned();
+    let owner = network.owner().to_owned();
     let mut phases = Phases::start(false);
-    let guest = machine::start(launcher, home, recipe, Some(link.link()), &mut phases).await?;
+    let guest =
+        machine::start(launcher, home, recipe, Some(network.gateway()), &mut phases).await?;
     let words = ["python3", "-c", SCRIPT].into_iter();
     let words = words.chain(attempts.iter().map(|(_, told, _)| told.as_str()));
     let request = ExecRequest {
@@ -182,7 +183,7 @@ async fn attempt(
     };
     let said = said(guest.commands().exec(request).await.map_err(silent)?).await?;
     guest.kill().await?;
-    link.close().await?;
+    network.close().await?;
     let outcomes: Vec<&str> = said.lines().collect();
     for (at, (what, _, is_open)) in attempts.iter().enumerate() {
         let outcome = outcomes.get(at).copied().unwrap_or("not tried");

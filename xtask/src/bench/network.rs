@@ -1,0 +1,387 @@
+//! Network cards: what they carry under each policy, against the same monitor on a bare
+//! tap without any rule, and what it takes to make and to remove them.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use comfy_table::{Table, presets};
+use fireclaw_image::{Home, Manifest};
+use fireclaw_net::{Card, Gateway, Place, Request};
+use fireclaw_netlab::{Lab, ip};
+use fireclaw_policy::HostConfig;
+use fireclaw_protocol::hello;
+use fireclaw_vm::snapshot::{Recipe, Snapshot, Store};
+use fireclaw_vm::{Guest, Launcher, Memory, Plug, Waiting};
+use serde::{Deserialize, Serialize};
+
+use super::clones::command;
+use super::milliseconds;
+use super::spread::{Spread, ratio};
+
+/// The goals.
+const RATIO_GOAL: f64 = 0.95;
+const OPEN_GOAL_MS: f64 = 10.0;
+
+/// The server of the host and of the internet, and the latter's name and address.
+const PORT: u16 = 5001;
+const NAME: &str = "allowed.example";
+const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+/// The host's side of the bare tap.
+const BARE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+
+/// How much is sent each way, in bytes, and how often a byte goes there and back.
+const BYTES: usize = 32 << 20;
+const TURNS: usize = 200;
+
+/// What a client asks the server for, as a connection's first byte: neither HTTP nor TLS.
+const SEND: u8 = 1;
+const RECEIVE: u8 = 2;
+const ECHO: u8 = 3;
+
+const CLIENT: &str = include_str!("traffic.py");
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Networks {
+    cards: Vec<Carried>,
+    opening: Vec<Opening>,
+}
+
+/// What a card carries to one place, and beside it what a bare tap does.
+#[derive(Debug, Serialize, Deserialize)]
+struct Carried {
+    place: Place,
+    policy: String,
+    to: To,
+    /// Bytes for each second, out and in.
+    out: Pair,
+    back: Pair,
+    /// Seconds for a byte there and back, and to connect.
+    turn: Pair,
+    connect: Pair,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum To {
+    Host,
+    Internet,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Pair {
+    bare: Spread,
+    card: Spread,
+    /// Of the better to the worse if it is the card that is worse, pair by pair: 1 is as
+    /// good, less is less.
+    ratio: f64,
+}
+
+/// What a card takes to be made and to be removed.
+#[derive(Debug, Serialize, Deserialize)]
+struct Opening {
+    place: Place,
+    policy: String,
+    open_ms: Spread,
+    close_ms: Spread,
+}
+
+impl Networks {
+    pub fn table(&self) -> Table {
+        let mut table = Table::new();
+        table
+            .load_preset(presets::ASCII_MARKDOWN)
+            .set_header(["what", "bare tap", "card", "ratio", "goal"]);
+        let mib = |spread: &Spread| format!("{:.1} MiB/s", spread.median / f64::from(1 << 20));
+        let us = |spread: &Spread| format!("{:.0} µs", spread.median * 1e6);
+        for carried in &self.cards {
+            let what = format!(
+                "`{}` {}, {}",
+                carried.policy,
+                match carried.to {
+                    To::Host => "to the host",
+                    To::Internet => "to the internet",
+                },
+                place(carried.place)
+            );
+            for (way, pair, text) in [
+                ("out", &carried.out, &mib as &dyn Fn(&Spread) -> String),
+                ("back", &carried.back, &mib),
+                ("there and back", &carried.turn, &us),
+                ("connect", &carried.connect, &us),
+            ] {
+                let (bare, card) = (text(&pair.bare), text(&pair.card));
+                let ratio = format!("{:.2}", pair.ratio);
+                let goal = format!("≥ {RATIO_GOAL}");
+                table.add_row([&format!("{what}: {way}"), &bare, &card, &ratio, &goal]);
+            }
+        }
+        for opening in &self.opening {
+            let what = format!("`{}`, {}", opening.policy, place(opening.place));
+            let (open, close) = (opening.open_ms.text(), opening.close_ms.text());
+            let goal = format!("≤ {OPEN_GOAL_MS} ms");
+            table.add_row([&format!("{what}: make, ms"), "", &open, "", &goal]);
+            table.add_row([&format!("{what}: remove, ms"), "", &close, "", ""]);
+        }
+        table
+    }
+}
+
+fn place(place: Place) -> &'static str {
+    match place {
+        Place::Host => "with root",
+        Place::Namespace => "without",
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct LabArgs {
+    runs: usize,
+}
+
+/// Measures in a network of its own, with an internet beside it.
+pub fn measure(runs: usize) -> Result<Networks> {
+    let output = fireclaw_netlab::inside(&std::env::current_exe()?)
+        .args(["bench-network", &runs.to_string()])
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("unshare(1), of util-linux")?;
+    ensure!(output.status.success(), "the measurement failed");
+    serde_json::from_slice(&output.stdout).context("reading its figures")
+}
+
+/// What [`measure`] starts: the figures go to standard output.
+pub fn in_lab(args: &LabArgs) -> Result<()> {
+    let lab = fireclaw_netlab::build();
+    serve(TcpListener::bind(("0.0.0.0", PORT))?);
+    serve(lab.internet.namespace.run(|| TcpListener::bind((INTERNET, PORT)))?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let figures = runtime.block_on(all(&lab, args.runs))?;
+    runtime.shutdown_background();
+    println!("{}", serde_json::to_string(&figures)?);
+    Ok(())
+}
+
+async fn all(lab: &Lab, runs: usize) -> Result<Networks> {
+    let home = Home::from_environment();
+    let state = tempfile::tempdir()?;
+    let mut launcher = super::launcher(&home, None).await?;
+    launcher.spec.card = true;
+    let bench = Bench { lab, home, launcher, state };
+    let mut figures = Networks { cards: vec![], opening: vec![] };
+    for place in [Place::Host, Place::Namespace] {
+        for policy in ["local", "allow", "full"] {
+            figures.opening.push(bench.opening(place, policy, runs).await?);
+        }
+    }
+    let bare = bench.bare().await?;
+    for place in [Place::Host, Place::Namespace] {
+        for (policy, to) in [
+            ("local", To::Host),
+            ("allow", To::Host),
+            ("full", To::Host),
+            ("allow", To::Internet),
+            ("full", To::Internet),
+        ] {
+            figures.cards.push(bench.carried(&bare.guest, place, policy, to, runs).await?);
+        }
+    }
+    bare.guest.kill().await?;
+    Ok(figures)
+}
+
+struct Bench<'a> {
+    lab: &'a Lab,
+    home: Home,
+    launcher: Launcher,
+    state: tempfile::TempDir,
+}
+
+/// A machine on a bare tap, which goes after it.
+struct Bare {
+    guest: Guest,
+    _plug: Plug,
+}
+
+impl Bench<'_> {
+    /// A machine on a tap that leads to the host, which forwards to the internet, without
+    /// bridge, rules or translation.
+    async fn bare(&self) -> Result<Bare> {
+        let plug = Plug::Tap(fireclaw_net::bare_tap("bare0")?);
+        ip(&format!("addr add {BARE}/24 dev bare0"));
+        ip("link set bare0 up");
+        self.lab.internet.namespace.run(|| ip("route add 10.99.0.0/24 via 192.0.2.2"));
+        let card = hello::Card {
+            mac: [2, 0, 0, 0, 0, 9].into(),
+            address: Ipv4Addr::new(10, 99, 0, 2),
+            prefix: 24,
+            gateway: BARE,
+            resolver: BARE,
+        };
+        let guest = self.machine(&plug, card).await?;
+        Ok(Bare { guest, _plug: plug })
+    }
+
+    async fn machine(&self, plug: &Plug, card: hello::Card) -> Result<Guest> {
+        let snapshot = self.snapshot(plug).await?;
+        let memory = Memory::RestoredFrom(&snapshot.directory);
+        let machine = self.launcher.launch(memory, Some(plug)).await?;
+        let waiting = Waiting::meet(machine, self.launcher.patience).await?;
+        Ok(waiting.settle("bench", Some(card)).await?)
+    }
+
+    async fn snapshot(&self, plug: &Plug) -> Result<Snapshot> {
+        let recipe = Recipe {
+            image: Manifest::BASE_IMAGE.into(),
+            kernel: None,
+            cpus: 1,
+            memory_mib: 256,
+            card: true,
+            warm: None,
+        };
+        let store = Store::new(self.home.snapshots());
+        Ok(self.launcher.snapshot(&store, &recipe, Some(plug), || ()).await?)
+    }
+
+    fn request(&self, place: Place, policy: &str, directory: &Path) -> Result<Request> {
+        let config = format!("[[service]]\nname = \"bench\"\naddress = \"127.0.0.1:{PORT}\"");
+        let policy = match policy {
+            "allow" => format!("allow:{NAME}:{PORT},host.fireclaw.internal:{PORT}"),
+            other => other.to_owned(),
+        };
+        Ok(Request {
+            policy: policy.parse().map_err(anyhow::Error::msg)?,
+            config: HostConfig::parse(&config).map_err(anyhow::Error::msg)?,
+            owner: "bench".into(),
+            directory: directory.into(),
+            place,
+            state: self.state.path().into(),
+            plug: self.launcher.backend.capabilities().plug,
+            user: None,
+        })
+    }
+
+    async fn open(&self, place: Place, policy: &str, directory: &Path) -> Result<Gateway> {
+        let program = crate::root().join("target/release/fireclaw");
+        let request = self.request(place, policy, directory)?;
+        Ok(fireclaw_net::open(&program, &["gateway"], request).await?)
+    }
+
+    async fn opening(&self, place: Place, policy: &str, runs: usize) -> Result<Opening> {
+        let (mut opens, mut closes) = (vec![], vec![]);
+        // The first is not counted: programs come from the disk.
+        for n in 0..=runs {
+            let directory = tempfile::tempdir()?;
+            let start = Instant::now();
+            let gateway = self.open(place, policy, directory.path()).await?;
+            let open = milliseconds(start);
+            let start = Instant::now();
+            gateway.close().await?;
+            if n > 0 {
+                opens.push(open);
+                closes.push(milliseconds(start));
+            }
+        }
+        let (open_ms, close_ms) = (Spread::of(opens), Spread::of(closes));
+        Ok(Opening { place, policy: policy.into(), open_ms, close_ms })
+    }
+
+    async fn carried(
+        &self,
+        bare: &Guest,
+        place: Place,
+        policy: &str,
+        to: To,
+        runs: usize,
+    ) -> Result<Carried> {
+        let directory = tempfile::tempdir()?;
+        let gateway = self.open(place, policy, directory.path()).await?;
+        let Card { gateway: host, .. } = gateway.card();
+        let guest = self.machine(gateway.plug(), gateway.card().into()).await?;
+        let (bare_host, name) = match to {
+            To::Host => (BARE.to_string(), host.to_string()),
+            To::Internet => (INTERNET.to_string(), NAME.to_owned()),
+        };
+        // What else needs it opens and closes it as it needs.
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+        let (mut bares, mut cards) = (vec![], vec![]);
+        for n in 0..=runs {
+            let (bare, card) = (traffic(bare, &bare_host).await?, traffic(&guest, &name).await?);
+            if n > 0 {
+                eprintln!("{policy} {to:?} {place:?} {n}/{runs}: {bare:.4?} {card:.4?}");
+                bares.push(bare);
+                cards.push(card);
+            }
+        }
+        guest.kill().await?;
+        gateway.close().await?;
+        let pair = |at: usize| {
+            let of = |all: &[[f64; 4]]| all.iter().map(|one| one[at]).collect::<Vec<_>>();
+            (of(&bares), of(&cards))
+        };
+        let times = |at| {
+            let (bare, card) = pair(at);
+            Pair { ratio: ratio(&bare, &card), bare: Spread::of(bare), card: Spread::of(card) }
+        };
+        let rates = |at| {
+            let (bare, card) = pair(at);
+            let rate = |all: &[f64]| Spread::of(all.iter().map(|s| BYTES as f64 / s).collect());
+            Pair { ratio: ratio(&bare, &card), bare: rate(&bare), card: rate(&card) }
+        };
+        Ok(Carried {
+            place,
+            policy: policy.into(),
+            to,
+            out: rates(0),
+            back: rates(1),
+            turn: times(2),
+            connect: times(3),
+        })
+    }
+}
+
+/// What the guest measured, in seconds: out, back, there and back, connect.
+async fn traffic(guest: &Guest, host: &str) -> Result<[f64; 4]> {
+    let (bytes, turns, port) = (BYTES.to_string(), TURNS.to_string(), PORT.to_string());
+    let said = command(guest, &["python3", "-c", CLIENT, host, &port, &bytes, &turns]).await?;
+    let figures: Vec<f64> =
+        said.split_whitespace().map(str::parse).collect::<Result<_, _>>().context("its figures")?;
+    figures.try_into().map_err(|_| anyhow::anyhow!("not four figures: {said}"))
+}
+
+/// Serves for as long as this process lives, each connection in a thread.
+fn serve(listener: TcpListener) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || answer(stream));
+        }
+    });
+}
+
+fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut kind = [0];
+    stream.read_exact(&mut kind)?;
+    let mut buffer = vec![0; 256 << 10];
+    match kind[0] {
+        // Says that all is there.
+        SEND => {
+            while stream.read(&mut buffer)? > 0 {}
+            stream.write_all(&kind)
+        }
+        RECEIVE => {
+            for _ in 0..BYTES / buffer.len() {
+                stream.write_all(&buffer)?;
+            }
+            stream.shutdown(Shutdown::Both)
+        }
+        ECHO => {
+            while stream.read(&mut kind)? > 0 {
+                stream.write_all(&kind)?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
