@@ -108,7 +108,13 @@ pub(crate) fn forward(state: Option<&State>) -> Result<()> {
 
 /// Removes what belongs to a machine, and frees its address. What has gone is fine.
 pub(crate) fn remove(netlink: &Netlink, state: &State, machine: &Machine) -> Result<()> {
-    remove_things(netlink, machine.address)?;
+    let address = machine.address;
+    let last = state.machines()?.iter().all(|other| other.address == address);
+    if last && nft::run(rules::tear_down_last(address)).is_ok() {
+        netlink.remove(&machine.tap())?;
+    } else {
+        remove_things(netlink, address)?;
+    }
     state.free(machine)?;
     Ok(())
 }
@@ -130,8 +136,8 @@ pub(crate) fn remove_things(netlink: &Netlink, address: Ipv4Addr) -> Result<()> 
     netlink.remove(&crate::address::tap_name(address))
 }
 
-/// Undoes what is needed no longer: forwarding without a machine that leaves, table and
-/// bridge without any.
+/// Undoes what is needed no longer: forwarding without a machine that leaves, the bridge
+/// without any.
 pub(crate) fn settle(netlink: &Netlink, state: &State) -> Result<()> {
     let machines = state.machines()?;
     if !machines.iter().any(|machine| machine.policy == "full")
@@ -143,9 +149,6 @@ pub(crate) fn settle(netlink: &Netlink, state: &State) -> Result<()> {
     }
     if !machines.is_empty() {
         return Ok(());
-    }
-    if rules::has_base(&all_rules()) {
-        nft::run(rules::remove_base())?;
     }
     if let Some(bridge) = state.noted(Change::Bridge)? {
         // Somebody else may have connected something to it.
@@ -184,6 +187,9 @@ pub(crate) fn remove_strays(netlink: &Netlink, state: &State) -> Result<Vec<Ipv4
     strays.retain(|address| !known.contains(address));
     for &address in &strays {
         remove_things(netlink, address)?;
+    }
+    if known.is_empty() && rules::has_base(&all_rules()) {
+        nft::run(rules::remove_base())?;
     }
     Ok(strays)
 }

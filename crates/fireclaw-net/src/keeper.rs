@@ -6,38 +6,18 @@
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 
-use fireclaw_policy::HostConfig;
 use fireclaw_vm::PlugKind;
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::{host_addresses, word};
 use crate::netlink::Netlink;
+use crate::nft::Nft;
 use crate::place::{Place, confine, enter_namespaces};
 use crate::rules::{Guest, Kind, Ports, Refused};
 use crate::state::{Lock, Machine, State, lock};
-use crate::{Error, ProcessStamp, Result, host, nft, rules, tap, wire};
-
-/// What a keeper is started with.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Task {
-    pub place: Place,
-    /// Where the state is.
-    pub state: PathBuf,
-    pub config: HostConfig,
-    pub kind: Kind,
-    /// The policy's first word.
-    pub policy: String,
-    pub owner: String,
-    /// Where the gateway's socket is.
-    pub directory: PathBuf,
-    pub plug: PlugKind,
-    /// Who may open the tap by its name, if not we.
-    pub user: Option<u32>,
-    /// The host's addresses, where the keeper can't see them.
-    pub host: Vec<Ipv4Addr>,
-}
+use crate::{Error, ProcessStamp, Request, Result, host, nft, rules, tap, wire};
 
 /// What a keeper made. Three listening sockets come with it, then the tap, or in a
 /// namespace for a tap by name the user and the network namespace.
@@ -64,7 +44,7 @@ pub(crate) enum Answer {
 
 /// What is made, in the order of its making.
 struct Kept {
-    task: Task,
+    request: Request,
     state: State,
     machine: Machine,
     netlink: Netlink,
@@ -72,8 +52,8 @@ struct Kept {
 }
 
 /// Does the task until the other end of the stream is closed.
-pub(crate) fn main(stream: &UnixStream, task: Task) -> Result<()> {
-    let (kept, descriptors) = match make(task) {
+pub(crate) fn main(stream: &UnixStream, request: Request) -> Result<()> {
+    let (kept, descriptors) = match make(request) {
         Ok(made) => made,
         Err(error) => {
             let refused: Result<Made> = Err(error.clone());
@@ -115,10 +95,10 @@ fn counts(address: Ipv4Addr) -> Result<Vec<Refused>> {
 }
 
 /// Makes everything, or removes what it made before it failed.
-fn make(task: Task) -> Result<(Kept, Vec<OwnedFd>)> {
-    let held = lock(&task.state)?;
-    let mut state = State::open(&task.state)?;
-    if task.place == Place::Host {
+fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {
+    let held = lock(&request.state)?;
+    let mut state = State::open(&request.state)?;
+    if request.place == Place::Host {
         host::sweep(&Netlink::open()?, &state)?;
     } else {
         for machine in state.machines()?.iter().filter(|machine| !machine.keeper.lives()) {
@@ -126,23 +106,23 @@ fn make(task: Task) -> Result<(Kept, Vec<OwnedFd>)> {
         }
     }
     let machine = state.allocate(
-        task.config.subnet,
+        request.config.subnet,
         Machine {
             address: Ipv4Addr::UNSPECIFIED,
-            owner: task.owner.clone(),
-            place: task.place,
-            policy: task.policy.clone(),
-            directory: task.directory.clone(),
+            owner: request.owner.clone(),
+            place: request.place,
+            policy: word(&request.policy),
+            directory: request.directory.clone(),
             keeper: own_stamp()?,
         },
     )?;
-    match make_things(&task, &state, &machine, &held) {
+    match make_things(&request, &state, &machine, &held) {
         Ok((netlink, guest, descriptors)) => {
-            Ok((Kept { task, state, machine, netlink, guest }, descriptors))
+            Ok((Kept { request, state, machine, netlink, guest }, descriptors))
         }
         Err(error) => {
             // The first error is the one that matters.
-            let _ = remove(&task, &state, &machine);
+            let _ = remove(&request, &state, &machine);
             Err(error)
         }
     }
@@ -156,26 +136,29 @@ fn own_stamp() -> Result<ProcessStamp> {
 
 /// What is made while nobody else makes or removes something of the host.
 fn make_things(
-    task: &Task,
+    request: &Request,
     state: &State,
     machine: &Machine,
     _held: &Lock,
 ) -> Result<(Netlink, Guest, Vec<OwnedFd>)> {
     // What the host had before is noted; a namespace had nothing.
-    let noted = match task.place {
+    let host = host_addresses(request.place)?;
+    let noted = match request.place {
         Place::Host => Some(state),
         Place::Namespace => {
             enter_namespaces()?;
             None
         }
     };
+    // It gets ready meanwhile.
+    let nft = Nft::start()?;
     let netlink = Netlink::open()?;
-    if task.place == Place::Namespace
+    if request.place == Place::Namespace
         && let Some(lo) = netlink.link("lo")?
     {
         netlink.up(lo.index)?;
     }
-    let bridge = host::bridge(&netlink, noted, &task.config)?;
+    let bridge = host::bridge(&netlink, noted, &request.config)?;
     let name = machine.tap();
     let tap = tap::open(&name)?;
     let link = netlink.link(&name)?.ok_or_else(|| Error::System {
@@ -183,7 +166,7 @@ fn make_things(
         reason: "it is gone".into(),
     })?;
     host::quiet(&name)?;
-    let gateway = task.config.gateway();
+    let gateway = request.config.gateway();
     let failed = || Error::system::<std::io::Error>(format!("listening on {gateway}"));
     let proxy = TcpListener::bind((gateway, 0)).map_err(failed())?;
     let dns = UdpSocket::bind((gateway, 0)).map_err(failed())?;
@@ -193,18 +176,19 @@ fn make_things(
         dns: dns.local_addr().map_err(failed())?.port(),
         dns_tcp: dns_tcp.local_addr().map_err(failed())?.port(),
     };
-    let guest = Guest { address: machine.address, ports, kind: task.kind, host: task.host.clone() };
-    nft::run(rules::set_up(&task.config, &guest))?;
-    if task.kind == Kind::Open {
+    let kind = Kind::of(&request.policy);
+    let guest = Guest { address: machine.address, ports, kind, host };
+    nft.run(rules::set_up(&request.config, &guest))?;
+    if kind == Kind::Open {
         host::forward(noted)?;
     }
     // Last, so that no packet passes before the rules hold.
     netlink.join(link.index, bridge.index)?;
     let mut descriptors = vec![proxy.into(), dns.into(), dns_tcp.into()];
-    match (task.plug, task.place) {
+    match (request.plug, request.place) {
         (PlugKind::Tap, _) => descriptors.push(tap),
         (PlugKind::Named, place) => {
-            tap::keep(&tap, task.user)?;
+            tap::keep(&tap, request.user)?;
             if place == Place::Namespace {
                 for namespace in ["user", "net"] {
                     let path = format!("/proc/self/ns/{namespace}");
@@ -219,8 +203,8 @@ fn make_things(
 }
 
 /// Removes what belongs to the machine, while the lock is held.
-fn remove(task: &Task, state: &State, machine: &Machine) -> Result<()> {
-    match task.place {
+fn remove(request: &Request, state: &State, machine: &Machine) -> Result<()> {
+    match request.place {
         Place::Host => {
             let netlink = Netlink::open()?;
             host::remove(&netlink, state, machine)?;
@@ -233,18 +217,18 @@ fn remove(task: &Task, state: &State, machine: &Machine) -> Result<()> {
 
 impl Kept {
     fn change(&mut self, kind: Kind, policy: &str, host: Vec<Ipv4Addr>) -> Result<()> {
-        let _held = lock(&self.task.state)?;
+        let _held = lock(&self.request.state)?;
         let guest = Guest { kind, host, ..self.guest.clone() };
-        let noted = (self.task.place == Place::Host).then_some(&self.state);
+        let noted = (self.request.place == Place::Host).then_some(&self.state);
         if kind == Kind::Open {
             self.state.set_policy(self.machine.address, policy)?;
             host::forward(noted)?;
         }
-        nft::run(rules::policy(&self.task.config, &guest))?;
+        nft::run(rules::policy(&self.request.config, &guest))?;
         self.guest = guest;
         if kind != Kind::Open {
             self.state.set_policy(self.machine.address, policy)?;
-            if self.task.place == Place::Host {
+            if self.request.place == Place::Host {
                 host::settle(&self.netlink, &self.state)?;
             }
         }
@@ -252,7 +236,7 @@ impl Kept {
     }
 
     fn remove(self) -> Result<()> {
-        let _held = lock(&self.task.state)?;
-        remove(&self.task, &self.state, &self.machine)
+        let _held = lock(&self.request.state)?;
+        remove(&self.request, &self.state, &self.machine)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 
 use fireclaw_policy::{HostConfig, Network};
@@ -14,7 +14,7 @@ use fireclaw_vm::{Namespace, Plug, PlugKind};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
-use crate::gateway::{Ready, Role};
+use crate::gateway::{self, Ready, Role};
 use crate::place::{Place, enter_namespaces};
 use crate::state::Machine;
 use crate::{Client, Error, ProcessStamp, Result, tap, wire};
@@ -104,20 +104,25 @@ pub struct Gateway {
 /// # Errors
 /// Whatever the gateway could not do; nothing of it is left then.
 pub async fn open(program: &Path, arguments: &[&str], request: Request) -> Result<Gateway> {
+    gateway::possible(&request)?;
     let failed = |e: std::io::Error| Error::system("starting the gateway")(e);
-    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let log = File::create(request.directory.join(LOG)).map_err(failed)?;
-    let (process, mut child) = spawn(program, arguments, theirs, log).map_err(failed)?;
-    ours.set_read_timeout(Some(READY)).map_err(failed)?;
-    let role = Role::Gateway(request.clone());
+    let start = || Part::start(program, arguments, log.try_clone()?);
+    let (keeper, gateway) = (start().map_err(failed)?, start().map_err(failed)?);
+    let Part { stream, child, process } = gateway;
+    stream.set_read_timeout(Some(READY)).map_err(failed)?;
+    let roles = (Role::Keeper(request.clone()), Role::Gateway(request.clone()));
     let waiting = tokio::task::spawn_blocking(move || {
-        let ready =
-            wire::send(&ours, &role, &[]).and_then(|()| wire::receive::<Result<Ready>>(&ours));
-        (ready, ours)
+        let ready = wire::send(&keeper.stream, &roles.0, &[])
+            .and_then(|()| wire::send(&stream, &roles.1, &[keeper.stream.as_fd()]));
+        // The keeper lives for as long as the gateway has this.
+        drop(keeper.stream);
+        (ready.and_then(|()| wire::receive::<Result<Ready>>(&stream)), stream)
     });
     let (ready, stream) = waiting.await.map_err(|e| failed(e.into()))?;
-    // Its end is waited for somewhere, so that no dead process stays.
-    tokio::task::spawn_blocking(move || child.wait());
+    // Their end is waited for somewhere, so that no dead process stays.
+    let children = [keeper.child, child];
+    tokio::task::spawn_blocking(move || children.map(|mut child| child.wait()));
     let (machine, descriptors) = match ready {
         Ok(Some((ready, descriptors))) => (ready?.machine, descriptors),
         Ok(None) => return Err(Error::gateway("ended while it started")),
@@ -143,21 +148,26 @@ pub async fn open(program: &Path, arguments: &[&str], request: Request) -> Resul
     })
 }
 
-fn spawn(
-    program: &Path,
-    arguments: &[&str],
+/// A process of ours that is told on a stream what to do.
+struct Part {
     stream: UnixStream,
-    log: File,
-) -> std::io::Result<(ProcessStamp, std::process::Child)> {
-    let mut command = std::process::Command::new(program);
-    command.args(arguments).stdin(Stdio::from(OwnedFd::from(stream)));
-    // Not ours: it may outlive this process, and would keep a pipe open.
-    command.stdout(Stdio::null()).stderr(Stdio::from(log));
-    own_session(&mut command);
-    let child = command.spawn()?;
-    let stamp = i32::try_from(child.id()).ok().and_then(ProcessStamp::of);
-    let stamp = stamp.ok_or_else(|| std::io::Error::other("it ended at once"))?;
-    Ok((stamp, child))
+    child: Child,
+    process: ProcessStamp,
+}
+
+impl Part {
+    fn start(program: &Path, arguments: &[&str], log: File) -> std::io::Result<Self> {
+        let (stream, theirs) = UnixStream::pair()?;
+        let mut command = std::process::Command::new(program);
+        command.args(arguments).stdin(Stdio::from(OwnedFd::from(theirs)));
+        // Not ours: it may outlive this process, and would keep a pipe open.
+        command.stdout(Stdio::null()).stderr(Stdio::from(log));
+        own_session(&mut command);
+        let child = command.spawn()?;
+        let process = i32::try_from(child.id()).ok().and_then(ProcessStamp::of);
+        let process = process.ok_or_else(|| std::io::Error::other("it ended at once"))?;
+        Ok(Self { stream, child, process })
+    }
 }
 
 /// Ctrl-C at a terminal is not for the gateway.

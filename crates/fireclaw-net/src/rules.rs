@@ -394,9 +394,19 @@ pub(crate) fn tear_down(address: Ipv4Addr) -> [Vec<Value>; 2] {
     [shared, vec![delete("table", own)]]
 }
 
-/// Removes what all machines share.
+/// Removes what all machines share, and with it what is in there of each.
 pub(crate) fn remove_base() -> Vec<Value> {
-    vec![json!({ "delete": { "table": table() } })]
+    gone(table())
+}
+
+/// Removes the rules of the last machine, and what all share.
+pub(crate) fn tear_down_last(address: Ipv4Addr) -> Vec<Value> {
+    [gone(table()), gone(json!({ "family": "netdev", "name": tap_name(address) }))].concat()
+}
+
+/// Removes a table, whether it is there or not.
+fn gone(table: Value) -> Vec<Value> {
+    vec![add("table", table.clone()), json!({ "delete": { "table": table } })]
 }
 
 /// Whether a list of all rules has what all machines share.

@@ -183,7 +183,7 @@ fn killed_at_each_step_nothing_stays() {
             let trace = format!("trace={call}");
             let log = directory.path().join("strace");
             let log = log.to_str().unwrap();
-            let arguments = ["-f", "-q", "-o", log, "-e", &trace, "-e", &inject, PROGRAM];
+            let arguments = ["-f", "-q", "-A", "-o", log, "-e", &trace, "-e", &inject, PROGRAM];
             let request = request(Place::Host, "full", directory.path());
             runtime().block_on(async {
                 // Killed, it fails, or the end does.

@@ -14,8 +14,6 @@ mod sniff;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 
 use fireclaw_policy::Network;
 use rustix::thread::CapabilitySet;
@@ -24,18 +22,19 @@ use serde::{Deserialize, Serialize};
 pub use denials::Denial;
 use serve::SocketFile;
 
-use crate::keeper::{Made, Task};
+use crate::keeper::Made;
 use crate::netlink::Netlink;
 use crate::place::{Place, confine, leave_root};
 use crate::rules::Kind;
 use crate::state::Machine;
 use crate::{Error, Request, Result, wire};
 
-/// What one of our processes is started with, on its standard input.
+/// What one of our processes is told on its standard input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Role {
+    /// With it comes the other end of the keeper's standard input.
     Gateway(Request),
-    Keeper(Task),
+    Keeper(Request),
 }
 
 /// What a gateway says once it is ready, with the descriptors of the plug.
@@ -44,55 +43,27 @@ pub(crate) struct Ready {
     pub machine: Machine,
 }
 
-/// The keeper of this gateway's machine.
-struct Keeper {
-    child: Child,
-    stream: UnixStream,
-}
-
-impl Keeper {
-    /// Starts this program once more.
-    fn start(task: Task) -> Result<Self> {
-        let failed = |e: std::io::Error| Error::system("starting the keeper")(e);
-        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-        let mut words = std::env::args_os();
-        let child = Command::new("/proc/self/exe")
-            .arg0(words.next().unwrap_or_default())
-            .args(words)
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .map_err(failed)?;
-        wire::send(&ours, &Role::Keeper(task), &[]).map_err(failed)?;
-        Ok(Self { child, stream: ours })
-    }
-
-    /// What it made, and the descriptors of it.
-    fn made(&self) -> Result<(Made, Vec<OwnedFd>)> {
-        match wire::receive::<Result<Made>>(&self.stream) {
-            Ok(Some((made, descriptors))) => Ok((made?, descriptors)),
-            Ok(None) => Err(Error::gateway("lost its keeper")),
-            Err(e) => Err(Error::gateway(format!("lost its keeper: {e}"))),
-        }
-    }
-}
-
 /// Does the part that this process is told on its standard input, until it is over.
 pub(crate) fn main(stream: &UnixStream) -> Result<()> {
     let role = wire::receive::<Role>(stream)
         .map_err(Error::system("reading what to do"))?
         .ok_or_else(|| Error::gateway("was told nothing"))?;
-    match role.0 {
-        Role::Keeper(task) => crate::keeper::main(stream, task),
-        Role::Gateway(request) => gateway(stream, request),
+    match role {
+        (Role::Keeper(request), _) => crate::keeper::main(stream, request),
+        (Role::Gateway(request), descriptors) => {
+            let keeper = descriptors.into_iter().next();
+            let keeper = keeper.ok_or_else(|| Error::gateway("has no keeper"))?;
+            gateway(stream, keeper.into(), request)
+        }
     }
 }
 
-fn gateway(stream: &UnixStream, request: Request) -> Result<()> {
+fn gateway(stream: &UnixStream, keeper: UnixStream, request: Request) -> Result<()> {
     let refused = |error: &Error| {
         let refused: Result<Ready> = Err(error.clone());
         let _ = wire::send(stream, &refused, &[]);
     };
-    let Started { keeper, made, mut descriptors, host, socket } = match start(&request) {
+    let Started { made, mut descriptors, host, socket } = match start(&keeper, &request) {
         Ok(started) => started,
         Err(error) => {
             refused(&error);
@@ -105,8 +76,7 @@ fn gateway(stream: &UnixStream, request: Request) -> Result<()> {
     let parts = serve::Parts {
         machine: made.machine.clone(),
         request,
-        keeper: keeper.stream,
-        child: keeper.child,
+        keeper,
         proxy: proxy.into(),
         dns: dns.into(),
         dns_tcp: dns_tcp.into(),
@@ -124,57 +94,51 @@ fn gateway(stream: &UnixStream, request: Request) -> Result<()> {
 
 /// What was made while there were rights.
 struct Started {
-    keeper: Keeper,
     made: Made,
     descriptors: Vec<OwnedFd>,
     host: Vec<Ipv4Addr>,
     socket: SocketFile,
 }
 
-fn start(request: &Request) -> Result<Started> {
+fn start(keeper: &UnixStream, request: &Request) -> Result<Started> {
+    let host = host_addresses(request.place)?;
+    let socket = SocketFile::bind(&request.directory)?;
+    // While the keeper works: this process reads what guests write.
+    confine(CapabilitySet::SETUID | CapabilitySet::SETGID)?;
+    if request.place == Place::Host {
+        leave_root()?;
+    }
+    confine(CapabilitySet::empty())?;
+    let (made, descriptors) = match wire::receive::<Result<Made>>(keeper) {
+        Ok(Some((made, descriptors))) => (made?, descriptors),
+        Ok(None) => return Err(Error::gateway("lost its keeper")),
+        Err(e) => return Err(Error::gateway(format!("lost its keeper: {e}"))),
+    };
+    Ok(Started { made, descriptors, host, socket })
+}
+
+/// What has to be there before anything is started.
+pub(crate) fn possible(request: &Request) -> Result<()> {
     if request.policy == Network::None {
         return Err(Error::NotHere {
             policy: "none".into(),
             reason: "it is a machine without a network card".into(),
         });
     }
-    let kind = Kind::of(&request.policy);
-    if kind == Kind::Open && request.place == Place::Namespace {
+    if Kind::of(&request.policy) == Kind::Open && request.place == Place::Namespace {
         slirp::available()?;
     }
-    let host = host_addresses(request.place)?;
-    let task = Task {
-        place: request.place,
-        state: request.state.clone(),
-        config: request.config.clone(),
-        kind,
-        policy: word(&request.policy),
-        owner: request.owner.clone(),
-        directory: request.directory.clone(),
-        plug: request.plug,
-        user: request.user,
-        host: host.clone(),
-    };
-    let keeper = Keeper::start(task)?;
-    let socket = SocketFile::bind(&request.directory)?;
-    // While it works: this process reads what guests write.
-    confine(CapabilitySet::SETUID | CapabilitySet::SETGID)?;
-    if request.place == Place::Host {
-        leave_root()?;
-    }
-    confine(CapabilitySet::empty())?;
-    let (made, descriptors) = keeper.made()?;
-    Ok(Started { keeper, made, descriptors, host, socket })
+    Ok(())
 }
 
 /// The first word of a policy.
-fn word(policy: &Network) -> String {
+pub(crate) fn word(policy: &Network) -> String {
     let text = policy.to_string();
     text.split(':').next().unwrap_or_default().to_owned()
 }
 
 /// The host's own addresses, for a place that does not know them.
-fn host_addresses(place: Place) -> Result<Vec<Ipv4Addr>> {
+pub(crate) fn host_addresses(place: Place) -> Result<Vec<Ipv4Addr>> {
     match place {
         Place::Host => Ok(Vec::new()),
         Place::Namespace => {

@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,7 +34,6 @@ pub(super) struct Parts {
     pub machine: Machine,
     pub request: Request,
     pub keeper: UnixStream,
-    pub child: Child,
     pub proxy: TcpListener,
     pub dns: UdpSocket,
     pub dns_tcp: TcpListener,
@@ -78,8 +76,7 @@ pub(super) fn run(
         .build()
         .map_err(Error::system("starting"))?;
     runtime.block_on(async {
-        let Parts { machine, request, keeper, mut child, proxy, dns, dns_tcp, host, socket } =
-            parts;
+        let Parts { machine, request, keeper, proxy, dns, dns_tcp, host, socket } = parts;
         let closing = keeper.try_clone().map_err(Error::system("starting"))?;
         let gateway = Arc::new(Gateway {
             shared: Arc::new(Shared::new(request.config.clone(), request.policy.clone())),
@@ -105,20 +102,16 @@ pub(super) fn run(
                 Err(error)
             }
         };
-        let stamp = i32::try_from(child.id()).ok().and_then(ProcessStamp::of);
         if said.is_ok() {
             tokio::select! {
                 () = gateway.ended(starter) => {}
-                () = async { if let Some(stamp) = stamp { lifetime::ended(stamp).await } } => {}
+                () = lifetime::ended(gateway.machine.keeper) => {}
             }
         }
         drop(locked(&gateway.uplink).take());
         // The keeper takes it as the order to remove everything.
         let _ = closing.shutdown(std::net::Shutdown::Both);
-        if let Some(stamp) = stamp {
-            let _ = tokio::time::timeout(REMOVAL, lifetime::ended(stamp)).await;
-        }
-        let _ = child.try_wait();
+        let _ = tokio::time::timeout(REMOVAL, lifetime::ended(gateway.machine.keeper)).await;
         said
     })
 }
