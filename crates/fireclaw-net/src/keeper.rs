@@ -177,7 +177,7 @@ fn make_things(
         dns_tcp: dns_tcp.local_addr().map_err(failed())?.port(),
     };
     let kind = Kind::of(&request.policy);
-    let guest = Guest { address: machine.address, ports, kind, host };
+    let guest = Guest { address: machine.address, ports, kind, place: request.place, host };
     nft.run(rules::set_up(&request.config, &guest))?;
     if kind == Kind::Open {
         host::forward(noted)?;

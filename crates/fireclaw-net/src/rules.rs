@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::address::{CLOSED, METADATA, Mac, TAP_PREFIX, tap_name};
+use crate::place::Place;
 
 /// The table of all machines.
 pub(crate) const TABLE: &str = "fireclaw";
@@ -29,7 +30,8 @@ const DESTINATIONS: u32 = 128;
 pub(crate) enum Kind {
     /// Everything goes through the proxy, which decides: `local` and `allow`.
     Proxied,
-    /// Packets leave as they are: `full`.
+    /// Packets leave as they are: `full`. Out of a namespace connections do not: there the
+    /// way out is a program that copies packets, and the proxy is much faster.
     Open,
 }
 
@@ -61,6 +63,7 @@ pub(crate) struct Guest {
     pub address: Ipv4Addr,
     pub ports: Ports,
     pub kind: Kind,
+    pub place: Place,
     /// Addresses of the host that its own namespace does not know of.
     pub host: Vec<Ipv4Addr>,
 }
@@ -254,10 +257,10 @@ fn redirects(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
     let gateway = config.gateway();
     let nat = &names.nat;
     let tcp = || is(meta("l4proto"), "tcp");
-    let proxied = match guest.kind {
-        Kind::Proxied => vec![tcp(), redirect(guest.ports.proxy)],
+    let proxied = match (guest.kind, guest.place) {
         // The services of the host only.
-        Kind::Open => vec![to(gateway), tcp(), redirect(guest.ports.proxy)],
+        (Kind::Open, Place::Host) => vec![to(gateway), tcp(), redirect(guest.ports.proxy)],
+        _ => vec![tcp(), redirect(guest.ports.proxy)],
     };
     vec![
         rule(nat, vec![to(gateway), is(field("udp", "dport"), 53), redirect(guest.ports.dns)]),
@@ -306,9 +309,13 @@ fn filter(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
         rules.push(yes(vec![to_any(config.ranges.iter().map(|range| range.network()))]));
     }
     let closed = CLOSED.map(|(address, prefix)| Ipv4Net::new_assert(address.into(), prefix));
+    let protocols = match guest.place {
+        Place::Host => json!({ "set": ["tcp", "udp", "icmp"] }),
+        Place::Namespace => json!({ "set": ["udp", "icmp"] }),
+    };
     rules.extend([
         no("a private address", vec![to_any(closed)]),
-        yes(vec![is(meta("l4proto"), json!({ "set": ["tcp", "udp", "icmp"] }))]),
+        yes(vec![is(meta("l4proto"), protocols)]),
         no("another protocol", vec![]),
     ]);
     rules

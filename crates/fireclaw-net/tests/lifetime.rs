@@ -38,7 +38,11 @@ fn host() -> (String, String) {
 }
 
 fn kill(process: ProcessStamp) {
-    kill_process(Pid::from_raw(process.pid).unwrap(), Signal::KILL).unwrap();
+    match kill_process(Pid::from_raw(process.pid).unwrap(), Signal::KILL) {
+        // It ended because another was killed.
+        Err(rustix::io::Errno::SRCH) => {}
+        killed => killed.unwrap(),
+    }
 }
 
 /// A process that stands for a monitor.
