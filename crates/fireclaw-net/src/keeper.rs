@@ -96,6 +96,12 @@ fn counts(address: Ipv4Addr) -> Result<Vec<Refused>> {
 
 /// Makes everything, or removes what it made before it failed.
 fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {
+    let host = host_addresses(request.place)?;
+    if request.place == Place::Namespace {
+        enter_namespaces()?;
+    }
+    // It gets ready while all else is made.
+    let nft = Nft::start()?;
     let held = lock(&request.state)?;
     let mut state = State::open(&request.state)?;
     if request.place == Place::Host {
@@ -116,7 +122,7 @@ fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {
             keeper: own_stamp()?,
         },
     )?;
-    match make_things(&request, &state, &machine, &held) {
+    match make_things(&request, &state, &machine, (nft, host), &held) {
         Ok((netlink, guest, descriptors)) => {
             Ok((Kept { request, state, machine, netlink, guest }, descriptors))
         }
@@ -139,19 +145,11 @@ fn make_things(
     request: &Request,
     state: &State,
     machine: &Machine,
+    (nft, host): (Nft, Vec<Ipv4Addr>),
     _held: &Lock,
 ) -> Result<(Netlink, Guest, Vec<OwnedFd>)> {
     // What the host had before is noted; a namespace had nothing.
-    let host = host_addresses(request.place)?;
-    let noted = match request.place {
-        Place::Host => Some(state),
-        Place::Namespace => {
-            enter_namespaces()?;
-            None
-        }
-    };
-    // It gets ready meanwhile.
-    let nft = Nft::start()?;
+    let noted = (request.place == Place::Host).then_some(state);
     let netlink = Netlink::open()?;
     if request.place == Place::Namespace
         && let Some(lo) = netlink.link("lo")?

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use fireclaw_policy::{HostConfig, Network};
@@ -107,21 +108,15 @@ pub async fn open(program: &Path, arguments: &[&str], request: Request) -> Resul
     gateway::possible(&request)?;
     let failed = |e: std::io::Error| Error::system("starting the gateway")(e);
     let log = File::create(request.directory.join(LOG)).map_err(failed)?;
-    let start = || Part::start(program, arguments, log.try_clone()?);
-    let (keeper, gateway) = (start().map_err(failed)?, start().map_err(failed)?);
-    let Part { stream, child, process } = gateway;
-    stream.set_read_timeout(Some(READY)).map_err(failed)?;
-    let roles = (Role::Keeper(request.clone()), Role::Gateway(request.clone()));
-    let waiting = tokio::task::spawn_blocking(move || {
-        let ready = wire::send(&keeper.stream, &roles.0, &[])
-            .and_then(|()| wire::send(&stream, &roles.1, &[keeper.stream.as_fd()]));
-        // The keeper lives for as long as the gateway has this.
-        drop(keeper.stream);
-        (ready.and_then(|()| wire::receive::<Result<Ready>>(&stream)), stream)
-    });
-    let (ready, stream) = waiting.await.map_err(|e| failed(e.into()))?;
+    let mut command = Command::new(program);
+    // Not our output: it may outlive this process, and would keep a pipe open. Ctrl-C at a
+    // terminal is not for it.
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::from(log)).process_group(0);
+    let roles = request.clone();
+    let starting = tokio::task::spawn_blocking(move || start(command, roles));
+    let started = starting.await.map_err(|e| failed(e.into()))?;
+    let Started { process, children, stream, ready } = started.map_err(failed)?;
     // Their end is waited for somewhere, so that no dead process stays.
-    let children = [keeper.child, child];
     tokio::task::spawn_blocking(move || children.map(|mut child| child.wait()));
     let (machine, descriptors) = match ready {
         Ok(Some((ready, descriptors))) => (ready?.machine, descriptors),
@@ -148,39 +143,34 @@ pub async fn open(program: &Path, arguments: &[&str], request: Request) -> Resul
     })
 }
 
-/// A process of ours that is told on a stream what to do.
-struct Part {
-    stream: UnixStream,
-    child: Child,
+/// A gateway and its keeper.
+struct Started {
     process: ProcessStamp,
+    children: [Child; 2],
+    stream: UnixStream,
+    ready: std::io::Result<Option<(Result<Ready>, Vec<OwnedFd>)>>,
 }
 
-impl Part {
-    fn start(program: &Path, arguments: &[&str], log: File) -> std::io::Result<Self> {
+/// Starts both, and waits until they are ready.
+fn start(mut command: Command, request: Request) -> std::io::Result<Started> {
+    let mut part = || {
         let (stream, theirs) = UnixStream::pair()?;
-        let mut command = std::process::Command::new(program);
-        command.args(arguments).stdin(Stdio::from(OwnedFd::from(theirs)));
-        // Not ours: it may outlive this process, and would keep a pipe open.
-        command.stdout(Stdio::null()).stderr(Stdio::from(log));
-        own_session(&mut command);
-        let child = command.spawn()?;
-        let process = i32::try_from(child.id()).ok().and_then(ProcessStamp::of);
-        let process = process.ok_or_else(|| std::io::Error::other("it ended at once"))?;
-        Ok(Self { stream, child, process })
-    }
-}
-
-/// Ctrl-C at a terminal is not for the gateway.
-#[allow(unsafe_code)]
-fn own_session(command: &mut std::process::Command) {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: the hook runs between fork and exec and only makes a system call.
-    unsafe {
-        command.pre_exec(|| {
-            rustix::process::setsid()?;
-            Ok(())
-        });
-    }
+        let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+        std::io::Result::Ok((stream, child))
+    };
+    let (to_keeper, keeper) = part()?;
+    // It begins while the gateway starts.
+    let told = wire::send(&to_keeper, &Role::Keeper(request.clone()), &[]);
+    let (stream, gateway) = part()?;
+    let process = i32::try_from(gateway.id()).ok().and_then(ProcessStamp::of);
+    let process = process.ok_or_else(|| std::io::Error::other("it ended at once"))?;
+    stream.set_read_timeout(Some(READY))?;
+    let told =
+        told.and_then(|()| wire::send(&stream, &Role::Gateway(request), &[to_keeper.as_fd()]));
+    // The keeper lives for as long as the gateway has this.
+    drop(to_keeper);
+    let ready = told.and_then(|()| wire::receive(&stream));
+    Ok(Started { process, children: [keeper, gateway], stream, ready })
 }
 
 impl Gateway {

@@ -127,6 +127,8 @@ impl State {
         // A commit survives our death, if not the host's: what is lost then has gone too,
         // or carries its name.
         db.pragma_update(None, "synchronous", "OFF")?;
+        // To make and remove the journal's file takes longer than all else here.
+        db.pragma_update(None, "journal_mode", "PERSIST")?;
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let version: i64 =
             transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;

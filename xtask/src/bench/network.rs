@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use comfy_table::{Table, presets};
@@ -35,6 +35,9 @@ const BARE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// How much is sent each way, in bytes, and how often a byte goes there and back.
 const BYTES: usize = 32 << 20;
 const TURNS: usize = 200;
+
+/// Between two cards of which the making is measured.
+const APART: Duration = Duration::from_millis(300);
 
 /// What a client asks the server for, as a connection's first byte: neither HTTP nor TLS.
 const SEND: u8 = 1;
@@ -165,10 +168,9 @@ pub fn in_lab(args: &LabArgs) -> Result<()> {
 
 async fn all(lab: &Lab, runs: usize) -> Result<Networks> {
     let home = Home::from_environment();
-    let state = tempfile::tempdir()?;
     let mut launcher = super::launcher(&home, None).await?;
     launcher.spec.card = true;
-    let bench = Bench { lab, home, launcher, state };
+    let bench = Bench { lab, home, launcher };
     let mut figures = Networks { cards: vec![], opening: vec![] };
     for place in [Place::Host, Place::Namespace] {
         for policy in ["local", "allow", "full"] {
@@ -195,7 +197,6 @@ struct Bench<'a> {
     lab: &'a Lab,
     home: Home,
     launcher: Launcher,
-    state: tempfile::TempDir,
 }
 
 /// A machine on a bare tap, which goes after it.
@@ -256,7 +257,7 @@ impl Bench<'_> {
             owner: "bench".into(),
             directory: directory.into(),
             place,
-            state: self.state.path().into(),
+            state: place.state_directory(self.home.root()),
             plug: self.launcher.backend.capabilities().plug,
             user: None,
         })
@@ -273,14 +274,21 @@ impl Bench<'_> {
         // The first is not counted: programs come from the disk.
         for n in 0..=runs {
             let directory = tempfile::tempdir()?;
+            // The kernel takes the namespace of the one before apart in the background, and
+            // nobody makes another meanwhile.
+            tokio::time::sleep(APART).await;
             let start = Instant::now();
             let gateway = self.open(place, policy, directory.path()).await?;
             let open = milliseconds(start);
             let start = Instant::now();
             gateway.close().await?;
+            let close = milliseconds(start);
             if n > 0 {
+                eprintln!(
+                    "{policy} {place:?} {n}/{runs}: made in {open:.0} ms, removed in {close:.0} ms"
+                );
                 opens.push(open);
-                closes.push(milliseconds(start));
+                closes.push(close);
             }
         }
         let (open_ms, close_ms) = (Spread::of(opens), Spread::of(closes));
