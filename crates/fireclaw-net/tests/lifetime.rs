@@ -160,8 +160,10 @@ fn whoever_is_killed_nothing_stays() {
         // Both: the next machine finds it too.
         let machine = Machine::start(place, "full", "both");
         let gateway = machine.gateway.as_ref().unwrap();
-        kill(gateway.machine().keeper);
+        let keeper = gateway.machine().keeper;
+        kill(keeper);
         kill(gateway.process());
+        wait_for_end(keeper);
         wait_for_end(gateway.process());
         let next = Machine::start(place, "full", "next");
         assert_eq!(next.card, machine.card, "the address was freed");
