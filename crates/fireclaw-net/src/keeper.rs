@@ -16,7 +16,7 @@ use crate::netlink::Netlink;
 use crate::place::{Place, confine, enter_namespaces};
 use crate::rules::{Guest, Kind, Ports, Refused};
 use crate::state::{Lock, Machine, State, lock};
-use crate::{Error, PlugKind, ProcessStamp, Result, host, nft, rules, tap, wire};
+use crate::{Error, PlugKind, ProcessStamp, Result, conntrack, host, nft, rules, tap, wire};
 
 /// What a keeper is started with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -191,7 +191,11 @@ fn make_things(
         dns_tcp: dns_tcp.local_addr().map_err(failed())?.port(),
     };
     let guest = Guest { address: machine.address, ports, kind: task.kind, host: task.host.clone() };
-    nft::run(rules::set_up(&task.config, &guest))?;
+    nft::set(rules::set_up(&task.config, &guest))?;
+    if task.place == Place::Host {
+        // Of one before, whose end nobody saw. Who cannot do it now cannot do it at the end.
+        conntrack::forget(machine.address)?;
+    }
     if task.kind == Kind::Open {
         host::forward(noted)?;
     }
@@ -237,7 +241,7 @@ impl Kept {
             self.state.set_policy(self.machine.address, policy)?;
             host::forward(noted)?;
         }
-        nft::run(rules::policy(&self.task.config, &guest))?;
+        nft::set(rules::policy(&self.task.config, &guest))?;
         self.guest = guest;
         if kind != Kind::Open {
             self.state.set_policy(self.machine.address, policy)?;

@@ -1,8 +1,7 @@
 //! The internet of the lab: addresses, names, servers.
 
-use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::rdata::A;
@@ -10,8 +9,8 @@ use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use crate::Namespace;
 use crate::namespace::ip;
+use crate::{Namespace, Wire};
 
 /// The host's address on its uplink.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -48,7 +47,8 @@ const NAMES: [(&str, &str); 8] = [
 pub struct Internet {
     /// Where it is.
     pub namespace: Namespace,
-    seen: Arc<Mutex<HashSet<String>>>,
+    /// All that came to it.
+    pub wire: Wire,
 }
 
 #[allow(clippy::expect_used)]
@@ -68,11 +68,8 @@ impl Internet {
             }
         });
         ip("route add default via 192.0.2.1");
-        let seen: Arc<Mutex<HashSet<String>>> = Arc::default();
-        namespace.run({
-            let seen = Arc::clone(&seen);
-            move || servers(&seen)
-        });
+        let wire = namespace.run(Wire::new);
+        namespace.run(servers);
         let host = bind_host();
         start(move || async move {
             let (named, unnamed) = host;
@@ -80,12 +77,7 @@ impl Internet {
             let unnamed = TcpListener::from_std(unnamed).expect("a listener");
             tokio::join!(http(named, "named"), http(unnamed, "unnamed"));
         });
-        Self { namespace, seen }
-    }
-
-    /// Whether a word came in a packet, wherever from.
-    pub fn saw(&self, word: &str) -> bool {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).contains(word)
+        Self { namespace, wire }
     }
 }
 
@@ -111,7 +103,7 @@ fn start<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
 
 /// Opens all sockets in this thread's namespace, and serves them from another.
 #[allow(clippy::expect_used)]
-fn servers(seen: &Arc<Mutex<HashSet<String>>>) {
+fn servers() {
     let tcp = |port: u16| {
         let listener = std::net::TcpListener::bind(("0.0.0.0", port)).expect("the port is free");
         listener.set_nonblocking(true).expect("a listener");
@@ -127,7 +119,6 @@ fn servers(seen: &Arc<Mutex<HashSet<String>>>) {
     let echoes: Vec<_> = ADDRESSES.iter().map(|address| udp(&format!("{address}:9999"))).collect();
     let echo6 = udp("[::]:9998");
     let dns: Vec<_> = ADDRESSES.iter().map(|address| udp(&format!("{address}:53"))).collect();
-    let seen = Arc::clone(seen);
     start(move || async move {
         let listener = |std| TcpListener::from_std(std).expect("a listener");
         tokio::spawn(http(listener(web), "internet"));
@@ -139,7 +130,7 @@ fn servers(seen: &Arc<Mutex<HashSet<String>>>) {
         }
         for socket in echoes.into_iter().chain([echo6]) {
             let socket = UdpSocket::from_std(socket).expect("a socket");
-            tokio::spawn(echo(socket, Arc::clone(&seen)));
+            tokio::spawn(echo(socket));
         }
         std::future::pending().await
     });
@@ -210,12 +201,10 @@ async fn ssh(listener: TcpListener) {
     .await;
 }
 
-async fn echo(socket: UdpSocket, seen: Arc<Mutex<HashSet<String>>>) {
+async fn echo(socket: UdpSocket) {
     let mut buffer = [0; 2048];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
         let bytes = buffer.get(..length).unwrap_or_default();
-        let word = String::from_utf8_lossy(bytes).into_owned();
-        seen.lock().unwrap_or_else(PoisonError::into_inner).insert(word);
         let _: std::io::Result<(usize, SocketAddr)> =
             socket.send_to(bytes, from).await.map(|sent| (sent, from));
     }

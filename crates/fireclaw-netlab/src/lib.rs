@@ -15,12 +15,14 @@ mod guest;
 mod internet;
 pub mod matrix;
 mod namespace;
+mod wire;
 
 use std::process::{Command, Stdio};
 
 pub use guest::Guest;
 pub use internet::{HOST, Internet};
 pub use namespace::Namespace;
+pub use wire::Wire;
 
 /// Set in the process that is in the lab.
 const INSIDE: &str = "FIRECLAW_NETLAB";

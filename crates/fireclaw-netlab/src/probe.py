@@ -142,11 +142,21 @@ def frame(kind, body, sender=None):
         raw.send(mac(GATEWAY) + (sender or mac(OWN)) + struct.pack("!H", kind) + body)
 
 
-def ipv4(source, destination, word):
-    body = struct.pack("!4H", 5555, 9999, 8 + len(word), 0) + word
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, 17, 0)
-    head += socket.inet_aton(source) + socket.inet_aton(destination)
+def datagram(word):
+    return struct.pack("!4H", 5555, 9999, 8 + len(word), 0) + word
+
+
+def packet(source, destination, protocol, body, options=b"", fragment=0):
+    """An IPv4 packet. `fragment` is its place in units of 8 bytes, and 0x2000 for more."""
+    length = 20 + len(options)
+    head = struct.pack("!BBHH", 0x40 | length // 4, 0, length + len(body), 1)
+    head += struct.pack("!HBBH", fragment, 64, protocol, 0)
+    head += socket.inet_aton(source) + socket.inet_aton(destination) + options
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body
+
+
+def ipv4(source, destination, word):
+    return packet(source, destination, 17, datagram(word))
 
 
 def ipv6(source, destination, word):
@@ -156,6 +166,41 @@ def ipv6(source, destination, word):
     sum_ = checksum(pseudo + b"\0" * (len(pseudo) % 2))
     body = body[:6] + struct.pack("!H", sum_) + body[8:]
     return struct.pack("!IHBB", 6 << 28, len(body), 17, 64) + source + destination + body
+
+
+def optioned(options):
+    """To a server, with options of IPv4."""
+    frame(0x0800, packet(OWN, ELSEWHERE, 17, datagram(word("options")), options))
+
+
+def route(kind):
+    """By way of the gateway to a server (RFC 791, 3.1)."""
+    options = bytes([kind, 7, 4]) + socket.inet_aton(ELSEWHERE) + b"\0"
+    frame(0x0800, packet(OWN, GATEWAY, 17, datagram(word("options")), options))
+
+
+def fragment(place, body):
+    frame(0x0800, packet(OWN, ELSEWHERE, 17, body, fragment=place))
+
+
+def tagged(*tags):
+    """With VLAN tags before what a server would answer."""
+    tags = [struct.pack("!HH", *tag) for tag in tags]
+    for kind, body in (
+        (0x0800, ipv4(OWN, ELSEWHERE, word("vlan"))),
+        (0x86DD, ipv6("2001:db8:1::5", "2001:db8::1", word("vlan"))),
+    ):
+        first, *rest = [*tags, struct.pack("!H", kind)]
+        rest = b"".join(rest)
+        frame(struct.unpack("!H", first[:2])[0], first[2:] + rest + body)
+
+
+def tunnelled(number):
+    """A packet in one of that protocol."""
+    inner = ipv4(OWN, ELSEWHERE, word("protocols"))
+    if number == 41:
+        inner = ipv6("2001:db8:1::5", "2001:db8::1", word("protocols"))
+    return packet(OWN, ELSEWHERE, number, inner)
 
 
 def word(probe):
@@ -227,6 +272,29 @@ PROBES = {
         lambda: frame(0x0800, ipv4("172.16.0.99", ELSEWHERE, word("spoof"))),
         lambda: frame(0x0800, ipv4(OTHER, ELSEWHERE, word("spoof"))),
         lambda: frame(0x0800, ipv4(OWN, ELSEWHERE, word("spoof")), sender=mac(OTHER)),
+    ),
+    # Record route, loose and strict source routes, a time stamp.
+    "options": lambda: sent(
+        lambda: optioned(b"\x07\x0b\x04" + bytes(8) + b"\0"),
+        lambda: optioned(b"\x83\x07\x04" + socket.inet_aton(RESOLVER) + b"\0"),
+        lambda: optioned(b"\x44\x08\x05\0" + bytes(4)),
+        lambda: route(0x83),
+        lambda: route(0x89),
+    ),
+    # Ports in the second, and whole ones that come together.
+    "fragments": lambda: sent(
+        lambda: fragment(0x2000, datagram(word("fragments") + b"12345678")[:8]),
+        lambda: fragment(1, datagram(word("fragments") + b"12345678")[8:]),
+    ),
+    # A priority alone, one, two.
+    "vlan": lambda: sent(
+        lambda: tagged((0x8100, 0xE000)),
+        lambda: tagged((0x8100, 5)),
+        lambda: tagged((0x88A8, 0), (0x8100, 0)),
+    ),
+    # IP in IP, IPv6 in IP, GRE, ESP, SCTP.
+    "protocols": lambda: sent(
+        *(lambda n=n: frame(0x0800, tunnelled(n)) for n in (4, 41, 47, 50, 132))
     ),
 }
 

@@ -138,8 +138,9 @@ impl Gateway {
         let proxy = tokio::net::TcpListener::from_std(proxy)?;
         let dns = tokio::net::UdpSocket::from_std(dns)?;
         let dns_tcp = tokio::net::TcpListener::from_std(dns_tcp)?;
-        tokio::spawn(proxy::serve(Arc::clone(&self.shared), proxy));
-        let resolver = Resolver::new(Arc::clone(&self.shared));
+        let guest = self.machine.address;
+        tokio::spawn(proxy::serve(Arc::clone(&self.shared), proxy, guest));
+        let resolver = Resolver::new(Arc::clone(&self.shared), guest);
         tokio::spawn(Arc::clone(&resolver).serve_udp(dns));
         tokio::spawn(resolver.serve_tcp(dns_tcp));
         if self.request.place == Place::Namespace

@@ -64,6 +64,22 @@ impl Machine {
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
 
+    /// What a program prints in the guest that has all the words of the one that tries.
+    pub fn python(&self, program: &str) -> String {
+        let Card { gateway, address, .. } = self.card;
+        let probe = self.probe.display();
+        let program = format!(
+            "import sys
+sys.argv[1:] = ['{gateway}', '172.16.0.200', '{address}', 'word']
+exec(open('{probe}').read())
+{program}"
+        );
+        let output = self.guest.output("python3", &["-c", &program]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// How one probe ends.
     pub fn way(&self, probe: &str) -> String {
         let other = Card { address: std::net::Ipv4Addr::new(172, 16, 0, 200), ..self.card };
