@@ -90,7 +90,9 @@ impl Error {
                 Some(format!("apt-get install {package}; --network none works without it"))
             }
             Self::Rules { .. } => Some(
-                "the kernel needs nf_tables (5.9 or newer); --network none works without it".into(),
+                "the kernel needs nf_tables (5.9 or newer) with what docs/network.md names; \
+                 --network none works without it"
+                    .into(),
             ),
             Self::Conflict { .. } => {
                 Some("set another `subnet` in network.toml, like subnet = \"10.99.0.0/24\"".into())

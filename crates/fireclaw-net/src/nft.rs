@@ -20,12 +20,56 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
 
 /// Obeys commands as libnftables-json(5) has them, all or none. What is listed is returned.
 pub(crate) fn run(commands: Vec<Value>) -> Result<Vec<Value>> {
+    start(&["-j", "-f", "-"], &commands)
+}
+
+/// Obeys commands; if the kernel does not, says what it lacks.
+pub(crate) fn set(commands: Vec<Value>) -> Result<()> {
+    let error = match run(commands.clone()) {
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
+    match (lacking(&commands), error) {
+        (Some(part), Error::Rules { reason }) => {
+            Err(Error::Rules { reason: format!("this kernel lacks {part} ({reason})") })
+        }
+        (_, error) => Err(error),
+    }
+}
+
+/// Parts of the kernel, by words of the commands that need them. Of a command that has
+/// several, the first one is what no other needs.
+const PARTS: [(&str, &str); 10] = [
+    ("\"netdev\"", "nf_tables for devices (NF_TABLES_NETDEV)"),
+    ("\"ct count\"", "nft_connlimit"),
+    ("\"fib\"", "nft_fib_inet"),
+    ("\"redirect\":", "nft_redir"),
+    ("\"masquerade\"", "nft_masq"),
+    ("\"reject\"", "nft_reject_inet"),
+    ("\"ct\"", "nft_ct"),
+    ("\"type\":\"nat\"", "nft_chain_nat"),
+    ("\"size\"", "sets that packets change (nft_dynset)"),
+    ("\"table\":{", "nf_tables (NF_TABLES_INET)"),
+];
+
+/// What the first command needs that the kernel does not take.
+fn lacking(commands: &[Value]) -> Option<&'static str> {
+    let taken = |end: &usize| {
+        let part = commands.get(..*end).unwrap_or_default();
+        start(&["-j", "-c", "-f", "-"], part).is_ok()
+    };
+    let end = (1..=commands.len()).find(|end| !taken(end))?;
+    let refused = commands.get(end - 1)?.to_string();
+    PARTS.iter().find(|(word, _)| refused.contains(word)).map(|(_, part)| *part)
+}
+
+fn start(arguments: &[&str], commands: &[Value]) -> Result<Vec<Value>> {
     let failed = |reason: String| Error::Rules { reason };
     let Some(program) = program("nft") else {
         return Err(Error::Missing { program: "nft".into(), package: "nftables".into() });
     };
     let mut child = Command::new(program)
-        .args(["-j", "-f", "-"])
+        .args(arguments)
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -305,6 +305,75 @@ fn a_tap_by_name_is_opened_by_another() {
     }
 }
 
+/// How a machine is refused, of which nothing is left.
+fn refused(place: Place) -> Error {
+    let directory = tempfile::tempdir().unwrap();
+    let request = request(place, "full", directory.path());
+    let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
+    let error = runtime().block_on(open).unwrap_err();
+    let left = run("ip", &["-o", "link"]);
+    assert!(!left.contains("fcbr0") && !left.contains("fc-ac"), "{left}");
+    assert_eq!(list(Path::new(STATE)).unwrap(), []);
+    error
+}
+
+/// Puts a program before nft, as which it is started.
+fn before_nft(script: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let (nft, before) = (directory.path().join("nft"), directory.path().join("before"));
+    let there = ["/usr/sbin/nft", "/usr/bin/nft"].iter().find(|path| Path::new(path).exists());
+    std::fs::copy(there.unwrap(), &nft).unwrap();
+    let script = format!("#!/bin/sh\n{}\n", script.replace("NFT", nft.to_str().unwrap()));
+    std::fs::write(&before, script).unwrap();
+    run("chmod", &["755", before.to_str().unwrap(), directory.path().to_str().unwrap()]);
+    run("mount", &["--bind", before.to_str().unwrap(), there.unwrap()]);
+    directory
+}
+
+#[test]
+fn a_kernel_without_nf_tables_is_named() {
+    let Some(_lab) = enter("a_kernel_without_nf_tables_is_named") else { return };
+    // The first socket of nft is the one that it says its rules through.
+    let inject = "inject=socket:error=EPROTONOSUPPORT";
+    let script = format!("exec strace -qq -e trace=socket -e {inject} -o /dev/null NFT \"$@\"");
+    let _before = before_nft(&script);
+    for place in [Place::Host, Place::Namespace] {
+        let error = refused(place);
+        assert!(error.to_string().contains("lacks nf_tables"), "{error}");
+        assert!(error.to_string().contains("Protocol not supported"), "{error}");
+        assert!(error.hint().unwrap().contains("none works without it"), "{error}");
+    }
+}
+
+#[test]
+fn a_kernel_without_a_part_of_it_is_named() {
+    let Some(_lab) = enter("a_kernel_without_a_part_of_it_is_named") else { return };
+    for (word, part) in [
+        (r#""netdev""#, "NF_TABLES_NETDEV"),
+        (r#""ct count":"#, "nft_connlimit"),
+        (r#""fib":"#, "nft_fib_inet"),
+        (r#""redirect":"#, "nft_redir"),
+        (r#""masquerade":"#, "nft_masq"),
+        (r#""reject":"#, "nft_reject_inet"),
+    ] {
+        // What the kernel does not know it does not find.
+        let script = format!(
+            "words=$(cat)
+case $words in *'{word}'*)
+    echo 'Error: Could not process rule: No such file or directory' >&2; exit 1
+esac
+printf %s \"$words\" | NFT \"$@\""
+        );
+        let _before = before_nft(&script);
+        for place in [Place::Host, Place::Namespace] {
+            let error = refused(place).to_string();
+            assert!(error.contains("this kernel lacks") && error.contains(part), "{error}");
+            assert!(error.contains("No such file or directory"), "{error}");
+        }
+        run("umount", &["/usr/sbin/nft"]);
+    }
+}
+
 #[test]
 fn without_nft_it_is_said() {
     let Some(_lab) = enter("without_nft_it_is_said") else { return };
@@ -312,13 +381,7 @@ fn without_nft_it_is_said() {
     for path in nft.iter().filter(|path| Path::new(path).exists()) {
         run("mount", &["--bind", "/dev/null", path]);
     }
-    let directory = tempfile::tempdir().unwrap();
-    let request = request(Place::Host, "local", directory.path());
-    let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
-    let error = runtime().block_on(open).unwrap_err();
+    let error = refused(Place::Host);
     assert!(matches!(error, Error::Missing { .. } | Error::Rules { .. }), "{error}");
     assert!(error.hint().unwrap().contains("none works without it"), "{error}");
-    let left = run("ip", &["-o", "link"]);
-    assert!(!left.contains("fcbr0") && !left.contains("fc-ac"), "{left}");
-    assert_eq!(list(Path::new(STATE)).unwrap(), []);
 }
