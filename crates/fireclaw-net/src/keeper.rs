@@ -191,7 +191,7 @@ fn make_things(
         dns_tcp: dns_tcp.local_addr().map_err(failed())?.port(),
     };
     let guest = Guest { address: machine.address, ports, kind: task.kind, host: task.host.clone() };
-    nft::set(rules::set_up(&task.config, &guest))?;
+    nft::set(&rules::set_up(&task.config, &guest))?;
     if task.place == Place::Host {
         // Of one before, whose end nobody saw. Who cannot do it now cannot do it at the end.
         conntrack::forget(machine.address)?;
@@ -241,7 +241,7 @@ impl Kept {
             self.state.set_policy(self.machine.address, policy)?;
             host::forward(noted)?;
         }
-        nft::set(rules::policy(&self.task.config, &guest))?;
+        nft::set(&rules::policy(&self.task.config, &guest))?;
         self.guest = guest;
         if kind != Kind::Open {
             self.state.set_policy(self.machine.address, policy)?;

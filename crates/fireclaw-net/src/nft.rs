@@ -20,16 +20,28 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
 
 /// Obeys commands as libnftables-json(5) has them, all or none. What is listed is returned.
 pub(crate) fn run(commands: Vec<Value>) -> Result<Vec<Value>> {
-    start(&["-j", "-f", "-"], &commands)
+    start(SET, &commands)
 }
 
 /// Obeys commands; if the kernel does not, says what it lacks.
-pub(crate) fn set(commands: Vec<Value>) -> Result<()> {
-    let error = match run(commands.clone()) {
+pub(crate) fn set(commands: &[Value]) -> Result<()> {
+    explained(SET, commands)
+}
+
+/// Says what the kernel would, and changes nothing.
+pub(crate) fn check(commands: &[Value]) -> Result<()> {
+    explained(CHECK, commands)
+}
+
+const SET: &[&str] = &["-j", "-f", "-"];
+const CHECK: &[&str] = &["-j", "-c", "-f", "-"];
+
+fn explained(arguments: &[&str], commands: &[Value]) -> Result<()> {
+    let error = match start(arguments, commands) {
         Ok(_) => return Ok(()),
         Err(error) => error,
     };
-    match (lacking(&commands), error) {
+    match (lacking(commands), error) {
         (Some(part), Error::Rules { reason }) => {
             Err(Error::Rules { reason: format!("this kernel lacks {part} ({reason})") })
         }
@@ -54,10 +66,7 @@ const PARTS: [(&str, &str); 10] = [
 
 /// What the first command needs that the kernel does not take.
 fn lacking(commands: &[Value]) -> Option<&'static str> {
-    let taken = |end: &usize| {
-        let part = commands.get(..*end).unwrap_or_default();
-        start(&["-j", "-c", "-f", "-"], part).is_ok()
-    };
+    let taken = |end: &usize| start(CHECK, commands.get(..*end).unwrap_or_default()).is_ok();
     let end = (1..=commands.len()).find(|end| !taken(end))?;
     let refused = commands.get(end - 1)?.to_string();
     PARTS.iter().find(|(word, _)| refused.contains(word)).map(|(_, part)| *part)

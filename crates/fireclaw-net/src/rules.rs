@@ -236,6 +236,17 @@ fn base(config: &HostConfig) -> Vec<Value> {
 
 /// Everything for a machine whose tap is there.
 pub(crate) fn set_up(config: &HostConfig, guest: &Guest) -> Vec<Value> {
+    set_up_on(config, guest, &tap_name(guest.address))
+}
+
+/// Something of each kind, to be checked where no tap is.
+pub(crate) fn sample(config: &HostConfig) -> Vec<Value> {
+    let ports = Ports { proxy: 1, dns: 1, dns_tcp: 1 };
+    let address = config.gateway();
+    set_up_on(config, &Guest { address, ports, kind: Kind::Open, host: Vec::new() }, "lo")
+}
+
+fn set_up_on(config: &HostConfig, guest: &Guest, device: &str) -> Vec<Value> {
     let names = Names::of(guest.address);
     let mut commands = base(config);
     commands.extend([
@@ -250,7 +261,7 @@ pub(crate) fn set_up(config: &HostConfig, guest: &Guest) -> Vec<Value> {
     ]);
     commands.extend(bounds(&names));
     commands.extend(policy(config, guest));
-    commands.extend(bind(guest.address));
+    commands.extend(bind(guest.address, device));
     commands
 }
 
@@ -357,7 +368,7 @@ fn refuse(names: &Names) -> Vec<Value> {
 }
 
 /// Binds the addresses to the tap: ARP and IPv4 with them pass, and nothing else.
-fn bind(address: Ipv4Addr) -> Vec<Value> {
+fn bind(address: Ipv4Addr, device: &str) -> Vec<Value> {
     let tap = tap_name(address);
     let (mac, address) = (Mac::of(address).to_string(), address.to_string());
     let rule = |reason: &str, mut expressions: Vec<Value>, verdict: &str| {
@@ -374,7 +385,7 @@ fn bind(address: Ipv4Addr) -> Vec<Value> {
         add(
             "chain",
             json!({ "family": "netdev", "table": tap, "name": "ingress", "type": "filter",
-                "hook": "ingress", "dev": tap, "prio": 0, "policy": "drop" }),
+                "hook": "ingress", "dev": device, "prio": 0, "policy": "drop" }),
         ),
         rule(
             "another sender (MAC)",

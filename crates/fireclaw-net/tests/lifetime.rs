@@ -345,9 +345,19 @@ fn a_kernel_without_nf_tables_is_named() {
     }
 }
 
+/// What `fireclaw net check` says of the rules.
+fn rules_checked() -> Result<String, Error> {
+    let config = fireclaw_policy::HostConfig::parse("").unwrap();
+    let checks = fireclaw_net::check(Place::Host, &config);
+    checks.into_iter().find(|check| check.name == "rules").unwrap().result
+}
+
 #[test]
 fn a_kernel_without_a_part_of_it_is_named() {
     let Some(_lab) = enter("a_kernel_without_a_part_of_it_is_named") else { return };
+    let before = host();
+    rules_checked().unwrap();
+    assert_eq!(host(), before);
     for (word, part) in [
         (r#""netdev""#, "NF_TABLES_NETDEV"),
         (r#""ct count":"#, "nft_connlimit"),
@@ -370,6 +380,7 @@ printf %s \"$words\" | NFT \"$@\""
             assert!(error.contains("this kernel lacks") && error.contains(part), "{error}");
             assert!(error.contains("No such file or directory"), "{error}");
         }
+        assert!(rules_checked().unwrap_err().to_string().contains(part));
         run("umount", &["/usr/sbin/nft"]);
     }
 }
