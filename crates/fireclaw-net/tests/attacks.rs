@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::path::Path;
 
 use common::{Machine, PROGRAM, request, runtime};
-use fireclaw_net::{Error, Place};
+use fireclaw_net::{Error, Place, Plug};
 use fireclaw_netlab::{enter, run};
 
 const PLACES: [Place; 2] = [Place::Host, Place::Namespace];
@@ -204,4 +204,182 @@ kept = [socket.create_connection((ELSEWHERE, 22)) for _ in range(20)]"
     let mut banner = [0; 13];
     stream.read_exact(&mut banner).unwrap();
     other.end();
+}
+
+/// Frames that no card would send, as a tap takes them: after the header of virtio.
+fn nonsense() -> Vec<Vec<u8>> {
+    let mut frames = vec![Vec::new(), vec![0; 9], vec![0; 10], vec![0; 11], vec![0; 23]];
+    // Flags, kind, length of headers, size of segments, where the checksum starts and is.
+    for flags in [0, 1, 2, 0xff] {
+        for kind in [0, 1, 3, 4, 5, 0x81, 0xff] {
+            for (length, size, start, at) in
+                [(0, 0, 0, 0), (0xffff, 1, 0xffff, 0xffff), (54, 1, 34, 16), (14, 0xffff, 34, 6)]
+            {
+                let words = [length, size, start, at].map(u16::to_le_bytes).concat();
+                for body in [0, 13, 14, 33, 60, 1514, 65_000] {
+                    let frame = [&[flags, kind][..], &words, &vec![0x45; body]].concat();
+                    frames.push(frame);
+                }
+            }
+        }
+    }
+    frames
+}
+
+#[test]
+fn nonsense_at_the_tap_is_lost() {
+    let Some(_lab) = enter("nonsense_at_the_tap_is_lost") else { return };
+    for place in PLACES {
+        let directory = tempfile::tempdir().unwrap();
+        let request = request(place, "full", directory.path());
+        let runtime = runtime();
+        let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
+        let mut gateway = runtime.block_on(open).unwrap();
+        let Some(Plug::Tap(tap)) = gateway.take_plug() else { panic!("no tap") };
+        let own = [&[0xff; 6][..], &gateway.card().mac.0, &[8, 0, 0x45]].concat();
+        let mut taken = 0;
+        for mut frame in nonsense() {
+            taken += usize::from(rustix::io::write(&tap, &frame).is_ok());
+            // The same from whom frames pass.
+            if let Some(part) = frame.get_mut(10..10 + own.len()) {
+                part.copy_from_slice(&own);
+            }
+            if let Some(part) = frame.get_mut(36..40) {
+                part.copy_from_slice(&gateway.card().address.octets());
+            }
+            taken += usize::from(rustix::io::write(&tap, &frame).is_ok());
+        }
+        assert!(taken > 0, "the tap takes some");
+        let other = Machine::start(place, "full", "other");
+        assert_eq!(other.way("raw"), "open");
+        other.end();
+        runtime.block_on(gateway.client().status()).unwrap();
+        runtime.block_on(gateway.close()).unwrap();
+    }
+}
+
+/// Questions that are none, or too many, and clients that say little.
+const FLOOD: &str = r#"
+import random
+def question(labels, kind=1, extra=b"", counts=(1, 0, 0, 0)):
+    return struct.pack("!6H", 7, 0x100, *counts) + labels + struct.pack("!2H", kind, 1) + extra
+name = b"\x07allowed\x07example\0"
+whole = question(name)
+opt = b"\0" + struct.pack("!HHIH", 41, 0xffff, 0, 0)
+junk = [whole[:n] for n in range(len(whole))] + [
+    question(b"\xc0\x0c"), question(b"\x01a\xc0\x0c"), question(b"\x01a\xc0\x0e"),
+    question(b"\x3f" + b"a" * 63 + b"\x3f" + b"b" * 63 + b"\x3f" + b"c" * 63 + b"\x3f" + b"d" * 63 + b"\0"),
+    question(b"\0"), question(b"\x40a\0"), question(b"\xff\xff"), question(name, 255), question(name, 252),
+    question(name, extra=opt, counts=(1, 0, 0, 1)), question(name, extra=opt * 2, counts=(1, 0, 0, 2)),
+    question(name, counts=(65535, 65535, 65535, 65535)), question(name, extra=name * 50, counts=(2, 0, 0, 0)),
+    question(b"\x04\\\"\0\n" + name), question(b"\x01." + name),
+] + [random.Random(1).randbytes(n) for n in range(0, 1400, 7)]
+asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for message in junk * 5: asking.sendto(message, (GATEWAY, 53))
+
+# Many questions in one connection, one after the other.
+def many():
+    with socket.create_connection((GATEWAY, 53), WAIT) as stream:
+        stream.sendall(b"".join(struct.pack("!H", len(whole)) + whole for _ in range(200)))
+        for _ in range(200): exactly(stream, struct.unpack("!H", exactly(stream, 2))[0])
+# Refused while the others are at work.
+while attempt(many) != "open": pass
+for message in junk:
+    stream = socket.create_connection((GATEWAY, 53), WAIT)
+    attempt(lambda: stream.sendall(struct.pack("!H", len(message)) + message))
+    stream.close()
+
+# Silent ones, and such as do not go on.
+def held(port, first):
+    stream = socket.create_connection((INTERNET if port != 53 else GATEWAY, port), WAIT)
+    # One too many is reset.
+    attempt(lambda: stream.sendall(first))
+    return stream
+silent = [held(53, b"") for _ in range(100)] + [held(53, b"\0") for _ in range(100)]
+silent += [held(80, b"") for _ in range(300)] + [held(443, b"\x16\x03\x01") for _ in range(300)]
+print("full", attempt(lambda: http(INTERNET, 80, "allowed.example", "hello")))
+for stream in silent: stream.close()
+# The gateway hears of that.
+while attempt(lambda: http(resolve("allowed.example", tcp=True), 80, "allowed.example", "hello")) != "open": pass
+"#;
+
+#[test]
+fn a_flooded_gateway_recovers() {
+    let Some(_lab) = enter("a_flooded_gateway_recovers") else { return };
+    for place in PLACES {
+        let machine = Machine::start(place, "allow:allowed.example", "machine");
+        assert_eq!(machine.way("allowed"), "open");
+        let said = machine.python(FLOOD);
+        assert!(said.contains("full refused"), "{said}");
+        assert_eq!(machine.way("allowed"), "open");
+        machine.end();
+    }
+}
+
+/// First bytes in other ways than those of the matrix. Each is for a name that is allowed, and
+/// for another one at the same address.
+const FIRST_BYTES: &str = r#"
+def said(first, step=None, port=80):
+    with socket.create_connection((INTERNET, port), WAIT) as stream:
+        stream.settimeout(WAIT)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(first), step or len(first)): stream.sendall(first[at : at + (step or len(first))])
+        if not stream.recv(4096): raise Refused("it was closed")
+
+def hello(name, step):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    out = ssl.MemoryBIO()
+    try: context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name).do_handshake()
+    except ssl.SSLWantReadError: pass
+    bytes_ = out.read()
+    if step != "records": return said(bytes_, step, 443)
+    # One message, in a record for each byte of its first ten.
+    body = bytes_[5:]
+    parts = [body[n : n + 1] for n in range(10)] + [body[10:]]
+    said(b"".join(b"\x16\x03\x01" + struct.pack("!H", len(part)) + part for part in parts), None, 443)
+
+def head(line, *fields): return "\r\n".join([line, *fields, "", ""]).encode()
+resolve("allowed.example")
+A, B = "allowed.example", "other.example"
+def tries(n):
+    yield "single bytes", lambda: said(head("GET / HTTP/1.1", f"Host: {n}"), 1)
+    yield "upper case, dot and port", lambda: said(head("GET / HTTP/1.1", f"hOST:{n.upper()}.:80"))
+    yield "absolute", lambda: said(head(f"GET http://{n}/ HTTP/1.1", f"Host: {n}"))
+    yield "upgrade", lambda: said(head("GET / HTTP/1.1", f"Host: {n}", "Connection: Upgrade", "Upgrade: websocket"))
+    yield "hello in single bytes", lambda: hello(n, 1)
+    yield "hello in records", lambda: hello(n, "records")
+for name in (A, B):
+    for what, try_ in tries(name): print("=", what, "|", name, attempt(try_))
+for what, first in {
+    "two hosts": head("GET / HTTP/1.1", f"Host: {A}", f"Host: {B}"),
+    "a folded host": head("GET / HTTP/1.1", "Host:", f" {B}", f"Host: {A}"),
+    "absolute and host": head(f"GET http://{B}/ HTTP/1.1", f"Host: {A}"),
+    "user": head(f"GET http://{A}@{B}/ HTTP/1.1", f"Host: {A}"),
+    "connect": head(f"CONNECT {B}:443 HTTP/1.1", f"Host: {A}"),
+    "no version": f"GET http://{B}/\r\n\r\n".encode(),
+    "vertical tabs": head("GET\x0b/\x0bHTTP/1.1", f"Host: {B}"),
+    "http/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0",
+    "a long head": head("GET / HTTP/1.1", "X: " + "x" * 17000, f"Host: {A}"),
+    "a long hello": b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03" + b"x" * 17000,
+    "an alert first": b"\x15\x03\x01\0\2\1\x70" + b"\x16\x03\x01",
+    # Held back for as long as it may take, and then refused.
+    "slow": b"GET / HTTP/1.1\r\nHost: ",
+}.items():
+    if what == "slow": WAIT = 30
+    print("=", what, "|", attempt(lambda: said(first)))
+"#;
+
+#[test]
+fn first_bytes_are_judged_however_they_come() {
+    let Some(_lab) = enter("first_bytes_are_judged_however_they_come") else { return };
+    let machine = Machine::start(Place::Host, "allow:allowed.example", "machine");
+    let said = machine.python(FIRST_BYTES);
+    let lines: Vec<&str> = said.lines().filter(|line| line.starts_with('=')).collect();
+    assert_eq!(lines.len(), 24, "{said}");
+    for line in lines {
+        let way = if line.contains("| allowed.example") { "open" } else { "refused" };
+        assert!(line.ends_with(way), "{line} instead of {way}\n{said}");
+    }
+    machine.end();
 }
