@@ -78,7 +78,7 @@ pub fn check(place: Place, config: &HostConfig) -> Vec<Check> {
                 Place::Namespace => "namespaces of their own".into(),
             }),
         },
-        Check { name: "taps", result: tun.map_err(Error::system("opening /dev/net/tun")) },
+        Check { name: "taps", result: tun.map_err(Error::device("opening /dev/net/tun")) },
         Check { name: "nft", result: program("nft", "nftables") },
     ];
     match place {

@@ -59,6 +59,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A network device could not be made.
+    #[error("{action}: {reason}")]
+    Device {
+        /// What was tried.
+        action: String,
+        /// Why not.
+        reason: String,
+    },
     /// The system refused something.
     #[error("{action}: {reason}")]
     System {
@@ -79,6 +87,12 @@ impl Error {
         move |reason| Self::System { action: action.into(), reason: reason.to_string() }
     }
 
+    pub(crate) fn device<E: std::fmt::Display>(
+        action: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
+        move |reason| Self::Device { action: action.into(), reason: reason.to_string() }
+    }
+
     pub(crate) fn gateway(what: impl Into<String>) -> Self {
         Self::Gateway { what: what.into() }
     }
@@ -92,6 +106,11 @@ impl Error {
             Self::Rules { .. } => Some(
                 "the kernel needs nf_tables (5.9 or newer) with what docs/network.md names; \
                  --network none works without it"
+                    .into(),
+            ),
+            Self::Device { .. } => Some(
+                "the kernel needs bridges and tun (modprobe bridge tun), and /dev/net/tun must be \
+                 open to you; --network none works without them"
                     .into(),
             ),
             Self::Conflict { .. } => {

@@ -132,7 +132,7 @@ impl Netlink {
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
         ];
         let new = RouteNetlinkMessage::NewLink(message);
-        self.command(new, NLM_F_CREATE | NLM_F_EXCL).map_err(failed("making the bridge"))?;
+        self.command(new, NLM_F_CREATE | NLM_F_EXCL).map_err(Error::device("making the bridge"))?;
         let link = self.link(name)?.ok_or_else(|| failed("making the bridge")("it is gone"))?;
         self.add_address(link.index, address)?;
         Ok(link)

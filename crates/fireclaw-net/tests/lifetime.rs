@@ -307,9 +307,13 @@ fn a_tap_by_name_is_opened_by_another() {
 
 /// How a machine is refused, of which nothing is left.
 fn refused(place: Place) -> Error {
+    refused_by(PROGRAM, &[], place)
+}
+
+fn refused_by(program: &str, arguments: &[&str], place: Place) -> Error {
     let directory = tempfile::tempdir().unwrap();
     let request = request(place, "full", directory.path());
-    let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
+    let open = fireclaw_net::open(Path::new(program), arguments, request);
     let error = runtime().block_on(open).unwrap_err();
     let left = run("ip", &["-o", "link"]);
     assert!(!left.contains("fcbr0") && !left.contains("fc-ac"), "{left}");
@@ -383,6 +387,21 @@ printf %s \"$words\" | NFT \"$@\""
         assert!(rules_checked().unwrap_err().to_string().contains(part));
         run("umount", &["/usr/sbin/nft"]);
     }
+}
+
+#[test]
+fn a_kernel_that_cannot_forget_connections_is_named() {
+    let Some(_lab) = enter("a_kernel_that_cannot_forget_connections_is_named") else { return };
+    // The keeper's sockets for that, as it starts and as it gives up.
+    let inject = "inject=socket:error=EPROTONOSUPPORT:when=6..8+2";
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let arguments = ["-qq", "-f", "-o", log.path().to_str().unwrap(), "-e", "trace=socket"];
+    let arguments = [&arguments[..], &["-e", inject, PROGRAM]].concat();
+    let error = refused_by("strace", &arguments, Place::Host);
+    assert!(error.to_string().contains("lacks nf_conntrack_netlink"), "{error}");
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    let injected: Vec<&str> = log.lines().filter(|line| line.contains("INJECTED")).collect();
+    assert!(injected.len() == 2 && injected.iter().all(|line| line.contains("NETFILTER")), "{log}");
 }
 
 #[test]
