@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use fireclaw_policy::HostConfig;
+use ipnet::Ipv4Net;
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +34,7 @@ pub(crate) struct Task {
     pub directory: PathBuf,
     pub plug: PlugKind,
     /// The host's addresses, where the keeper can't see them.
-    pub host: Vec<Ipv4Addr>,
+    pub host: Vec<Ipv4Net>,
 }
 
 /// What a keeper made. Three listening sockets come with it, then the tap, or in a
@@ -47,7 +48,7 @@ pub(crate) struct Made {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Ask {
     /// Rules of another kind, or for another policy or other addresses of the host.
-    Rules { kind: Kind, policy: String, host: Vec<Ipv4Addr> },
+    Rules { kind: Kind, policy: String, host: Vec<Ipv4Net> },
     /// What was refused.
     Counts,
 }
@@ -233,7 +234,7 @@ fn remove(task: &Task, state: &State, machine: &Machine) -> Result<()> {
 }
 
 impl Kept {
-    fn change(&mut self, kind: Kind, policy: &str, host: Vec<Ipv4Addr>) -> Result<()> {
+    fn change(&mut self, kind: Kind, policy: &str, host: Vec<Ipv4Net>) -> Result<()> {
         let _held = lock(&self.task.state)?;
         let guest = Guest { kind, host, ..self.guest.clone() };
         let noted = (self.task.place == Place::Host).then_some(&self.state);

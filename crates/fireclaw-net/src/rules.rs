@@ -62,7 +62,7 @@ pub(crate) struct Guest {
     pub ports: Ports,
     pub kind: Kind,
     /// Addresses of the host that its own namespace does not know of.
-    pub host: Vec<Ipv4Addr>,
+    pub host: Vec<Ipv4Net>,
 }
 
 fn add(what: &str, object: Value) -> Value {
@@ -332,9 +332,8 @@ fn filter(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
     let local = json!({ "set": ["local", "broadcast", "anycast", "multicast"] });
     let kind = json!({ "fib": { "flags": ["daddr"], "result": "type" } });
     rules.push(no("the host", vec![is(kind, local)]));
-    let host: Vec<Value> = guest.host.iter().map(|address| address.to_string().into()).collect();
-    if !host.is_empty() {
-        rules.push(no("the host", vec![is(field("ip", "daddr"), json!({ "set": host }))]));
+    if !guest.host.is_empty() {
+        rules.push(no("the host", vec![to_any(guest.host.iter().copied())]));
     }
     rules.push(no("another machine", vec![is(field("ip", "daddr"), prefix(config.subnet))]));
     if !config.ranges.is_empty() {

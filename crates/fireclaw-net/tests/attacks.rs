@@ -383,3 +383,107 @@ fn first_bytes_are_judged_however_they_come() {
     }
     machine.end();
 }
+
+/// Says to be the gateway and another machine, asks for an address, and has many.
+const SOMEBODY_ELSE: &str = r#"
+def claim(kind, address, sender=OWN, to=b"\xff" * 6):
+    body = struct.pack("!HHBBH", 1, 0x800, 6, 4, kind) + mac(sender) + socket.inet_aton(address)
+    return to + mac(OWN) + b"\x08\x06" + body + mac(GATEWAY) + socket.inet_aton(GATEWAY)
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+    raw.bind(("eth0", 0))
+    for kind in (1, 2):
+        for address in (GATEWAY, "172.16.0.3", "172.16.0.99", "192.0.2.1"):
+            for to in (b"\xff" * 6, mac(GATEWAY), mac("172.16.0.3")):
+                raw.send(claim(kind, address, to=to))
+                raw.send(claim(kind, address, sender=address, to=to))
+    discover = struct.pack("!4H", 68, 67, 8 + 240, 0) + b"\1\1\6\0" + bytes(232) + b"\x63\x82\x53\x63"
+    raw.send(b"\xff" * 6 + mac(OWN) + b"\x08\0" + packet("0.0.0.0", "255.255.255.255", 17, discover))
+    for n in range(2000):
+        raw.send(mac(GATEWAY) + struct.pack("!HI", 0x02fc, n) + b"\x08\0" + ipv4(OWN, ELSEWHERE, b"flood"))
+    # Bridges speak of loops so.
+    raw.send(b"\x01\x80\xc2\0\0\0" + mac(OWN) + b"\0\x26\x42\x42\x03" + bytes(35))
+sent()
+"#;
+
+#[test]
+fn a_guest_is_nobody_else() {
+    let Some(_lab) = enter("a_guest_is_nobody_else") else { return };
+    let machine = Machine::start(Place::Host, "local", "machine");
+    let other = Machine::start(Place::Host, "local", "other");
+    assert_eq!(other.card.address, Ipv4Addr::new(172, 16, 0, 3));
+    assert_eq!(other.way("service"), "open");
+    machine.python(SOMEBODY_ELSE);
+    let (own, its) = (machine.card.mac.to_string(), other.card.mac.to_string());
+    let neighbours = run("ip", &["neigh", "show", "dev", "fcbr0"]);
+    for line in neighbours.lines().filter(|line| line.contains(&own)) {
+        assert!(line.starts_with("172.16.0.2 "), "{neighbours}");
+    }
+    let known = run("bridge", &["fdb", "show", "br", "fcbr0", "dynamic"]);
+    for line in known.lines() {
+        assert!(line.starts_with(&own) || line.starts_with(&its), "{known}");
+    }
+    let other_neighbours = other.guest.namespace.run(|| run("ip", &["neigh"]));
+    assert!(!other_neighbours.contains(&own), "{other_neighbours}");
+    assert_eq!(other.way("service"), "open");
+    other.end();
+    machine.end();
+}
+
+/// A host that has other addresses than at the start, and such as no card has.
+#[test]
+fn addresses_that_are_the_hosts_in_other_ways_are_closed() {
+    let Some(_lab) = enter("addresses_that_are_the_hosts_in_other_ways_are_closed") else { return };
+    // As kube-proxy sets it.
+    run("sysctl", &["-q", "net.ipv4.conf.all.route_localnet=1"]);
+    run("ip", &["route", "add", "local", "198.51.100.96/28", "dev", "lo"]);
+    // As Docker has them.
+    run("ip", &["link", "add", "docker0", "type", "bridge"]);
+    run("ip", &["addr", "add", "172.17.0.1/16", "dev", "docker0"]);
+    run("ip", &["link", "set", "docker0", "up"]);
+    for place in PLACES {
+        for policy in ["local", "allow:sub.allowed.example", "full"] {
+            let machine = Machine::start(place, policy, "machine");
+            machine.guest.namespace.run(|| {
+                for setting in ["all", "eth0"] {
+                    run("sysctl", &["-q", &format!("net.ipv4.conf.{setting}.route_localnet=1")]);
+                }
+                run("ip", &["route", "del", "table", "local", "local", "127.0.0.0/8", "dev", "lo"]);
+                run(
+                    "ip",
+                    &["route", "add", "127.0.0.0/8", "via", "172.16.0.1", "src", "172.16.0.2"],
+                );
+            });
+            for (address, port) in [
+                ("127.0.0.1", 2222),
+                ("127.0.0.1", 11434),
+                ("127.3.2.1", 2222),
+                ("198.51.100.97", 2222),
+                ("172.17.0.1", 2222),
+                ("172.16.0.1", 2222),
+                ("192.0.2.2", 2222),
+                ("240.0.0.1", 80),
+            ] {
+                let speak = format!("print('=', attempt(lambda: speak('{address}', {port})))");
+                let said = machine.python(&speak);
+                assert!(!said.contains("= open"), "{place:?}, {policy}: {address}:{port}: {said}");
+            }
+            machine.end();
+        }
+    }
+}
+
+#[test]
+fn a_pinned_address_that_becomes_the_hosts_is_closed() {
+    let Some(_lab) = enter("a_pinned_address_that_becomes_the_hosts_is_closed") else { return };
+    for place in PLACES {
+        let machine = Machine::start(place, "allow:sub.allowed.example", "machine");
+        assert_eq!(machine.way("below"), "open");
+        run("ip", &["addr", "add", "198.51.100.10/32", "dev", "up0"]);
+        let said = machine.python(
+            "print(attempt(lambda: http('198.51.100.10', 2222, 'sub.allowed.example', 'hello')))",
+        );
+        assert!(said.ends_with("refused\n"), "{place:?}: {said}");
+        run("ip", &["addr", "del", "198.51.100.10/32", "dev", "up0"]);
+        machine.end();
+    }
+}

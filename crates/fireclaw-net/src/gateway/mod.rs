@@ -11,13 +11,13 @@ mod shared;
 mod slirp;
 mod sniff;
 
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use fireclaw_policy::Network;
+use ipnet::Ipv4Net;
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
@@ -127,7 +127,7 @@ struct Started {
     keeper: Keeper,
     made: Made,
     descriptors: Vec<OwnedFd>,
-    host: Vec<Ipv4Addr>,
+    host: Vec<Ipv4Net>,
     socket: SocketFile,
 }
 
@@ -173,12 +173,12 @@ fn word(policy: &Network) -> String {
 }
 
 /// The host's own addresses, for a place that does not know them.
-fn host_addresses(place: Place) -> Result<Vec<Ipv4Addr>> {
+fn host_addresses(place: Place) -> Result<Vec<Ipv4Net>> {
     match place {
         Place::Host => Ok(Vec::new()),
         Place::Namespace => {
-            let used = Netlink::open()?.addresses()?;
-            Ok(used.iter().map(|used| used.network.addr()).collect())
+            // Not only those that devices have: a route makes others local too.
+            Ok(Ipv4Net::aggregate(&Netlink::open()?.local()?))
         }
     }
 }

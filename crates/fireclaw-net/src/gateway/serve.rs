@@ -1,6 +1,6 @@
 //! A gateway at work.
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fireclaw_policy::Network;
+use ipnet::Ipv4Net;
 use netlink_sys::Socket;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
@@ -40,7 +41,7 @@ pub(super) struct Parts {
     pub dns: UdpSocket,
     pub dns_tcp: TcpListener,
     /// The host's addresses, as the keeper was told them.
-    pub host: Vec<Ipv4Addr>,
+    pub host: Vec<Ipv4Net>,
     /// Where it is asked.
     pub socket: SocketFile,
 }
@@ -130,7 +131,7 @@ impl Gateway {
         proxy: TcpListener,
         dns: UdpSocket,
         dns_tcp: TcpListener,
-        host: Vec<Ipv4Addr>,
+        host: Vec<Ipv4Net>,
     ) -> std::io::Result<()> {
         proxy.set_nonblocking(true)?;
         dns.set_nonblocking(true)?;
@@ -256,7 +257,7 @@ impl Gateway {
     }
 
     /// Tells the rules of a namespace when the host gets or loses an address.
-    async fn follow_addresses(self: Arc<Self>, socket: Socket, mut known: Vec<Ipv4Addr>) {
+    async fn follow_addresses(self: Arc<Self>, socket: Socket, mut known: Vec<Ipv4Net>) {
         let Ok(socket) = lifetime::watch(socket) else { return };
         loop {
             if let Ok(host) = super::host_addresses(Place::Namespace)
