@@ -342,7 +342,9 @@ fn filter(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
     let closed = CLOSED.map(|(address, prefix)| Ipv4Net::new_assert(address.into(), prefix));
     rules.extend([
         no("a private address", vec![to_any(closed)]),
-        yes(vec![is(meta("l4proto"), json!({ "set": ["tcp", "udp", "icmp"] }))]),
+        yes(vec![is(meta("l4proto"), json!({ "set": ["tcp", "udp"] }))]),
+        // No other: an error would be about somebody's connection, maybe another machine's.
+        yes(vec![is(field("icmp", "type"), "echo-request")]),
         no("another protocol", vec![]),
     ]);
     rules

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::{Machine, PROGRAM, request, runtime};
 use fireclaw_net::{Error, Place, Plug};
-use fireclaw_netlab::{enter, run};
+use fireclaw_netlab::{Wire, enter, run};
 
 const PLACES: [Place; 2] = [Place::Host, Place::Namespace];
 
@@ -38,6 +38,12 @@ fn nothing_leaves_the_host_with_a_machines_address() {
         let own = machine.card.address.octets();
         let left = |frame: &[u8]| frame.get(26..30) == Some(&own);
         assert!(!lab.internet.wire.any(left), "{place:?}");
+        // What others are told of their connections they are told by their hosts.
+        let server = Ipv4Addr::new(203, 0, 113, 20).octets();
+        let told = |frame: &[u8]| {
+            frame.get(30..34) == Some(&server) && frame[23] == 1 && frame.get(34) != Some(&8)
+        };
+        assert!(!lab.internet.wire.any(told), "{place:?}");
         assert!(machine.status().packets.iter().any(|refused| refused.what == "of no connection"));
         machine.end();
     }
@@ -412,7 +418,10 @@ fn a_guest_is_nobody_else() {
     let other = Machine::start(Place::Host, "local", "other");
     assert_eq!(other.card.address, Ipv4Addr::new(172, 16, 0, 3));
     assert_eq!(other.way("service"), "open");
+    let wire = other.guest.namespace.run(Wire::new);
     machine.python(SOMEBODY_ELSE);
+    machine.way("many");
+    assert!(!wire.saw("way-many"));
     let (own, its) = (machine.card.mac.to_string(), other.card.mac.to_string());
     let neighbours = run("ip", &["neigh", "show", "dev", "fcbr0"]);
     for line in neighbours.lines().filter(|line| line.contains(&own)) {

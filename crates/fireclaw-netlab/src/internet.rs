@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::A;
-use hickory_resolver::proto::rr::{RData, Record, RecordType};
+use hickory_resolver::proto::rr::rdata::{A, CNAME};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -29,7 +29,7 @@ const ADDRESSES: [&str; 7] = [
 ];
 
 /// What the resolver knows.
-const NAMES: [(&str, &str); 8] = [
+const NAMES: [(&str, &str); 10] = [
     ("allowed.example", "203.0.113.10"),
     // Another name of the same machine.
     ("other.example", "203.0.113.10"),
@@ -40,6 +40,9 @@ const NAMES: [(&str, &str); 8] = [
     ("host.example", "192.0.2.2"),
     ("metadata.example", "169.254.169.254"),
     ("loopback.example", "127.0.0.1"),
+    // Other names of others.
+    ("www.allowed.example", "sub.allowed.example"),
+    ("alias.allowed.example", "lan.example"),
 ];
 
 /// The internet, running.
@@ -243,13 +246,22 @@ fn reply(question: &[u8]) -> Option<Vec<u8>> {
     reply.metadata.recursion_desired = true;
     reply.metadata.recursion_available = true;
     let name = query.name().to_ascii().to_lowercase();
-    let known = NAMES.iter().find(|(known, _)| *known == name.trim_end_matches('.'));
+    let known = |name: &str| NAMES.into_iter().find(|(known, _)| *known == name);
+    let mut owner = query.name().clone();
+    let mut known_as = known(name.trim_end_matches('.'));
     reply.add_query(query.clone());
-    match known {
+    if let Some((_, other)) = known_as
+        && let Some(known) = known(other)
+    {
+        let other = Name::from_ascii(format!("{other}.")).ok()?;
+        reply.add_answer(Record::from_rdata(owner, 300, RData::CNAME(CNAME(other.clone()))));
+        (owner, known_as) = (other, Some(known));
+    }
+    match known_as {
         None => reply.metadata.response_code = ResponseCode::NXDomain,
         Some((_, address)) if query.query_type() == RecordType::A => {
             let data = RData::A(A(address.parse().ok()?));
-            reply.add_answer(Record::from_rdata(query.name().clone(), 300, data));
+            reply.add_answer(Record::from_rdata(owner, 300, data));
         }
         Some(_) => {}
     }

@@ -40,7 +40,7 @@ impl Way {
 }
 
 /// Attempts: the probe's word, what it is, and how it ends under each policy.
-pub const ROWS: [(&str, &str, [Way; 3]); 23] = [
+pub const ROWS: [(&str, &str, [Way; 3]); 24] = [
     ("service", "a named service of the host", [O, R, O]),
     ("host", "another service of the host, by any of its addresses", [R, R, R]),
     ("other", "another machine", [D, D, D]),
@@ -63,6 +63,7 @@ pub const ROWS: [(&str, &str, [Way; 3]); 23] = [
     ("protocols", "other protocols: GRE, ESP, SCTP, IPv6 in IPv4", [D, D, D]),
     ("options", "with IP options, as source routes", [D, D, D]),
     ("fragments", "in fragments", [D, D, D]),
+    ("many", "broadcast and multicast", [D, D, D]),
     ("vlan", "with VLAN tags", [D, D, D]),
 ];
 

@@ -132,14 +132,18 @@ def ping(address):
 
 
 def mac(address):
+    if address == "255.255.255.255":
+        return b"\xff" * 6
+    if int(address.split(".")[0]) >= 224:
+        return b"\x01\x00\x5e" + socket.inet_aton(address)[1:]
     return b"\x02\xfc" + socket.inet_aton(address)
 
 
-def frame(kind, body, sender=None):
+def frame(kind, body, sender=None, to=None):
     device = next(name for _, name in socket.if_nameindex() if name != "lo")
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind((device, 0))
-        raw.send(mac(GATEWAY) + (sender or mac(OWN)) + struct.pack("!H", kind) + body)
+        raw.send(mac(to or GATEWAY) + (sender or mac(OWN)) + struct.pack("!H", kind) + body)
 
 
 def datagram(word):
@@ -232,6 +236,7 @@ PROBES = {
     "allowed": lambda: best(
         lambda: http(resolve("allowed.example"), 80, "allowed.example", "hello"),
         lambda: tls(resolve("allowed.example"), 443, "allowed.example"),
+        lambda: http(resolve("www.allowed.example"), 80, "www.allowed.example", "hello"),
     ),
     "below": lambda: best(lambda: tls(resolve("sub.allowed.example"), 443, "sub.allowed.example")),
     "port": lambda: best(lambda: banner(resolve("allowed.example"))),
@@ -260,6 +265,7 @@ PROBES = {
         lambda: resolve("host.example"),
         lambda: resolve("metadata.example"),
         lambda: resolve("loopback.example"),
+        lambda: resolve("alias.allowed.example"),
     ),
     "metadata": lambda: best(
         lambda: http("169.254.169.254", 80, "169.254.169.254", "hello"),
@@ -285,6 +291,14 @@ PROBES = {
     "fragments": lambda: sent(
         lambda: fragment(0x2000, datagram(word("fragments") + b"12345678")[:8]),
         lambda: fragment(1, datagram(word("fragments") + b"12345678")[8:]),
+    ),
+    # To all and to some, as frames of one and of many.
+    "many": lambda: sent(
+        *(
+            lambda a=a, to=to: frame(0x0800, packet(OWN, a, 17, datagram(word("many"))), to=to)
+            for a in ("255.255.255.255", "172.16.0.255", "192.0.2.255", "224.0.0.1", "239.1.1.1")
+            for to in (None, "255.255.255.255", "224.0.0.1", "224.0.0.251")
+        ),
     ),
     # A priority alone, one, two.
     "vlan": lambda: sent(
