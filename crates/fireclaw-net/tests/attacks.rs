@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::path::Path;
 
@@ -495,4 +495,33 @@ fn a_pinned_address_that_becomes_the_hosts_is_closed() {
         run("ip", &["addr", "del", "198.51.100.10/32", "dev", "up0"]);
         machine.end();
     }
+}
+
+/// Holds as many connections as it may.
+const HOLD: &str = r#"
+address, held = resolve("elsewhere.example"), []
+for _ in range(512):
+    stream = socket.create_connection((address, 22), WAIT)
+    held.append(stream)
+    exactly(stream, 13)
+print("held", flush=True)
+sys.stdin.read()
+"#;
+
+#[test]
+fn a_gateway_obeys_however_many_connections_there_are() {
+    let Some(_lab) = enter("a_gateway_obeys_however_many_connections_there_are") else { return };
+    // As a shell starts programs: the soft limit is for those who use select(2).
+    let arguments = ["--nofile=1024:4096", PROGRAM];
+    let machine = Machine::start_by("prlimit", &arguments, Place::Host, "allow:elsewhere.example");
+    let mut guest = machine.python_process(HOLD);
+    let mut held = String::new();
+    BufReader::new(guest.stdout.as_mut().unwrap()).read_line(&mut held).unwrap();
+    assert_eq!(held, "held\n");
+    machine.status();
+    let policy = "local".parse().unwrap();
+    machine.runtime.block_on(machine.client().set_policy(&policy)).unwrap();
+    drop(guest.stdin.take());
+    guest.wait().unwrap();
+    machine.end();
 }

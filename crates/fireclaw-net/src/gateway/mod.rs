@@ -155,6 +155,7 @@ fn start(request: &Request) -> Result<Started> {
         host: host.clone(),
     };
     let keeper = Keeper::start(task)?;
+    raise_descriptors();
     let socket = SocketFile::bind(&request.directory)?;
     // While it works: this process reads what guests write.
     confine(CapabilitySet::SETUID | CapabilitySet::SETGID)?;
@@ -164,6 +165,22 @@ fn start(request: &Request) -> Result<Started> {
     confine(CapabilitySet::empty())?;
     let (made, descriptors) = keeper.made()?;
     Ok(Started { keeper, made, descriptors, host, socket })
+}
+
+/// The descriptors that a gateway may need: two for each connection, one for each question and
+/// what it asks, and some to be asked with, however much a guest holds.
+const DESCRIPTORS: u64 = 2048;
+
+/// Lets this process have more descriptors than programs get that use select(2), as far as it
+/// may.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < DESCRIPTORS) {
+        let current = Some(maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS));
+        // With fewer it refuses sooner.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
+    }
 }
 
 /// The first word of a policy.
