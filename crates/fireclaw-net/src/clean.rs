@@ -8,7 +8,7 @@ use fireclaw_policy::HostConfig;
 use crate::netlink::Netlink;
 use crate::place::Place;
 use crate::state::{Machine, State, lock};
-use crate::{Error, Result, host, nft};
+use crate::{Error, Result, conntrack, host, nft, rules};
 
 /// What was removed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -92,15 +92,17 @@ pub fn check(place: Place, config: &HostConfig) -> Vec<Check> {
                 Place::Namespace => "namespaces of their own".into(),
             }),
         },
-        Check { name: "taps", result: tun.map_err(Error::system("opening /dev/net/tun")) },
+        Check { name: "taps", result: tun.map_err(Error::device("opening /dev/net/tun")) },
         Check { name: "nft", result: program("nft", "nftables") },
     ];
     match place {
         Place::Host => {
             checks.push(Check {
                 name: "rules",
-                result: nft::run(vec![serde_json::json!({ "list": { "tables": null } })])
-                    .map(|_| "nf_tables answers".into()),
+                result: nft::check(&rules::sample(config))
+                    // Of nobody, so that nothing is forgotten.
+                    .and_then(|()| conntrack::forget(Ipv4Addr::UNSPECIFIED))
+                    .map(|()| "the kernel takes all of them".into()),
             });
             checks.push(Check {
                 name: "subnet",

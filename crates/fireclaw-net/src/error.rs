@@ -60,6 +60,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A network device could not be made.
+    #[error("{action}: {reason}")]
+    Device {
+        /// What was tried.
+        action: String,
+        /// Why not.
+        reason: String,
+    },
     /// The system refused something.
     #[error("{action}: {reason}")]
     System {
@@ -80,6 +88,12 @@ impl Error {
         move |reason| Self::System { action: action.into(), reason: reason.to_string() }
     }
 
+    pub(crate) fn device<E: std::fmt::Display>(
+        action: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
+        move |reason| Self::Device { action: action.into(), reason: reason.to_string() }
+    }
+
     pub(crate) fn gateway(what: impl Into<String>) -> Self {
         Self::Gateway { what: what.into() }
     }
@@ -91,7 +105,14 @@ impl Error {
                 Some(format!("apt-get install {package}; --network none works without it"))
             }
             Self::Rules { .. } => Some(
-                "the kernel needs nf_tables (5.9 or newer); --network none works without it".into(),
+                "the kernel needs nf_tables (5.9 or newer) with what docs/network.md names; \
+                 --network none works without it"
+                    .into(),
+            ),
+            Self::Device { .. } => Some(
+                "the kernel needs bridges and tun (modprobe bridge tun), and /dev/net/tun must be \
+                 open to you; --network none works without them"
+                    .into(),
             ),
             Self::Conflict { .. } => {
                 Some("set another `subnet` in network.toml, like subnet = \"10.99.0.0/24\"".into())

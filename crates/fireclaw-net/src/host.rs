@@ -10,7 +10,7 @@ use crate::address::Mac;
 use crate::netlink::{Link, Netlink};
 use crate::rules;
 use crate::state::{Change, Machine, State};
-use crate::{Error, Result, nft};
+use crate::{Error, Result, conntrack, nft};
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -32,6 +32,13 @@ pub(crate) fn conflict(netlink: &Netlink, config: &HostConfig) -> Result<()> {
         return Err(conflict(format!("{} is there and is no bridge", link.name)));
     }
     let ours = there.map(|link| link.index);
+    // What is on a bridge can be reached by anybody there, past all rules.
+    let stranger = |link: &&Link| {
+        ours.is_some() && link.master == ours && crate::address::of_tap(&link.name).is_none()
+    };
+    if let Some(link) = links.iter().find(stranger) {
+        return Err(conflict(format!("{} is on the bridge {}", link.name, config.bridge)));
+    }
     let mut used = netlink.addresses()?;
     used.extend(netlink.routes()?);
     let other = used.iter().find(|used| {
@@ -80,9 +87,11 @@ pub(crate) fn bridge(
     Ok(link)
 }
 
-/// No IPv6 on a device of ours, and no packets with senders from elsewhere.
+/// No IPv6 on a device of ours, no packets with senders from elsewhere, and no answer about
+/// other addresses of the host.
 pub(crate) fn quiet(device: &str) -> Result<()> {
-    for (setting, value) in [("ipv6", "disable_ipv6"), ("ipv4", "rp_filter")] {
+    let settings = [("ipv6", "disable_ipv6"), ("ipv4", "rp_filter"), ("ipv4", "arp_ignore")];
+    for (setting, value) in settings {
         let path = format!("/proc/sys/net/{setting}/conf/{device}/{value}");
         match std::fs::write(&path, "1") {
             // A kernel without IPv6.
@@ -115,6 +124,8 @@ pub(crate) fn remove(netlink: &Netlink, state: &State, machine: &Machine) -> Res
     } else {
         remove_things(netlink, address)?;
     }
+    // Where that is not possible no machine ever started.
+    let _ = conntrack::forget(address);
     state.free(machine)?;
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use fireclaw_vm::PlugKind;
+use ipnet::Ipv4Net;
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,7 @@ use crate::nft::Nft;
 use crate::place::{Place, confine, enter_namespaces};
 use crate::rules::{Guest, Kind, Ports, Refused};
 use crate::state::{Lock, Machine, State, lock};
-use crate::{Error, ProcessStamp, Request, Result, host, nft, rules, tap, wire};
+use crate::{Error, ProcessStamp, Request, Result, conntrack, host, nft, rules, tap, wire};
 
 /// What a keeper made. Three listening sockets come with it, then the tap, or in a
 /// namespace for a tap by name the user and the network namespace.
@@ -30,7 +31,7 @@ pub(crate) struct Made {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Ask {
     /// Rules of another kind, or for another policy or other addresses of the host.
-    Rules { kind: Kind, policy: String, host: Vec<Ipv4Addr> },
+    Rules { kind: Kind, policy: String, host: Vec<Ipv4Net> },
     /// What was refused.
     Counts,
 }
@@ -101,7 +102,7 @@ fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {
         enter_namespaces()?;
     }
     // It gets ready while all else is made.
-    let nft = Nft::start()?;
+    let nft = Nft::waiting()?;
     let held = lock(&request.state)?;
     let mut state = State::open(&request.state)?;
     if request.place == Place::Host {
@@ -145,7 +146,7 @@ fn make_things(
     request: &Request,
     state: &State,
     machine: &Machine,
-    (nft, host): (Nft, Vec<Ipv4Addr>),
+    (nft, host): (Nft, Vec<Ipv4Net>),
     _held: &Lock,
 ) -> Result<(Netlink, Guest, Vec<OwnedFd>)> {
     // What the host had before is noted; a namespace had nothing.
@@ -176,7 +177,11 @@ fn make_things(
     };
     let kind = Kind::of(&request.policy);
     let guest = Guest { address: machine.address, ports, kind, place: request.place, host };
-    nft.run(rules::set_up(&request.config, &guest))?;
+    nft.set(&rules::set_up(&request.config, &guest))?;
+    if request.place == Place::Host {
+        // Of one before, whose end nobody saw. Who cannot do it now cannot do it at the end.
+        conntrack::forget(machine.address)?;
+    }
     if kind == Kind::Open {
         host::forward(noted)?;
     }
@@ -214,7 +219,7 @@ fn remove(request: &Request, state: &State, machine: &Machine) -> Result<()> {
 }
 
 impl Kept {
-    fn change(&mut self, kind: Kind, policy: &str, host: Vec<Ipv4Addr>) -> Result<()> {
+    fn change(&mut self, kind: Kind, policy: &str, host: Vec<Ipv4Net>) -> Result<()> {
         let _held = lock(&self.request.state)?;
         let guest = Guest { kind, host, ..self.guest.clone() };
         let noted = (self.request.place == Place::Host).then_some(&self.state);
@@ -222,7 +227,7 @@ impl Kept {
             self.state.set_policy(self.machine.address, policy)?;
             host::forward(noted)?;
         }
-        nft::run(rules::policy(&self.request.config, &guest))?;
+        nft::set(&rules::policy(&self.request.config, &guest))?;
         self.guest = guest;
         if kind != Kind::Open {
             self.state.set_policy(self.machine.address, policy)?;

@@ -15,6 +15,7 @@
 mod address;
 mod clean;
 mod client;
+mod conntrack;
 mod control;
 mod error;
 mod gateway;

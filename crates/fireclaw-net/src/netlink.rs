@@ -132,7 +132,7 @@ impl Netlink {
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
         ];
         let new = RouteNetlinkMessage::NewLink(message);
-        self.command(new, NLM_F_CREATE | NLM_F_EXCL).map_err(failed("making the bridge"))?;
+        self.command(new, NLM_F_CREATE | NLM_F_EXCL).map_err(Error::device("making the bridge"))?;
         let link = self.link(name)?.ok_or_else(|| failed("making the bridge")("it is gone"))?;
         self.add_address(link.index, address)?;
         Ok(link)
@@ -211,6 +211,21 @@ impl Netlink {
             .ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
             .map_err(failed("listing routes"))?;
         Ok(answers.into_iter().filter_map(route).collect())
+    }
+
+    /// The IPv4 addresses at which this machine hears, whether a device has them or a route.
+    pub fn local(&self) -> Result<Vec<Ipv4Net>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        let answers = self
+            .ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
+            .map_err(failed("listing routes"))?;
+        let local = |answer: &RouteNetlinkMessage| {
+            matches!(answer, RouteNetlinkMessage::NewRoute(route)
+                if route.header.kind == RouteType::Local)
+        };
+        let routes = answers.into_iter().filter(local).filter_map(route);
+        Ok(routes.map(|used| used.network).collect())
     }
 
     /// Whether packets to an address reach another machine: neither this one, nor many, nor
@@ -303,6 +318,7 @@ mod tests {
                 .iter()
                 .any(|used| used.link == lo.index && used.network.addr() == Ipv4Addr::LOCALHOST)
         );
+        assert!(netlink.local().unwrap().iter().any(|net| net.contains(&Ipv4Addr::LOCALHOST)));
         assert!(!netlink.is_elsewhere(Ipv4Addr::LOCALHOST).unwrap());
         assert!(!netlink.is_elsewhere(Ipv4Addr::new(224, 0, 0, 1)).unwrap());
         netlink.routes().unwrap();

@@ -24,8 +24,21 @@ fn failed(reason: impl Into<String>) -> Error {
 
 /// Obeys commands as libnftables-json(5) has them, all or none. What is listed is returned.
 pub(crate) fn run(commands: Vec<Value>) -> Result<Vec<Value>> {
-    Nft::start()?.run(commands)
+    Nft::start(SET)?.obey(&commands)
 }
+
+/// Obeys commands; if the kernel does not, says what it lacks.
+pub(crate) fn set(commands: &[Value]) -> Result<()> {
+    Nft::start(SET)?.explained(commands)
+}
+
+/// Says what the kernel would, and changes nothing.
+pub(crate) fn check(commands: &[Value]) -> Result<()> {
+    Nft::start(CHECK)?.explained(commands)
+}
+
+const SET: &[&str] = &["-j", "-f", "-"];
+const CHECK: &[&str] = &["-j", "-c", "-f", "-"];
 
 /// An `nft` that waits for its commands: it takes longer to start than to obey.
 #[derive(Debug)]
@@ -34,13 +47,22 @@ pub(crate) struct Nft {
 }
 
 impl Nft {
-    /// Starts one, for the network namespace of this thread.
-    pub fn start() -> Result<Self> {
+    /// One that [sets](Nft::set) rules, for the network namespace of this thread.
+    pub fn waiting() -> Result<Self> {
+        Self::start(SET)
+    }
+
+    /// As [`set`].
+    pub fn set(self, commands: &[Value]) -> Result<()> {
+        self.explained(commands)
+    }
+
+    fn start(arguments: &[&str]) -> Result<Self> {
         let Some(program) = program("nft") else {
             return Err(Error::Missing { program: "nft".into(), package: "nftables".into() });
         };
         let child = Command::new(program)
-            .args(["-j", "-f", "-"])
+            .args(arguments)
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -50,8 +72,20 @@ impl Nft {
         Ok(Self { child: Some(child) })
     }
 
-    /// As [`run`].
-    pub fn run(mut self, commands: Vec<Value>) -> Result<Vec<Value>> {
+    fn explained(self, commands: &[Value]) -> Result<()> {
+        let error = match self.obey(commands) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        match (lacking(commands), error) {
+            (Some(part), Error::Rules { reason }) => {
+                Err(failed(format!("this kernel lacks {part} ({reason})")))
+            }
+            (_, error) => Err(error),
+        }
+    }
+
+    fn obey(mut self, commands: &[Value]) -> Result<Vec<Value>> {
         let mut child = self.child.take().ok_or_else(|| failed("nft was not started"))?;
         let input = json!({ "nftables": commands }).to_string();
         // nft reads all of it before it says anything. If it ended, its words say why.
@@ -79,4 +113,30 @@ impl Drop for Nft {
             let _ = child.wait();
         }
     }
+}
+
+/// Parts of the kernel, by words of the commands that need them. Of a command that has
+/// several, the first one is what no other needs.
+const PARTS: [(&str, &str); 10] = [
+    ("\"netdev\"", "nf_tables for devices (NF_TABLES_NETDEV)"),
+    ("\"ct count\"", "nft_connlimit"),
+    ("\"fib\"", "nft_fib_inet"),
+    ("\"redirect\":", "nft_redir"),
+    ("\"masquerade\"", "nft_masq"),
+    ("\"reject\"", "nft_reject_inet"),
+    ("\"ct\"", "nft_ct"),
+    ("\"type\":\"nat\"", "nft_chain_nat"),
+    ("\"size\"", "sets that packets change (nft_dynset)"),
+    ("\"table\":{", "nf_tables (NF_TABLES_INET)"),
+];
+
+/// What the first command needs that the kernel does not take.
+fn lacking(commands: &[Value]) -> Option<&'static str> {
+    let taken = |end: &usize| {
+        let some = commands.get(..*end).unwrap_or_default();
+        Nft::start(CHECK).and_then(|nft| nft.obey(some)).is_ok()
+    };
+    let end = (1..=commands.len()).find(|end| !taken(end))?;
+    let refused = commands.get(end - 1)?.to_string();
+    PARTS.iter().find(|(word, _)| refused.contains(word)).map(|(_, part)| *part)
 }

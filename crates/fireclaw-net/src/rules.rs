@@ -65,7 +65,7 @@ pub(crate) struct Guest {
     pub kind: Kind,
     pub place: Place,
     /// Addresses of the host that its own namespace does not know of.
-    pub host: Vec<Ipv4Addr>,
+    pub host: Vec<Ipv4Net>,
 }
 
 fn add(what: &str, object: Value) -> Value {
@@ -100,10 +100,14 @@ fn rule(chain: &str, expressions: Vec<Value>) -> Value {
 fn refusal(chain: &str, refuse: &str, reason: &str, mut matches: Vec<Value>) -> Value {
     matches.push(json!({ "counter": null }));
     matches.push(json!({ "goto": { "target": refuse } }));
+    commented(chain, reason, matches)
+}
+
+fn commented(chain: &str, comment: &str, expressions: Vec<Value>) -> Value {
     add(
         "rule",
-        json!({ "family": "inet", "table": TABLE, "chain": chain, "expr": matches,
-            "comment": reason }),
+        json!({ "family": "inet", "table": TABLE, "chain": chain, "expr": expressions,
+            "comment": comment }),
     )
 }
 
@@ -144,8 +148,9 @@ fn accept() -> Value {
     json!({ "accept": null })
 }
 
-/// The two chains of a machine, and the one that refuses.
+/// The chains of a machine, and the one that refuses.
 struct Names {
+    bound: String,
     nat: String,
     filter: String,
     refuse: String,
@@ -156,6 +161,7 @@ impl Names {
     fn of(address: Ipv4Addr) -> Self {
         let tap = tap_name(address);
         Self {
+            bound: format!("{tap}-bound"),
             nat: format!("{tap}-nat"),
             refuse: format!("{tap}-refuse"),
             refused: format!("{tap}-refused"),
@@ -192,17 +198,22 @@ fn base(config: &HostConfig) -> Vec<Value> {
     let states = json!({ "set": ["established", "related"] });
     vec![
         add("table", table()),
+        map("bound"),
         map("nat"),
         map("filter"),
+        // Before: what refuses there would answer with the translated address.
+        hook("bounds", "filter", "prerouting", -150),
         hook("redirect", "nat", "prerouting", -100),
         // After the addresses were translated (at -100).
         hook("guard", "filter", "prerouting", -50),
         hook("inward", "filter", "forward", 0),
         hook("leave", "nat", "postrouting", 100),
+        flush("bounds"),
         flush("redirect"),
         flush("guard"),
         flush("inward"),
         flush("leave"),
+        rule("bounds", vec![from_bridge(), dispatch("bound")]),
         rule("redirect", vec![from_bridge(), dispatch("nat")]),
         rule("guard", vec![from_bridge(), dispatch("filter")]),
         // Whoever has no chain has no business here.
@@ -228,18 +239,36 @@ fn base(config: &HostConfig) -> Vec<Value> {
 
 /// Everything for a machine whose tap is there.
 pub(crate) fn set_up(config: &HostConfig, guest: &Guest) -> Vec<Value> {
+    set_up_on(config, guest, &tap_name(guest.address))
+}
+
+/// Something of each kind, to be checked where no tap is.
+pub(crate) fn sample(config: &HostConfig) -> Vec<Value> {
+    let ports = Ports { proxy: 1, dns: 1, dns_tcp: 1 };
+    let address = config.gateway();
+    set_up_on(
+        config,
+        &Guest { address, ports, kind: Kind::Open, place: Place::Host, host: Vec::new() },
+        "lo",
+    )
+}
+
+fn set_up_on(config: &HostConfig, guest: &Guest, device: &str) -> Vec<Value> {
     let names = Names::of(guest.address);
     let mut commands = base(config);
     commands.extend([
+        add("chain", chain(&names.bound)),
         add("chain", chain(&names.nat)),
         add("chain", chain(&names.refuse)),
         add("chain", chain(&names.filter)),
         add("set", refused_set(&names)),
+        json!({ "add": element("bound", guest.address, &names.bound) }),
         json!({ "add": element("nat", guest.address, &names.nat) }),
         json!({ "add": element("filter", guest.address, &names.filter) }),
     ]);
+    commands.extend(bounds(&names));
     commands.extend(policy(config, guest));
-    commands.extend(bind(guest.address));
+    commands.extend(bind(guest.address, device));
     commands
 }
 
@@ -251,6 +280,19 @@ pub(crate) fn policy(config: &HostConfig, guest: &Guest) -> Vec<Value> {
     commands.extend(filter(config, guest, &names));
     commands.extend(refuse(&names));
     commands
+}
+
+/// What holds under each policy, for connections.
+fn bounds(names: &Names) -> Vec<Value> {
+    let state = |state: &str| compare("in", json!({ "ct": { "key": "state" } }), state.into());
+    let too_many = json!({ "ct count": { "val": CONNECTIONS, "inv": true } });
+    let drop = json!({ "drop": null });
+    let invalid = vec![state("invalid"), json!({ "counter": null }), drop];
+    vec![
+        // It would leave the host with the machine's address: only connections are translated.
+        commented(&names.bound, "of no connection", invalid),
+        refusal(&names.bound, &names.refuse, "too many connections", vec![state("new"), too_many]),
+    ]
 }
 
 fn redirects(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
@@ -278,10 +320,7 @@ fn filter(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
         rule(&names.filter, matches)
     };
     let tcp_ports = json!({ "set": [proxy, dns_tcp] });
-    let new = compare("in", json!({ "ct": { "key": "state" } }), "new".into());
-    let too_many = json!({ "ct count": { "val": CONNECTIONS, "inv": true } });
     let mut rules = vec![
-        no("too many connections", vec![new, too_many]),
         yes(vec![to(gateway), is(field("tcp", "dport"), tcp_ports)]),
         yes(vec![to(gateway), is(field("udp", "dport"), dns)]),
         yes(vec![to(gateway), is(field("icmp", "type"), "echo-request")]),
@@ -300,22 +339,24 @@ fn filter(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
     let local = json!({ "set": ["local", "broadcast", "anycast", "multicast"] });
     let kind = json!({ "fib": { "flags": ["daddr"], "result": "type" } });
     rules.push(no("the host", vec![is(kind, local)]));
-    let host: Vec<Value> = guest.host.iter().map(|address| address.to_string().into()).collect();
-    if !host.is_empty() {
-        rules.push(no("the host", vec![is(field("ip", "daddr"), json!({ "set": host }))]));
+    if !guest.host.is_empty() {
+        rules.push(no("the host", vec![to_any(guest.host.iter().copied())]));
     }
     rules.push(no("another machine", vec![is(field("ip", "daddr"), prefix(config.subnet))]));
     if !config.ranges.is_empty() {
         rules.push(yes(vec![to_any(config.ranges.iter().map(|range| range.network()))]));
     }
     let closed = CLOSED.map(|(address, prefix)| Ipv4Net::new_assert(address.into(), prefix));
-    let protocols = match guest.place {
-        Place::Host => json!({ "set": ["tcp", "udp", "icmp"] }),
-        Place::Namespace => json!({ "set": ["udp", "icmp"] }),
+    let transports = match guest.place {
+        Place::Host => json!({ "set": ["tcp", "udp"] }),
+        // Connections are the proxy's.
+        Place::Namespace => "udp".into(),
     };
     rules.extend([
         no("a private address", vec![to_any(closed)]),
-        yes(vec![is(meta("l4proto"), protocols)]),
+        yes(vec![is(meta("l4proto"), transports)]),
+        // No other: an error would be about somebody's connection, maybe another machine's.
+        yes(vec![is(field("icmp", "type"), "echo-request")]),
         no("another protocol", vec![]),
     ]);
     rules
@@ -340,7 +381,7 @@ fn refuse(names: &Names) -> Vec<Value> {
 }
 
 /// Binds the addresses to the tap: ARP and IPv4 with them pass, and nothing else.
-fn bind(address: Ipv4Addr) -> Vec<Value> {
+fn bind(address: Ipv4Addr, device: &str) -> Vec<Value> {
     let tap = tap_name(address);
     let (mac, address) = (Mac::of(address).to_string(), address.to_string());
     let rule = |reason: &str, mut expressions: Vec<Value>, verdict: &str| {
@@ -357,7 +398,7 @@ fn bind(address: Ipv4Addr) -> Vec<Value> {
         add(
             "chain",
             json!({ "family": "netdev", "table": tap, "name": "ingress", "type": "filter",
-                "hook": "ingress", "dev": tap, "prio": 0, "policy": "drop" }),
+                "hook": "ingress", "dev": device, "prio": 0, "policy": "drop" }),
         ),
         rule(
             "another sender (MAC)",
@@ -365,6 +406,15 @@ fn bind(address: Ipv4Addr) -> Vec<Value> {
             "drop",
         ),
         rule("ipv6", vec![is(kind(), "ip6")], "drop"),
+        // Source routes lead elsewhere than what is checked; nobody honest sends any.
+        rule("ip options", vec![compare("!=", field("ip", "hdrlength"), 5.into())], "drop"),
+        // The host puts fragments together before it checks them, in memory that is everybody's
+        // (ipfrag_high_thresh).
+        rule(
+            "fragment",
+            vec![compare("!=", json!({ "&": [field("ip", "frag-off"), 0x3fff] }), 0.into())],
+            "drop",
+        ),
         rule(
             "passed",
             vec![
@@ -384,19 +434,13 @@ fn bind(address: Ipv4Addr) -> Vec<Value> {
 pub(crate) fn tear_down(address: Ipv4Addr) -> [Vec<Value>; 2] {
     let names = Names::of(address);
     let delete = |what: &str, object: Value| json!({ "delete": { what: object } });
-    let (nat, filter) =
-        (element("nat", address, &names.nat), element("filter", address, &names.filter));
-    let shared = vec![
-        json!({ "delete": nat }),
-        json!({ "delete": filter }),
-        flush(&names.nat),
-        flush(&names.filter),
-        flush(&names.refuse),
-        delete("chain", chain(&names.nat)),
-        delete("chain", chain(&names.filter)),
-        delete("chain", chain(&names.refuse)),
-        delete("set", chain(&names.refused)),
-    ];
+    let chains = [("bound", &names.bound), ("nat", &names.nat), ("filter", &names.filter)];
+    let mut shared = Vec::new();
+    shared.extend(chains.map(|(map, chain)| json!({ "delete": element(map, address, chain) })));
+    let chains = chains.map(|(_, chain)| chain).into_iter().chain([&names.refuse]);
+    shared.extend(chains.clone().map(|name| flush(name)));
+    shared.extend(chains.map(|name| delete("chain", chain(name))));
+    shared.push(delete("set", chain(&names.refused)));
     let own = json!({ "family": "netdev", "name": tap_name(address) });
     [shared, vec![delete("table", own)]]
 }
@@ -427,11 +471,13 @@ pub(crate) fn all() -> Vec<Value> {
     vec![json!({ "list": { "ruleset": null } })]
 }
 
-/// Asks for the counts of a machine, in two runs: nft lists one family at a time.
-pub(crate) fn counts(address: Ipv4Addr) -> [Vec<Value>; 2] {
+/// Asks for the counts of a machine, in several runs: nft lists one family at a time, and one
+/// chain (1.0.6 mixes the sets of two up).
+pub(crate) fn counts(address: Ipv4Addr) -> [Vec<Value>; 3] {
     let names = Names::of(address);
     let ingress = json!({ "family": "netdev", "table": tap_name(address), "name": "ingress" });
     [
+        vec![json!({ "list": { "chain": chain(&names.bound) } })],
         vec![
             json!({ "list": { "chain": chain(&names.filter) } }),
             json!({ "list": { "set": chain(&names.refused) } }),

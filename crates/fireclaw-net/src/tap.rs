@@ -8,7 +8,7 @@ use crate::{Error, Result};
 /// Makes a tap, or opens one that is there, with the header that virtio puts before each
 /// frame (`tun.h`, `IFF_VNET_HDR`). It goes with its last descriptor.
 pub(crate) fn open(name: &str) -> Result<OwnedFd> {
-    let failed = || Error::system::<std::io::Error>(format!("making the tap {name}"));
+    let failed = || Error::device::<std::io::Error>(format!("making the tap {name}"));
     let file = File::options().read(true).write(true).open("/dev/net/tun").map_err(failed())?;
     set(&file, name).map_err(failed())?;
     Ok(file.into())

@@ -164,8 +164,10 @@ fn whoever_is_killed_nothing_stays() {
         // Both: the next machine finds it too.
         let machine = Machine::start(place, "full", "both");
         let gateway = machine.gateway.as_ref().unwrap();
-        kill(gateway.machine().keeper);
+        let keeper = gateway.machine().keeper;
+        kill(keeper);
         kill(gateway.process());
+        wait_for_end(keeper);
         wait_for_end(gateway.process());
         let next = Machine::start(place, "full", "next");
         assert_eq!(next.card, machine.card, "the address was freed");
@@ -307,6 +309,105 @@ fn a_tap_by_name_is_opened_by_another() {
     }
 }
 
+/// How a machine is refused, of which nothing is left.
+fn refused(place: Place) -> Error {
+    refused_by(PROGRAM, &[], place)
+}
+
+fn refused_by(program: &str, arguments: &[&str], place: Place) -> Error {
+    let directory = tempfile::tempdir().unwrap();
+    let request = request(place, "full", directory.path());
+    let open = fireclaw_net::open(Path::new(program), arguments, request);
+    let error = runtime().block_on(open).unwrap_err();
+    let left = run("ip", &["-o", "link"]);
+    assert!(!left.contains("fcbr0") && !left.contains("fc-ac"), "{left}");
+    assert_eq!(list(Path::new(STATE)).unwrap(), []);
+    error
+}
+
+/// Puts a program before nft, as which it is started.
+fn before_nft(script: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let (nft, before) = (directory.path().join("nft"), directory.path().join("before"));
+    let there = ["/usr/sbin/nft", "/usr/bin/nft"].iter().find(|path| Path::new(path).exists());
+    std::fs::copy(there.unwrap(), &nft).unwrap();
+    let script = format!("#!/bin/sh\n{}\n", script.replace("NFT", nft.to_str().unwrap()));
+    std::fs::write(&before, script).unwrap();
+    run("chmod", &["755", before.to_str().unwrap(), directory.path().to_str().unwrap()]);
+    run("mount", &["--bind", before.to_str().unwrap(), there.unwrap()]);
+    directory
+}
+
+#[test]
+fn a_kernel_without_nf_tables_is_named() {
+    let Some(_lab) = enter("a_kernel_without_nf_tables_is_named") else { return };
+    // The first socket of nft is the one that it says its rules through.
+    let inject = "inject=socket:error=EPROTONOSUPPORT";
+    let script = format!("exec strace -qq -e trace=socket -e {inject} -o /dev/null NFT \"$@\"");
+    let _before = before_nft(&script);
+    for place in [Place::Host, Place::Namespace] {
+        let error = refused(place);
+        assert!(error.to_string().contains("lacks nf_tables"), "{error}");
+        assert!(error.to_string().contains("Protocol not supported"), "{error}");
+        assert!(error.hint().unwrap().contains("none works without it"), "{error}");
+    }
+}
+
+/// What `fireclaw net check` says of the rules.
+fn rules_checked() -> Result<String, Error> {
+    let config = fireclaw_policy::HostConfig::parse("").unwrap();
+    let checks = fireclaw_net::check(Place::Host, &config);
+    checks.into_iter().find(|check| check.name == "rules").unwrap().result
+}
+
+#[test]
+fn a_kernel_without_a_part_of_it_is_named() {
+    let Some(_lab) = enter("a_kernel_without_a_part_of_it_is_named") else { return };
+    let before = host();
+    rules_checked().unwrap();
+    assert_eq!(host(), before);
+    for (word, part) in [
+        (r#""netdev""#, "NF_TABLES_NETDEV"),
+        (r#""ct count":"#, "nft_connlimit"),
+        (r#""fib":"#, "nft_fib_inet"),
+        (r#""redirect":"#, "nft_redir"),
+        (r#""masquerade":"#, "nft_masq"),
+        (r#""reject":"#, "nft_reject_inet"),
+    ] {
+        // What the kernel does not know it does not find.
+        let script = format!(
+            "words=$(cat)
+case $words in *'{word}'*)
+    echo 'Error: Could not process rule: No such file or directory' >&2; exit 1
+esac
+printf %s \"$words\" | NFT \"$@\""
+        );
+        let _before = before_nft(&script);
+        for place in [Place::Host, Place::Namespace] {
+            let error = refused(place).to_string();
+            assert!(error.contains("this kernel lacks") && error.contains(part), "{error}");
+            assert!(error.contains("No such file or directory"), "{error}");
+        }
+        assert!(rules_checked().unwrap_err().to_string().contains(part));
+        run("umount", &["/usr/sbin/nft"]);
+    }
+}
+
+#[test]
+fn a_kernel_that_cannot_forget_connections_is_named() {
+    let Some(_lab) = enter("a_kernel_that_cannot_forget_connections_is_named") else { return };
+    // The keeper's sockets for that, as it starts and as it gives up.
+    let inject = "inject=socket:error=EPROTONOSUPPORT:when=6..8+2";
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let arguments = ["-qq", "-f", "-o", log.path().to_str().unwrap(), "-e", "trace=socket"];
+    let arguments = [&arguments[..], &["-e", inject, PROGRAM]].concat();
+    let error = refused_by("strace", &arguments, Place::Host);
+    assert!(error.to_string().contains("lacks nf_conntrack_netlink"), "{error}");
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    let injected: Vec<&str> = log.lines().filter(|line| line.contains("INJECTED")).collect();
+    assert!(injected.len() == 2 && injected.iter().all(|line| line.contains("NETFILTER")), "{log}");
+}
+
 #[test]
 fn without_nft_it_is_said() {
     let Some(_lab) = enter("without_nft_it_is_said") else { return };
@@ -314,13 +415,7 @@ fn without_nft_it_is_said() {
     for path in nft.iter().filter(|path| Path::new(path).exists()) {
         run("mount", &["--bind", "/dev/null", path]);
     }
-    let directory = tempfile::tempdir().unwrap();
-    let request = request(Place::Host, "local", directory.path());
-    let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
-    let error = runtime().block_on(open).unwrap_err();
+    let error = refused(Place::Host);
     assert!(matches!(error, Error::Missing { .. } | Error::Rules { .. }), "{error}");
     assert!(error.hint().unwrap().contains("none works without it"), "{error}");
-    let left = run("ip", &["-o", "link"]);
-    assert!(!left.contains("fcbr0") && !left.contains("fc-ac"), "{left}");
-    assert_eq!(list(Path::new(STATE)).unwrap(), []);
 }

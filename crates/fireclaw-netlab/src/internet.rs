@@ -1,17 +1,16 @@
 //! The internet of the lab: addresses, names, servers.
 
-use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::A;
-use hickory_resolver::proto::rr::{RData, Record, RecordType};
+use hickory_resolver::proto::rr::rdata::{A, CNAME};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use crate::Namespace;
 use crate::namespace::ip;
+use crate::{Namespace, Wire};
 
 /// The host's address on its uplink.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -30,7 +29,7 @@ const ADDRESSES: [&str; 7] = [
 ];
 
 /// What the resolver knows.
-const NAMES: [(&str, &str); 8] = [
+const NAMES: [(&str, &str); 10] = [
     ("allowed.example", "203.0.113.10"),
     // Another name of the same machine.
     ("other.example", "203.0.113.10"),
@@ -41,6 +40,9 @@ const NAMES: [(&str, &str); 8] = [
     ("host.example", "192.0.2.2"),
     ("metadata.example", "169.254.169.254"),
     ("loopback.example", "127.0.0.1"),
+    // Other names of others.
+    ("www.allowed.example", "sub.allowed.example"),
+    ("alias.allowed.example", "lan.example"),
 ];
 
 /// The internet, running.
@@ -48,7 +50,8 @@ const NAMES: [(&str, &str); 8] = [
 pub struct Internet {
     /// Where it is.
     pub namespace: Namespace,
-    seen: Arc<Mutex<HashSet<String>>>,
+    /// All that came to it.
+    pub wire: Wire,
 }
 
 #[allow(clippy::expect_used)]
@@ -68,11 +71,8 @@ impl Internet {
             }
         });
         ip("route add default via 192.0.2.1");
-        let seen: Arc<Mutex<HashSet<String>>> = Arc::default();
-        namespace.run({
-            let seen = Arc::clone(&seen);
-            move || servers(&seen)
-        });
+        let wire = namespace.run(Wire::new);
+        namespace.run(servers);
         let host = bind_host();
         start(move || async move {
             let (named, unnamed) = host;
@@ -80,12 +80,7 @@ impl Internet {
             let unnamed = TcpListener::from_std(unnamed).expect("a listener");
             tokio::join!(http(named, "named"), http(unnamed, "unnamed"));
         });
-        Self { namespace, seen }
-    }
-
-    /// Whether a word came in a packet, wherever from.
-    pub fn saw(&self, word: &str) -> bool {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).contains(word)
+        Self { namespace, wire }
     }
 }
 
@@ -111,7 +106,7 @@ fn start<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
 
 /// Opens all sockets in this thread's namespace, and serves them from another.
 #[allow(clippy::expect_used)]
-fn servers(seen: &Arc<Mutex<HashSet<String>>>) {
+fn servers() {
     let tcp = |port: u16| {
         let listener = std::net::TcpListener::bind(("0.0.0.0", port)).expect("the port is free");
         listener.set_nonblocking(true).expect("a listener");
@@ -127,7 +122,6 @@ fn servers(seen: &Arc<Mutex<HashSet<String>>>) {
     let echoes: Vec<_> = ADDRESSES.iter().map(|address| udp(&format!("{address}:9999"))).collect();
     let echo6 = udp("[::]:9998");
     let dns: Vec<_> = ADDRESSES.iter().map(|address| udp(&format!("{address}:53"))).collect();
-    let seen = Arc::clone(seen);
     start(move || async move {
         let listener = |std| TcpListener::from_std(std).expect("a listener");
         tokio::spawn(http(listener(web), "internet"));
@@ -139,7 +133,7 @@ fn servers(seen: &Arc<Mutex<HashSet<String>>>) {
         }
         for socket in echoes.into_iter().chain([echo6]) {
             let socket = UdpSocket::from_std(socket).expect("a socket");
-            tokio::spawn(echo(socket, Arc::clone(&seen)));
+            tokio::spawn(echo(socket));
         }
         std::future::pending().await
     });
@@ -210,12 +204,10 @@ async fn ssh(listener: TcpListener) {
     .await;
 }
 
-async fn echo(socket: UdpSocket, seen: Arc<Mutex<HashSet<String>>>) {
+async fn echo(socket: UdpSocket) {
     let mut buffer = [0; 2048];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
         let bytes = buffer.get(..length).unwrap_or_default();
-        let word = String::from_utf8_lossy(bytes).into_owned();
-        seen.lock().unwrap_or_else(PoisonError::into_inner).insert(word);
         let _: std::io::Result<(usize, SocketAddr)> =
             socket.send_to(bytes, from).await.map(|sent| (sent, from));
     }
@@ -254,13 +246,22 @@ fn reply(question: &[u8]) -> Option<Vec<u8>> {
     reply.metadata.recursion_desired = true;
     reply.metadata.recursion_available = true;
     let name = query.name().to_ascii().to_lowercase();
-    let known = NAMES.iter().find(|(known, _)| *known == name.trim_end_matches('.'));
+    let known = |name: &str| NAMES.into_iter().find(|(known, _)| *known == name);
+    let mut owner = query.name().clone();
+    let mut known_as = known(name.trim_end_matches('.'));
     reply.add_query(query.clone());
-    match known {
+    if let Some((_, other)) = known_as
+        && let Some(known) = known(other)
+    {
+        let other = Name::from_ascii(format!("{other}.")).ok()?;
+        reply.add_answer(Record::from_rdata(owner, 300, RData::CNAME(CNAME(other.clone()))));
+        (owner, known_as) = (other, Some(known));
+    }
+    match known_as {
         None => reply.metadata.response_code = ResponseCode::NXDomain,
         Some((_, address)) if query.query_type() == RecordType::A => {
             let data = RData::A(A(address.parse().ok()?));
-            reply.add_answer(Record::from_rdata(query.name().clone(), 300, data));
+            reply.add_answer(Record::from_rdata(owner, 300, data));
         }
         Some(_) => {}
     }

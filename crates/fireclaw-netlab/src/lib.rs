@@ -15,6 +15,7 @@ mod guest;
 mod internet;
 pub mod matrix;
 mod namespace;
+mod wire;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -22,6 +23,7 @@ use std::process::{Command, Stdio};
 pub use guest::Guest;
 pub use internet::{HOST, Internet};
 pub use namespace::{Namespace, ip};
+pub use wire::Wire;
 
 /// Set in the process that is in the lab.
 const INSIDE: &str = "FIRECLAW_NETLAB";

@@ -40,7 +40,7 @@ impl Way {
 }
 
 /// Attempts: the probe's word, what it is, and how it ends under each policy.
-pub const ROWS: [(&str, &str, [Way; 3]); 19] = [
+pub const ROWS: [(&str, &str, [Way; 3]); 24] = [
     ("service", "a named service of the host", [O, R, O]),
     ("host", "another service of the host, by any of its addresses", [R, R, R]),
     ("other", "another machine", [D, D, D]),
@@ -60,6 +60,11 @@ pub const ROWS: [(&str, &str, [Way; 3]); 19] = [
     ("metadata", "metadata of a cloud, 169.254.169.254", [R, R, R]),
     ("ipv6", "IPv6", [D, D, D]),
     ("spoof", "with another sender", [D, D, D]),
+    ("protocols", "other protocols: GRE, ESP, SCTP, IPv6 in IPv4", [D, D, D]),
+    ("options", "with IP options, as source routes", [D, D, D]),
+    ("fragments", "in fragments", [D, D, D]),
+    ("many", "broadcast and multicast", [D, D, D]),
+    ("vlan", "with VLAN tags", [D, D, D]),
 ];
 
 /// Who the probe is told about.
@@ -99,7 +104,7 @@ pub fn wrong(policy: usize, said: &str, word: &str, internet: &Internet) -> Vec<
     let mut wrong = Vec::new();
     for (probe, what, ways) in ROWS {
         let way = match way(said, probe) {
-            "sent" if internet.saw(&format!("{word}-{probe}")) => "open",
+            _ if internet.wire.saw(&format!("{word}-{probe}")) => "open",
             "sent" => "dropped",
             way => way,
         };

@@ -132,21 +132,35 @@ def ping(address):
 
 
 def mac(address):
+    if address == "255.255.255.255":
+        return b"\xff" * 6
+    if int(address.split(".")[0]) >= 224:
+        return b"\x01\x00\x5e" + socket.inet_aton(address)[1:]
     return b"\x02\xfc" + socket.inet_aton(address)
 
 
-def frame(kind, body, sender=None):
+def frame(kind, body, sender=None, to=None):
     device = next(name for _, name in socket.if_nameindex() if name != "lo")
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind((device, 0))
-        raw.send(mac(GATEWAY) + (sender or mac(OWN)) + struct.pack("!H", kind) + body)
+        raw.send(mac(to or GATEWAY) + (sender or mac(OWN)) + struct.pack("!H", kind) + body)
+
+
+def datagram(word):
+    return struct.pack("!4H", 5555, 9999, 8 + len(word), 0) + word
+
+
+def packet(source, destination, protocol, body, options=b"", fragment=0):
+    """An IPv4 packet. `fragment` is its place in units of 8 bytes, and 0x2000 for more."""
+    length = 20 + len(options)
+    head = struct.pack("!BBHH", 0x40 | length // 4, 0, length + len(body), 1)
+    head += struct.pack("!HBBH", fragment, 64, protocol, 0)
+    head += socket.inet_aton(source) + socket.inet_aton(destination) + options
+    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body
 
 
 def ipv4(source, destination, word):
-    body = struct.pack("!4H", 5555, 9999, 8 + len(word), 0) + word
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, 17, 0)
-    head += socket.inet_aton(source) + socket.inet_aton(destination)
-    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body
+    return packet(source, destination, 17, datagram(word))
 
 
 def ipv6(source, destination, word):
@@ -156,6 +170,41 @@ def ipv6(source, destination, word):
     sum_ = checksum(pseudo + b"\0" * (len(pseudo) % 2))
     body = body[:6] + struct.pack("!H", sum_) + body[8:]
     return struct.pack("!IHBB", 6 << 28, len(body), 17, 64) + source + destination + body
+
+
+def optioned(options):
+    """To a server, with options of IPv4."""
+    frame(0x0800, packet(OWN, ELSEWHERE, 17, datagram(word("options")), options))
+
+
+def route(kind):
+    """By way of the gateway to a server (RFC 791, 3.1)."""
+    options = bytes([kind, 7, 4]) + socket.inet_aton(ELSEWHERE) + b"\0"
+    frame(0x0800, packet(OWN, GATEWAY, 17, datagram(word("options")), options))
+
+
+def fragment(place, body):
+    frame(0x0800, packet(OWN, ELSEWHERE, 17, body, fragment=place))
+
+
+def tagged(*tags):
+    """With VLAN tags before what a server would answer."""
+    tags = [struct.pack("!HH", *tag) for tag in tags]
+    for kind, body in (
+        (0x0800, ipv4(OWN, ELSEWHERE, word("vlan"))),
+        (0x86DD, ipv6("2001:db8:1::5", "2001:db8::1", word("vlan"))),
+    ):
+        first, *rest = [*tags, struct.pack("!H", kind)]
+        rest = b"".join(rest)
+        frame(struct.unpack("!H", first[:2])[0], first[2:] + rest + body)
+
+
+def tunnelled(number):
+    """A packet in one of that protocol."""
+    inner = ipv4(OWN, ELSEWHERE, word("protocols"))
+    if number == 41:
+        inner = ipv6("2001:db8:1::5", "2001:db8::1", word("protocols"))
+    return packet(OWN, ELSEWHERE, number, inner)
 
 
 def word(probe):
@@ -187,6 +236,7 @@ PROBES = {
     "allowed": lambda: best(
         lambda: http(resolve("allowed.example"), 80, "allowed.example", "hello"),
         lambda: tls(resolve("allowed.example"), 443, "allowed.example"),
+        lambda: http(resolve("www.allowed.example"), 80, "www.allowed.example", "hello"),
     ),
     "below": lambda: best(lambda: tls(resolve("sub.allowed.example"), 443, "sub.allowed.example")),
     "port": lambda: best(lambda: banner(resolve("allowed.example"))),
@@ -215,6 +265,7 @@ PROBES = {
         lambda: resolve("host.example"),
         lambda: resolve("metadata.example"),
         lambda: resolve("loopback.example"),
+        lambda: resolve("alias.allowed.example"),
     ),
     "metadata": lambda: best(
         lambda: http("169.254.169.254", 80, "169.254.169.254", "hello"),
@@ -227,6 +278,37 @@ PROBES = {
         lambda: frame(0x0800, ipv4("172.16.0.99", ELSEWHERE, word("spoof"))),
         lambda: frame(0x0800, ipv4(OTHER, ELSEWHERE, word("spoof"))),
         lambda: frame(0x0800, ipv4(OWN, ELSEWHERE, word("spoof")), sender=mac(OTHER)),
+    ),
+    # Record route, loose and strict source routes, a time stamp.
+    "options": lambda: sent(
+        lambda: optioned(b"\x07\x0b\x04" + bytes(8) + b"\0"),
+        lambda: optioned(b"\x83\x07\x04" + socket.inet_aton(RESOLVER) + b"\0"),
+        lambda: optioned(b"\x44\x08\x05\0" + bytes(4)),
+        lambda: route(0x83),
+        lambda: route(0x89),
+    ),
+    # Ports in the second, and whole ones that come together.
+    "fragments": lambda: sent(
+        lambda: fragment(0x2000, datagram(word("fragments") + b"12345678")[:8]),
+        lambda: fragment(1, datagram(word("fragments") + b"12345678")[8:]),
+    ),
+    # To all and to some, as frames of one and of many.
+    "many": lambda: sent(
+        *(
+            lambda a=a, to=to: frame(0x0800, packet(OWN, a, 17, datagram(word("many"))), to=to)
+            for a in ("255.255.255.255", "172.16.0.255", "192.0.2.255", "224.0.0.1", "239.1.1.1")
+            for to in (None, "255.255.255.255", "224.0.0.1", "224.0.0.251")
+        ),
+    ),
+    # A priority alone, one, two.
+    "vlan": lambda: sent(
+        lambda: tagged((0x8100, 0xE000)),
+        lambda: tagged((0x8100, 5)),
+        lambda: tagged((0x88A8, 0), (0x8100, 0)),
+    ),
+    # IP in IP, IPv6 in IP, GRE, ESP, SCTP.
+    "protocols": lambda: sent(
+        *(lambda n=n: frame(0x0800, tunnelled(n)) for n in (4, 41, 47, 50, 132))
     ),
 }
 

@@ -11,11 +11,11 @@ mod shared;
 mod slirp;
 mod sniff;
 
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use fireclaw_policy::Network;
+use ipnet::Ipv4Net;
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
@@ -96,12 +96,13 @@ fn gateway(stream: &UnixStream, keeper: UnixStream, request: Request) -> Result<
 struct Started {
     made: Made,
     descriptors: Vec<OwnedFd>,
-    host: Vec<Ipv4Addr>,
+    host: Vec<Ipv4Net>,
     socket: SocketFile,
 }
 
 fn start(keeper: &UnixStream, request: &Request) -> Result<Started> {
     let host = host_addresses(request.place)?;
+    raise_descriptors();
     let socket = SocketFile::bind(&request.directory)?;
     // While the keeper works: this process reads what guests write.
     confine(CapabilitySet::SETUID | CapabilitySet::SETGID)?;
@@ -131,6 +132,22 @@ pub(crate) fn possible(request: &Request) -> Result<()> {
     Ok(())
 }
 
+/// The descriptors that a gateway may need: two for each connection, one for each question and
+/// what it asks, and some to be asked with, however much a guest holds.
+const DESCRIPTORS: u64 = 2048;
+
+/// Lets this process have more descriptors than programs get that use select(2), as far as it
+/// may.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < DESCRIPTORS) {
+        let current = Some(maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS));
+        // With fewer it refuses sooner.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
+    }
+}
+
 /// The first word of a policy.
 pub(crate) fn word(policy: &Network) -> String {
     let text = policy.to_string();
@@ -138,12 +155,12 @@ pub(crate) fn word(policy: &Network) -> String {
 }
 
 /// The host's own addresses, for a place that does not know them.
-pub(crate) fn host_addresses(place: Place) -> Result<Vec<Ipv4Addr>> {
+pub(crate) fn host_addresses(place: Place) -> Result<Vec<Ipv4Net>> {
     match place {
         Place::Host => Ok(Vec::new()),
         Place::Namespace => {
-            let used = Netlink::open()?.addresses()?;
-            Ok(used.iter().map(|used| used.network.addr()).collect())
+            // Not only those that devices have: a route makes others local too.
+            Ok(Ipv4Net::aggregate(&Netlink::open()?.local()?))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Connections of the guest: decided, looked at, made from the host's side, and cut when
 //! the policy changes.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,16 +23,17 @@ const CONNECT: Duration = Duration::from_secs(15);
 /// How long a client may take to say whom it speaks to, once it has begun.
 const SPEAK: Duration = Duration::from_secs(10);
 
-/// Serves the guest's connections for as long as the gateway lives.
-pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+/// Serves the guest's connections for as long as the gateway lives. Others on the host, or on
+/// its wire, reach the port too and are sent away.
+pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, guest: Ipv4Addr) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok((client, _)) = listener.accept().await else {
+        let Ok((client, from)) = listener.accept().await else {
             // Out of descriptors or memory: it passes.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Some(wanted) = wanted(&client) else {
+        let Some(wanted) = wanted(&client).filter(|_| from.ip() == guest) else {
             refuse(client);
             continue;
         };

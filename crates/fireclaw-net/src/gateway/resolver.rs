@@ -40,15 +40,17 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// The guest's resolver.
 pub(super) struct Resolver {
     shared: Arc<Shared>,
+    /// The only one who is answered.
+    guest: Ipv4Addr,
     /// The host's, and when its configuration was written.
     host: Mutex<Option<(SystemTime, Arc<TokioResolver>)>>,
     places: Arc<Semaphore>,
 }
 
 impl Resolver {
-    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+    pub fn new(shared: Arc<Shared>, guest: Ipv4Addr) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(QUESTIONS));
-        Arc::new(Self { shared, host: Mutex::default(), places })
+        Arc::new(Self { shared, guest, host: Mutex::default(), places })
     }
 
     /// Answers over UDP for as long as the gateway lives.
@@ -57,6 +59,9 @@ impl Resolver {
         let mut buffer = [0; LONGEST];
         loop {
             let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+            if from.ip() != self.guest {
+                continue;
+            }
             // Too many at a time are lost, as on any network; the guest asks again.
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
             let question = buffer.get(..length).unwrap_or_default().to_vec();
@@ -73,10 +78,13 @@ impl Resolver {
     /// Answers over TCP for as long as the gateway lives.
     pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
         loop {
-            let Ok((stream, _)) = listener.accept().await else {
+            let Ok((stream, from)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
+            if from.ip() != self.guest {
+                continue;
+            }
             let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
             let resolver = Arc::clone(&self);
             tokio::spawn(async move {
@@ -142,7 +150,10 @@ impl Resolver {
         }
         let policy = self.shared.policy();
         let full = policy.network == Network::Full;
-        if text == HOST_NAME || !(full || policy.rules.resolves(text)) {
+        // A dot within a label is written with a backslash: such a name is below another domain
+        // than it seems.
+        let plain = !text.contains('\\');
+        if text == HOST_NAME || !(full || plain && policy.rules.resolves(text)) {
             self.shared.deny(&shown(text), None, "the name is not allowed");
             // What is refused otherwise is asked again elsewhere; this ends at once.
             return Err(ResponseCode::NXDomain);
@@ -251,9 +262,11 @@ mod tests {
     use hickory_resolver::proto::op::Query;
     use proptest::prelude::*;
 
+    const GUEST: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 2);
+
     fn resolver(policy: &str) -> Arc<Resolver> {
         let config = HostConfig::parse("[[service]]\nname = \"a\"\naddress = \"127.0.0.1:1\"");
-        Resolver::new(Arc::new(Shared::new(config.unwrap(), policy.parse().unwrap())))
+        Resolver::new(Arc::new(Shared::new(config.unwrap(), policy.parse().unwrap())), GUEST)
     }
 
     fn answer(resolver: &Resolver, question: &[u8]) -> Option<Message> {
@@ -281,6 +294,17 @@ mod tests {
         assert_eq!(host.metadata.response_code, ResponseCode::NoError);
         assert!(host.answers.is_empty());
         assert_eq!(resolver.shared.denials().total(), 1);
+    }
+
+    #[test]
+    fn a_dot_within_a_label_is_no_dot() {
+        let resolver = resolver("allow:*.b.org");
+        let name = Name::from_labels([&b"x.b"[..], b"org"]).unwrap();
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        message.add_query(Query::query(name, RecordType::A));
+        let answer = answer(&resolver, &message.to_vec().unwrap()).unwrap();
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+        assert_eq!(resolver.shared.denials().last()[0].what, r"x\.b.org");
     }
 
     #[test]

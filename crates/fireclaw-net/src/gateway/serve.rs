@@ -1,12 +1,13 @@
 //! A gateway at work.
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fireclaw_policy::Network;
+use ipnet::Ipv4Net;
 use netlink_sys::Socket;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
@@ -38,7 +39,7 @@ pub(super) struct Parts {
     pub dns: UdpSocket,
     pub dns_tcp: TcpListener,
     /// The host's addresses, as the keeper was told them.
-    pub host: Vec<Ipv4Addr>,
+    pub host: Vec<Ipv4Net>,
     /// Where it is asked.
     pub socket: SocketFile,
 }
@@ -123,7 +124,7 @@ impl Gateway {
         proxy: TcpListener,
         dns: UdpSocket,
         dns_tcp: TcpListener,
-        host: Vec<Ipv4Addr>,
+        host: Vec<Ipv4Net>,
     ) -> std::io::Result<()> {
         proxy.set_nonblocking(true)?;
         dns.set_nonblocking(true)?;
@@ -131,8 +132,9 @@ impl Gateway {
         let proxy = tokio::net::TcpListener::from_std(proxy)?;
         let dns = tokio::net::UdpSocket::from_std(dns)?;
         let dns_tcp = tokio::net::TcpListener::from_std(dns_tcp)?;
-        tokio::spawn(proxy::serve(Arc::clone(&self.shared), proxy));
-        let resolver = Resolver::new(Arc::clone(&self.shared));
+        let guest = self.machine.address;
+        tokio::spawn(proxy::serve(Arc::clone(&self.shared), proxy, guest));
+        let resolver = Resolver::new(Arc::clone(&self.shared), guest);
         tokio::spawn(Arc::clone(&resolver).serve_udp(dns));
         tokio::spawn(resolver.serve_tcp(dns_tcp));
         if self.request.place == Place::Namespace
@@ -248,7 +250,7 @@ impl Gateway {
     }
 
     /// Tells the rules of a namespace when the host gets or loses an address.
-    async fn follow_addresses(self: Arc<Self>, socket: Socket, mut known: Vec<Ipv4Addr>) {
+    async fn follow_addresses(self: Arc<Self>, socket: Socket, mut known: Vec<Ipv4Net>) {
         let Ok(socket) = lifetime::watch(socket) else { return };
         loop {
             if let Ok(host) = super::host_addresses(Place::Namespace)

@@ -27,6 +27,11 @@ pub(super) fn sniff(bytes: &[u8]) -> Sniff {
         None => Sniff::More,
         // A TLS record with a handshake message (RFC 8446, 5.1).
         Some(0x16) => tls(bytes),
+        // A record of another kind before the hello: no client begins so.
+        Some(0x14..=0x18) if matches!(bytes, [_] | [_, 3, ..]) => match bytes {
+            [_] => Sniff::More,
+            _ => INVALID_TLS,
+        },
         // A hello in the frame of SSL 2, in which servers take TLS too (RFC 5246, E.2): it
         // has no name.
         Some(0x80..) if matches!(bytes, [_, _, 1, ..]) => Sniff::Unclear("TLS without a name"),
@@ -39,14 +44,15 @@ pub(super) fn sniff(bytes: &[u8]) -> Sniff {
     }
 }
 
+const INVALID_TLS: Sniff = Sniff::Unclear("TLS that is not understood");
+
 fn tls(bytes: &[u8]) -> Sniff {
-    const INVALID: Sniff = Sniff::Unclear("TLS that is not understood");
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;
     while !rest.is_empty() {
         // It takes a part at a time.
         match acceptor.read_tls(&mut rest) {
-            Ok(0) | Err(_) => return INVALID,
+            Ok(0) | Err(_) => return INVALID_TLS,
             Ok(_) => {}
         }
         match acceptor.accept() {
@@ -57,10 +63,15 @@ fn tls(bytes: &[u8]) -> Sniff {
                     None => Sniff::Unclear("TLS without a name"),
                 };
             }
-            Err(_) => return INVALID,
+            Err(_) => return INVALID_TLS,
         }
     }
     Sniff::More
+}
+
+/// What servers take for space in a request line (RFC 9112, 3; Python also takes the others).
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | 0x0b..=0x0d | 0x1c..=0x1f | 0x85 | 0xa0)
 }
 
 /// HTTP/1 begins with a line of text: a method, a space, and at its end the version. Empty
@@ -72,18 +83,29 @@ fn text(bytes: &[u8]) -> Sniff {
     let end = line.iter().position(|&byte| byte == b'\n');
     let line = line.get(..end.unwrap_or(line.len())).unwrap_or_default();
     let method = line.split(|byte| b" \t".contains(byte)).next().unwrap_or_default();
-    let token = |byte: &u8| byte.is_ascii_graphic() && *byte != b'"' || *byte == b'\r';
+    let token = |&byte: &u8| byte.is_ascii_graphic() && byte != b'"' || is_space(byte);
     if !method.iter().all(token) {
         return Sniff::Other;
     }
     let has_version = line.windows(6).any(
-        |part| matches!(part, [b' ' | b'\t', name @ ..] if name.eq_ignore_ascii_case(b"HTTP/")),
+        |part| matches!(part, [space, name @ ..] if is_space(*space) && name.eq_ignore_ascii_case(b"HTTP/")),
     );
     match end {
         None => Sniff::More,
         Some(_) if has_version => http(bytes),
+        // HTTP/0.9, in which servers take the name of any host.
+        Some(_) if is_simple(line) => Sniff::Unclear("HTTP without a version"),
         Some(_) => Sniff::Other,
     }
+}
+
+/// Whether a line is a request without a version: `GET`, and a path or a URI.
+fn is_simple(line: &[u8]) -> bool {
+    let mut words = line.split(|&byte| is_space(byte)).filter(|word| !word.is_empty());
+    words.next().is_some_and(|method| method.eq_ignore_ascii_case(b"GET"))
+        && words.next().is_some_and(|target| {
+            target.starts_with(b"/") || target.windows(3).any(|part| part == b"://")
+        })
 }
 
 fn http(bytes: &[u8]) -> Sniff {
@@ -162,6 +184,12 @@ mod tests {
         assert_eq!(sniff(&old), Sniff::Unclear("TLS without a name"));
         assert_eq!(sniff(&old[..2]), Sniff::More);
         assert_eq!(sniff(&[0x80, 0x2e, 2]), Sniff::Other);
+        // An alert, or a change of cipher, before the hello.
+        for first in [&[0x15, 3, 1, 0, 2, 1, 0x70][..], &[0x14, 3, 3, 0, 1, 1]] {
+            assert!(matches!(sniff(&[first, &bytes].concat()), Sniff::Unclear(_)));
+            assert_eq!(sniff(&first[..1]), Sniff::More);
+        }
+        assert_eq!(sniff(&[0x15, 9]), Sniff::Other);
         let mut broken = bytes;
         broken[5] = 99;
         assert!(matches!(sniff(&broken), Sniff::Unclear(_)));
@@ -185,6 +213,13 @@ mod tests {
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
             "GET / http/1.1\r\nHost: a.org\r\n\r\n",
             "GET /\x01 HTTP/1.1\r\nHost: a.org\r\n\r\n",
+            // What Python's server takes for a space, and nginx for a request to b.org.
+            "GET\x0b/\x0bHTTP/1.1\r\nHost: b.org\r\n\r\n",
+            "GET /\x0cHTTP/1.1\r\nHost: b.org\r\n\r\n",
+            "GET\x1c/\x1fHTTP/1.1\r\nHost: b.org\r\n\r\n",
+            "GET /\rHTTP/1.1\r\nHost: b.org\r\n\r\n",
+            "GET http://b.org/\r\n",
+            "get  /\r\n",
         ] {
             assert!(matches!(name(unclear), Sniff::Unclear(_)), "{unclear}");
         }
@@ -193,9 +228,15 @@ mod tests {
         {
             assert_eq!(name(more), Sniff::More, "{more}");
         }
-        for other in
-            ["SSH-2.0-x\r\n", "EHLO x\r\n", "*1\r\n$4\r\nPING\r\n", "\0\x01", "ab\x01", "GET /\r\n"]
-        {
+        for other in [
+            "SSH-2.0-x\r\n",
+            "EHLO x\r\n",
+            "*1\r\n$4\r\nPING\r\n",
+            "\0\x01",
+            "ab\x01",
+            "0\x0c\x02",
+            "get key\r\n",
+        ] {
             assert_eq!(name(other), Sniff::Other, "{other}");
         }
         assert!(matches!(sniff(&[b'a'; MAX]), Sniff::Unclear(_)));

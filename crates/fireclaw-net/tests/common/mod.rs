@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use fireclaw_net::{Card, Gateway, Place, Request};
 use fireclaw_netlab::matrix::{self, Sides};
@@ -45,9 +46,25 @@ impl Machine {
     pub fn start(place: Place, policy: &str, owner: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let request = Request { owner: owner.into(), ..request(place, policy, directory.path()) };
+        Self::start_with(PROGRAM, &[], directory, request)
+    }
+
+    /// Whose gateway another program starts.
+    pub fn start_by(program: &str, arguments: &[&str], place: Place, policy: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let request = request(place, policy, directory.path());
+        Self::start_with(program, arguments, directory, request)
+    }
+
+    fn start_with(
+        program: &str,
+        arguments: &[&str],
+        directory: tempfile::TempDir,
+        request: Request,
+    ) -> Self {
         let runtime = runtime();
-        let gateway =
-            runtime.block_on(fireclaw_net::open(Path::new(PROGRAM), &[], request)).unwrap();
+        let open = fireclaw_net::open(Path::new(program), arguments, request);
+        let gateway = runtime.block_on(open).unwrap();
         let Plug::Tap(tap) = gateway.plug() else { panic!("no tap") };
         let card = gateway.card();
         let guest = Guest::plug(tap.try_clone().unwrap(), &card);
@@ -64,6 +81,30 @@ impl Machine {
         all.extend(arguments.iter().map(String::as_str));
         let output = self.guest.output("python3", &all);
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+
+    /// What a program prints in the guest that has all the words of the one that tries.
+    pub fn python(&self, program: &str) -> String {
+        let output = self.python_process(program).wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Starts such a program.
+    pub fn python_process(&self, program: &str) -> Child {
+        let Card { gateway, address, .. } = self.card;
+        let probe = self.probe.display();
+        let program = format!(
+            "import sys
+sys.argv[1:] = ['{gateway}', '172.16.0.200', '{address}', 'word']
+exec(open('{probe}').read())
+{program}"
+        );
+        let mut python = Command::new("python3");
+        python.args(["-c", &program]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        python.stderr(Stdio::piped());
+        self.guest.namespace.run(|| python.spawn().unwrap())
     }
 
     /// How one probe ends.
