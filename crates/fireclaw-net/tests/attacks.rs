@@ -298,8 +298,10 @@ for message in junk:
 
 # Silent ones, and such as do not go on.
 def held(port, first):
-    stream = socket.create_connection((INTERNET if port != 53 else GATEWAY, port), WAIT)
+    stream = socket.socket()
+    stream.settimeout(WAIT)
     # One too many is reset.
+    attempt(lambda: stream.connect((INTERNET if port != 53 else GATEWAY, port)))
     attempt(lambda: stream.sendall(first))
     return stream
 silent = [held(53, b"") for _ in range(100)] + [held(53, b"\0") for _ in range(100)]

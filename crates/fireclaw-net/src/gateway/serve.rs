@@ -157,9 +157,11 @@ impl Gateway {
                     End::Now => {}
                 }
             };
+            // A starter goes as soon as it has said with whom this ends.
             tokio::select! {
-                () = over => return,
+                biased;
                 changed = changes.changed() => if changed.is_err() { return },
+                () = over => return,
             }
         }
     }
