@@ -58,7 +58,7 @@ pub fn enter(test: &str) -> Option<Lab> {
         let status = unshare
             .args(["--net", "--mount", "--kill-child", "--fork"])
             .arg(program)
-            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .args(["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"])
             .env(INSIDE, "1")
             .stdin(Stdio::null())
             .status()
