@@ -157,6 +157,8 @@ fn script(args: &Args) -> String {
         export HOME={home} FIRECLAW_HOME={home}/fireclaw FIRECLAW_BIN=/payload/fireclaw
         export FIRECLAW_FIRECRACKER=/payload/firecracker FIRECLAW_VMM=firecracker
         export FIRECLAW_JAILER=/payload/jailer
+        # A jail has devices of its own, which /tmp does not let be any.
+        mkdir -m 1777 {home}/tmp && export TMPDIR={home}/tmp
         export FIRECLAW_BOOT_TIMEOUT=120 FIRECLAW_TEST_SLOWDOWN=10 FIRECLAW_TEST_RUNS=3
         cd {home}
         {program}/bin/bash -c '{}'",

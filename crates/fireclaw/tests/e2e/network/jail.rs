@@ -52,3 +52,17 @@ fn one_that_outlived_its_owner_has_no_network_and_is_swept() {
         assert_eq!(run.count(), 0, "nothing is left of it");
     });
 }
+
+#[test]
+#[ignore = "needs Firecracker, its jailer, KVM and root"]
+fn a_place_without_devices_is_told() {
+    on_a_host("network::jail::a_place_without_devices_is_told", |host| {
+        let run = host.home.path().join("run");
+        fs::create_dir_all(&run).unwrap();
+        let run = run.to_str().unwrap();
+        fireclaw_netlab::run("mount", &["-t", "tmpfs", "-o", "nodev", "tmpfs", run]);
+        let done = host.run(Who::Root, "none", &[JAIL[0], JAIL[1], "true"], "").exits(125);
+        done.says(&["jailer", "on a file system mounted with nodev"]);
+        fireclaw_netlab::run("umount", &[run]);
+    });
+}
