@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use fireclaw_image::{Home, Manifest, Options};
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
 use fireclaw_vm::probe::{Cache, Prober};
@@ -20,6 +20,28 @@ use fireclaw_vm::{Backend, Disk, Launch, MachineSpec, Memory, RunDir, Waiting};
 
 /// The exit status that says "there is no Firecracker here to test with".
 const NO_FIRECRACKER: u8 = 77;
+
+/// What the outer kernel needs besides the usual: KVM, what taps and the lab's internet are
+/// made of, and what our rules are made of.
+const MODULES: &[&str] = &[
+    "kvm_amd",
+    "kvm_intel",
+    "tun",
+    "bridge",
+    "veth",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_connlimit",
+    "nft_ct",
+    "nft_fib_inet",
+    "nft_masq",
+    "nft_redir",
+    "nft_reject_inet",
+];
+
+/// What the tests run there besides the usual.
+const PACKAGES: &[&str] =
+    &["busybox-static", "inspircd", "ngircd", "nftables", "slirp4netns", "strace"];
 
 /// Tests that need a network or programs that the machine does not have.
 const SKIPPED: &[&str] = &[
@@ -32,7 +54,7 @@ const SKIPPED: &[&str] = &[
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A static Firecracker binary, 1.16 or newer
+    /// A static Firecracker binary, 1.16 or newer, with its jailer beside it
     #[arg(long, env = "FIRECLAW_FIRECRACKER")]
     firecracker: Option<PathBuf>,
 
@@ -40,8 +62,12 @@ pub struct Args {
     #[arg(long, default_value_t = 4096)]
     memory: u64,
 
-    /// Only tests whose name contains this
-    filter: Option<String>,
+    /// Only tests whose names contain one of these
+    filters: Vec<String>,
+
+    /// Run as a user without any right instead of root
+    #[arg(long)]
+    user: bool,
 
     /// A shell line to run instead of the tests, to look around
     #[arg(long)]
@@ -61,19 +87,20 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     std::fs::create_dir_all(&work)?;
     let inner = Home::from_environment();
     fireclaw_image::setup(&inner, &Options::default(), &crate::Plain)?;
-    // The outer machine's kernel also needs KVM, and what taps are made of.
     let outer = Home::new(work.join("home"));
-    let modules = ["kvm_amd", "kvm_intel", "tun", "bridge"];
-    let options = Options { modules: &modules, ..Options::default() };
+    // A home does not know what it was asked for.
+    let (wanted, noted) = (format!("{MODULES:?} {PACKAGES:?}"), work.join("wanted"));
+    let force = std::fs::read_to_string(&noted).ok().as_ref() != Some(&wanted);
+    let options = Options { modules: MODULES, packages: PACKAGES, force, ..Options::default() };
     fireclaw_image::setup(&outer, &options, &crate::Plain)?;
+    std::fs::write(noted, wanted)?;
 
     println!("building the tests");
     let payload = work.join("payload.ext4");
     write_payload(&payload, firecracker, &inner)?;
     let spec = outer_machine(&outer, payload, args.memory)?;
-    let script = script(args.filter.as_deref(), args.command.as_deref());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let code = runtime.block_on(in_machine(&outer, &spec, &script))?;
+    let code = runtime.block_on(in_machine(&outer, &spec, &script(args)))?;
     runtime.shutdown_background();
     Ok(ExitCode::from(code))
 }
@@ -100,23 +127,42 @@ fn outer_machine(outer: &Home, payload: PathBuf, memory_mib: u64) -> Result<Mach
     })
 }
 
-/// What runs inside, as root.
-fn script(filter: Option<&str>, command: Option<&str>) -> String {
-    let skipped: String = SKIPPED.iter().map(|name| format!(" --skip {name}")).collect();
-    let tests = format!("exec /payload/e2e --test-threads=1{skipped}");
-    let filter = filter.map(|f| format!(" '{}'", f.replace('\'', ""))).unwrap_or_default();
+/// What runs inside: as root, or as the image's user `agent`, to whom the devices are given
+/// that distributions give to users.
+fn script(args: &Args) -> String {
+    let words = |option: &str, words: &mut dyn Iterator<Item = &str>| -> String {
+        words.map(|word| format!(" {option}'{}'", word.replace('\'', ""))).collect()
+    };
+    // Those that are ignored need what is here, but for those that others start.
+    let tests = format!(
+        "exec /payload/e2e --test-threads=1 --include-ignored --skip ::inside_{}{}{}",
+        words("--skip ", &mut SKIPPED.iter().copied()),
+        if args.user { " --skip network::jail::" } else { "" },
+        words("", &mut args.filters.iter().map(String::as_str)),
+    );
+    let (home, program) = match args.user {
+        true => ("/home/agent", "exec runuser -u agent -- "),
+        false => ("/root", "exec "),
+    };
     format!(
         "set -e
         mkdir /payload && mount -o ro /dev/vdb /payload
-        cp /payload/busybox /bin/busybox
-        cp -r /payload/home /root/home
+        cp -r /payload/home {home}/fireclaw
+        if [ {home} != /root ]; then
+            chown -R agent: {home}/fireclaw
+            chmod 666 /dev/kvm /dev/net/tun
+        fi
         ls -l /dev/kvm
         /payload/firecracker --version | head -1
-        export FIRECLAW_HOME=/root/home FIRECLAW_BIN=/payload/fireclaw
+        export HOME={home} FIRECLAW_HOME={home}/fireclaw FIRECLAW_BIN=/payload/fireclaw
         export FIRECLAW_FIRECRACKER=/payload/firecracker FIRECLAW_VMM=firecracker
+        export FIRECLAW_JAILER=/payload/jailer
+        # A jail has devices of its own, which /tmp does not let be any.
+        mkdir -m 1777 {home}/tmp && export TMPDIR={home}/tmp
         export FIRECLAW_BOOT_TIMEOUT=120 FIRECLAW_TEST_SLOWDOWN=10 FIRECLAW_TEST_RUNS=3
-        {}",
-        command.map_or(tests + &filter, str::to_owned)
+        cd {home}
+        {program}/bin/bash -c '{}'",
+        args.command.clone().unwrap_or(tests).replace('\'', "'\\''")
     )
 }
 
@@ -128,11 +174,10 @@ fn write_payload(image: &Path, firecracker: &Path, home: &Home) -> Result<()> {
     // Holes would be written as an extension that not every reader knows.
     archive.sparse(false);
     archive.append_path_with_name(firecracker, "firecracker")?;
+    // Of the same release, so beside it.
+    archive.append_path_with_name(firecracker.with_file_name("jailer"), "jailer")?;
     archive.append_path_with_name(fireclaw, "fireclaw")?;
     archive.append_path_with_name(tests, "e2e")?;
-    archive
-        .append_path_with_name("/bin/busybox", "busybox")
-        .context("/bin/busybox; apt-get install busybox-static")?;
     archive.append_path_with_name(home.root().join("manifest.json"), "home/manifest.json")?;
     let manifest = Manifest::read(home)?;
     let boot = fireclaw_image::resolve(home, Manifest::BASE_IMAGE, None)?;

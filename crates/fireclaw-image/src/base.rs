@@ -101,12 +101,19 @@ pub fn kernel(
     })
 }
 
-/// Fetches and installs Debian's packages into a fresh image.
-pub fn image(home: &Home, mirror: Option<&str>, progress: &dyn Progress) -> Result<Image> {
+/// Fetches and installs Debian's packages into a fresh image; `extra` are packages besides
+/// the usual ones.
+pub fn image(
+    home: &Home,
+    mirror: Option<&str>,
+    extra: &[&str],
+    progress: &dyn Progress,
+) -> Result<Image> {
     let scratch = debian::scratch(home);
+    let packages = [PACKAGES, extra].concat();
     let request = Request {
         variant: "essential",
-        packages: PACKAGES,
+        packages: &packages,
         options: OPTIONS,
         mirror,
         scratch: &scratch,

@@ -17,6 +17,8 @@ pub struct Options<'a> {
     pub kernel: Option<&'a Path>,
     /// Modules besides the usual ones.
     pub modules: &'a [&'a str],
+    /// Debian packages in the base image besides the usual ones.
+    pub packages: &'a [&'a str],
     /// Make everything anew even if it is there and whole.
     pub force: bool,
 }
@@ -78,7 +80,7 @@ pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<
     let whole = manifest.images.get(Manifest::BASE_IMAGE).is_some_and(|i| intact(home, &i.rootfs));
     if options.force || !whole {
         space::require(home.root())?;
-        let image = base::image(home, options.mirror, progress)?;
+        let image = base::image(home, options.mirror, options.packages, progress)?;
         manifest.images.insert(Manifest::BASE_IMAGE.into(), image);
         manifest.write(home)?;
     }

@@ -54,7 +54,7 @@ pub fn enter(test: &str) -> Option<Lab> {
     if std::env::var_os(INSIDE).is_none() {
         let program = std::env::current_exe().expect("a test has a program");
         let status = inside(&program)
-            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .args(["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"])
             .env(INSIDE, "1")
             .stdin(Stdio::null())
             .status()

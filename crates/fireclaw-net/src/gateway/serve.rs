@@ -105,7 +105,7 @@ pub(super) fn run(
         };
         if said.is_ok() {
             tokio::select! {
-                () = gateway.ended(starter) => {}
+                () = ended(gateway.end.subscribe(), starter) => {}
                 () = lifetime::ended(gateway.machine.keeper) => {}
             }
         }
@@ -115,6 +115,26 @@ pub(super) fn run(
         let _ = tokio::time::timeout(REMOVAL, lifetime::ended(gateway.machine.keeper)).await;
         said
     })
+}
+
+/// Resolves when the gateway is to end.
+async fn ended(mut changes: watch::Receiver<End>, starter: &UnixStream) {
+    loop {
+        let end = *changes.borrow_and_update();
+        let over = async {
+            match end {
+                End::WithStarter => lifetime::closed(starter).await,
+                End::With(process) => lifetime::ended(process).await,
+                End::Now => {}
+            }
+        };
+        tokio::select! {
+            // First what it was told: who has handed it over closes the stream at once.
+            biased;
+            changed = changes.changed() => if changed.is_err() { return },
+            () = over => return,
+        }
+    }
 }
 
 impl Gateway {
@@ -143,27 +163,6 @@ impl Gateway {
             tokio::spawn(Arc::clone(self).follow_addresses(socket, host));
         }
         Ok(())
-    }
-
-    /// Resolves when the gateway is to end.
-    async fn ended(&self, starter: &UnixStream) {
-        let mut changes = self.end.subscribe();
-        loop {
-            let end = *changes.borrow_and_update();
-            let over = async {
-                match end {
-                    End::WithStarter => lifetime::closed(starter).await,
-                    End::With(process) => lifetime::ended(process).await,
-                    End::Now => {}
-                }
-            };
-            // A starter goes as soon as it has said with whom this ends.
-            tokio::select! {
-                biased;
-                changed = changes.changed() => if changed.is_err() { return },
-                () = over => return,
-            }
-        }
     }
 
     /// The way out of a namespace, if it is needed.
@@ -359,5 +358,27 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whichever of the two it comes to know of first: of both at once, chance would decide.
+    #[tokio::test]
+    async fn one_that_was_handed_over_does_not_end_with_its_starter() {
+        let monitor = ProcessStamp::of(std::process::id().try_into().unwrap()).unwrap();
+        for _ in 0..64 {
+            let (starter, theirs) = UnixStream::pair().unwrap();
+            let end = watch::Sender::new(End::WithStarter);
+            let mut ended = std::pin::pin!(ended(end.subscribe(), &starter));
+            let now = Duration::ZERO;
+            assert!(tokio::time::timeout(now, &mut ended).await.is_err());
+            end.send_replace(End::With(monitor));
+            drop(theirs);
+            lifetime::closed(&starter).await;
+            assert!(tokio::time::timeout(now, &mut ended).await.is_err());
+        }
     }
 }

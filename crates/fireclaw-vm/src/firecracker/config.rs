@@ -1,11 +1,12 @@
 //! From what to boot to the requests that boot it.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::types::{
     Action, BackendType, BootSource, Drive, EntropyDevice, InstanceActionInfo, LogLevel, Logger,
-    MachineConfiguration, MemoryBackend, NetworkInterface, NetworkOverride, PartialDrive, Request,
+    MachineConfiguration, MemoryBackend, NetworkInterface, NetworkOverride, Request,
     SnapshotCreateParams, SnapshotLoadParams, SnapshotType, Vm, VmState, Vsock, VsockOverride,
 };
 use crate::backend::{CARD_ARG, MEMORY_FILE, STATE_FILE};
@@ -108,21 +109,9 @@ pub fn save_requests(directory: &Path) -> Vec<Request> {
 }
 
 /// The requests that let a fresh VMM go on from the snapshot in `directory`,
-/// with a vsock socket, writable disks and a `tap` of its own.
-pub fn restore_requests(
-    spec: &MachineSpec,
-    directory: &Path,
-    log: Option<&Path>,
-    tap: Option<&str>,
-) -> Vec<Request> {
-    let own = spec.disks.iter().enumerate().filter(|(_, disk)| !disk.read_only);
-    let own: Vec<Request> = own
-        .map(|(n, disk)| {
-            let (drive_id, path_on_host) = (format!("disk{n}"), disk.path.clone());
-            Request::PartialDrive(PartialDrive { drive_id, path_on_host })
-        })
-        .collect();
-    let mut requests = vec![
+/// with a vsock socket and a `tap` of its own.
+pub fn restore_requests(directory: &Path, log: Option<&Path>, tap: Option<&str>) -> Vec<Request> {
+    vec![
         Request::Logger(Logger { log_path: log.map(Path::to_owned), level: LogLevel::Warning }),
         Request::SnapshotLoad(SnapshotLoadParams {
             snapshot_path: directory.join(STATE_FILE),
@@ -130,20 +119,28 @@ pub fn restore_requests(
                 backend_type: BackendType::File,
                 backend_path: directory.join(MEMORY_FILE),
             },
-            // Not before it has its own disks.
-            resume_vm: own.is_empty(),
+            resume_vm: true,
             network_overrides: tap
                 .map(|tap| NetworkOverride { iface_id: CARD.into(), host_dev_name: tap.into() })
                 .into_iter()
                 .collect(),
             vsock_override: Some(VsockOverride { uds_path: PathBuf::from(VSOCK) }),
         }),
-    ];
-    if !own.is_empty() {
-        requests.extend(own);
-        requests.push(Request::Vm(Vm { state: VmState::Resumed }));
+    ]
+}
+
+/// Gives a machine's own disks the names that they have in every run directory,
+/// in which the VMM runs. A snapshot remembers names: whoever is restored from
+/// it finds its own disks under them, and needs none of the machine's that was
+/// saved.
+pub(super) fn own_disks(spec: &mut MachineSpec, run_dir: &Path) -> Result<()> {
+    for (n, disk) in spec.disks.iter_mut().enumerate().filter(|(_, disk)| !disk.read_only) {
+        let name = PathBuf::from(format!("disk{n}"));
+        let link = run_dir.join(&name);
+        symlink(&disk.path, &link).map_err(Error::file("make", &link))?;
+        disk.path = name;
     }
-    requests
+    Ok(())
 }
 
 /// The same with absolute paths: the VMM runs in another directory than ours.
@@ -161,4 +158,37 @@ pub(super) fn absolute(spec: &MachineSpec) -> Result<MachineSpec> {
             .map_err(Error::file("find", &*path))?;
     }
     Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Disk;
+
+    #[test]
+    fn a_restored_machine_finds_its_own_disks_under_the_names_of_the_saved_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = ["first", "second"].map(|machine| {
+            let run_dir = directory.path().join(machine);
+            fs::create_dir(&run_dir).unwrap();
+            let disk = directory.path().join(format!("{machine}.img"));
+            fs::write(&disk, machine).unwrap();
+            let shared = Disk { path: "/base.img".into(), read_only: true };
+            let mut spec = MachineSpec {
+                kernel: "k".into(),
+                initramfs: "i".into(),
+                cpus: 1,
+                memory_mib: 128,
+                disks: vec![shared.clone(), Disk { path: disk, read_only: false }],
+                card: false,
+                kernel_args: Vec::new(),
+            };
+            own_disks(&mut spec, &run_dir).unwrap();
+            assert_eq!(spec.disks[0].path, shared.path);
+            let name = spec.disks[1].path.clone();
+            assert_eq!(fs::read_to_string(run_dir.join(&name)).unwrap(), machine);
+            name
+        });
+        assert!(own[0] == own[1] && own[0].is_relative());
+    }
 }

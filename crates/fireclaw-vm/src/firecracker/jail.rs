@@ -77,6 +77,7 @@ impl Jail {
             .mode(0o700)
             .create(&root)
             .map_err(Error::file("create", &root))?;
+        devices_work(&root)?;
         let mut inside = spec.clone();
         inside.kernel = self.lend(&spec.kernel, &root, "kernel")?;
         inside.initramfs = self.lend(&spec.initramfs, &root, "initramfs")?;
@@ -124,6 +125,18 @@ impl Jail {
         chown(path, Some(self.uid), Some(self.gid))
             .map_err(Error::file("change the owner of", path))
     }
+}
+
+/// Whether devices can be opened in a directory. Else the VMM would tell of `/dev/kvm` that
+/// permission is denied, and nobody would know why.
+fn devices_work(directory: &Path) -> Result<()> {
+    let failed = |source: io::Error| Error::system("reading how a file system is mounted")(source);
+    let flags = rustix::fs::statvfs(directory).map_err(|e| failed(e.into()))?.f_flag;
+    if !flags.contains(rustix::fs::StatVfsMountFlags::NODEV) {
+        return Ok(());
+    }
+    let reason = format!("{} is on a file system mounted with nodev", directory.display());
+    Err(Error::System { what: "Firecracker's jailer", source: io::Error::other(reason) })
 }
 
 #[cfg(test)]

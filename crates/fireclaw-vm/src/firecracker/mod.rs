@@ -117,13 +117,15 @@ impl Firecracker {
                 let mut command = std::process::Command::new(&self.program);
                 command.arg("--id").arg(run_dir.id());
                 // Standard error, by a name that Firecracker can open.
-                (command, config::absolute(spec)?, Some(Path::new("/proc/self/fd/2")))
+                let mut spec = config::absolute(spec)?;
+                config::own_disks(&mut spec, run_dir.path())?;
+                (command, spec, Some(Path::new("/proc/self/fd/2")))
             }
         };
         // The environment may hold keys, and the VMM needs none of it.
         command.args(["--api-sock", SOCKET]).current_dir(run_dir.path()).env_clear();
         let requests = match memory {
-            Memory::RestoredFrom(directory) => restore_requests(&spec, directory, log, tap),
+            Memory::RestoredFrom(directory) => restore_requests(directory, log, tap),
             Memory::Fresh => boot_requests(&spec, log, tap, false),
             Memory::SavedTo(_) => boot_requests(&spec, log, tap, true),
         };

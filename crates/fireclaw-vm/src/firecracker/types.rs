@@ -24,8 +24,6 @@ pub enum Request {
     BootSource(BootSource),
     /// `PUT /drives/{drive_id}`, before boot; the guest sees them in order.
     Drive(Drive),
-    /// `PATCH /drives/{drive_id}`, after boot.
-    PartialDrive(PartialDrive),
     /// `PUT /entropy`, before boot.
     Entropy(EntropyDevice),
     /// `PUT /vsock`, before boot.
@@ -47,7 +45,7 @@ impl Request {
     /// The HTTP method.
     pub fn method(&self) -> Method {
         match self {
-            Self::Vm(_) | Self::PartialDrive(_) => Method::PATCH,
+            Self::Vm(_) => Method::PATCH,
             _ => Method::PUT,
         }
     }
@@ -59,7 +57,6 @@ impl Request {
             Self::MachineConfiguration(_) => "/machine-config".into(),
             Self::BootSource(_) => "/boot-source".into(),
             Self::Drive(drive) => format!("/drives/{}", drive.drive_id),
-            Self::PartialDrive(drive) => format!("/drives/{}", drive.drive_id),
             Self::Entropy(_) => "/entropy".into(),
             Self::Vsock(_) => "/vsock".into(),
             Self::NetworkInterface(card) => format!("/network-interfaces/{}", card.iface_id),
@@ -137,15 +134,6 @@ pub struct Drive {
     pub is_root_device: bool,
     /// Whether the image is opened read-only.
     pub is_read_only: bool,
-}
-
-/// Another file for a drive that is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PartialDrive {
-    /// Which.
-    pub drive_id: String,
-    /// The raw image.
-    pub path_on_host: PathBuf,
 }
 
 /// A virtio random number generator, not limited in its rate.

@@ -12,6 +12,10 @@ use crate::{Backend, Error, MachineSpec, Result, VmmKind};
 /// What snapshots that `run` makes for itself are called, before their key.
 pub(super) const AUTOMATIC: &str = "auto-";
 
+/// In place of the path of a disk that each machine has for itself. Snapshots in
+/// whose keys it is empty remember the paths of the machine that was saved.
+const OWN: &str = "own";
+
 /// Everything that a snapshot depends on. Two keys are equal only if a machine
 /// restored from one would be what a cold boot for the other gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +53,7 @@ pub struct Stamp {
 
 impl Stamp {
     fn size_only(self) -> Self {
-        let (path, inode, modified, changed) = (PathBuf::new(), 0, (0, 0), (0, 0));
+        let (path, inode, modified, changed) = (PathBuf::from(OWN), 0, (0, 0), (0, 0));
         Self { path, inode, modified, changed, bytes: self.bytes }
     }
 
@@ -117,7 +121,7 @@ impl Key {
     pub(super) fn replaces(&self, other: &Self) -> bool {
         let purpose = |key: &Self| {
             // Of a disk that each machine has for itself, the size is the purpose.
-            let disk = |disk: &Stamp| match disk.path.as_os_str().is_empty() {
+            let disk = |disk: &Stamp| match disk.path == Path::new(OWN) {
                 true => (PathBuf::new(), disk.bytes),
                 false => (disk.path.clone(), 0),
             };

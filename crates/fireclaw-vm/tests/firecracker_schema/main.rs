@@ -32,7 +32,7 @@ fn all_requests() -> Vec<Request> {
         kernel_args: vec!["fireclaw.test=1".into()],
     };
     let mut all = boot_requests(&spec, Some(Path::new("/proc/self/fd/2")), Some("tap0"), true);
-    all.extend(restore_requests(&spec, Path::new("/s"), None, Some("tap1")));
+    all.extend(restore_requests(Path::new("/s"), None, Some("tap1")));
     all.extend(
         [LogLevel::Error, LogLevel::Warning, LogLevel::Info]
             .map(|level| Request::Logger(Logger { log_path: None, level })),
@@ -187,31 +187,6 @@ fn the_guest_gets_its_disks_in_order_and_its_kernel_arguments() {
 }
 
 #[test]
-fn a_restored_guest_has_its_own_disks_before_it_goes_on() {
-    let spec = |read_only| MachineSpec {
-        disks: vec![Disk { path: "/d/own.img".into(), read_only }],
-        kernel: "k".into(),
-        initramfs: "i".into(),
-        cpus: 1,
-        memory_mib: 128,
-        card: false,
-        kernel_args: Vec::new(),
-    };
-    let steps = |read_only| -> Vec<String> {
-        restore_requests(&spec(read_only), Path::new("/s"), None, None)
-            .iter()
-            .map(|r| format!("{} {} {}", r.method(), r.path(), serde_json::to_value(r).unwrap()))
-            .collect()
-    };
-    let own = steps(false);
-    assert!(own[1].contains(r#""resume_vm":false"#), "{own:?}");
-    assert!(own[2].starts_with("PATCH /drives/disk0") && own[2].contains("/d/own.img"), "{own:?}");
-    assert!(own[3].starts_with("PATCH /vm") && own[3].contains("Resumed"), "{own:?}");
-    let shared = steps(true);
-    assert!(shared.len() == 2 && shared[1].contains(r#""resume_vm":true"#), "{shared:?}");
-}
-
-#[test]
 fn a_card_is_there_only_if_there_is_a_tap_and_a_clone_has_its_own() {
     let spec = |card| MachineSpec {
         disks: Vec::new(),
@@ -229,9 +204,9 @@ fn a_card_is_there_only_if_there_is_a_tap_and_a_clone_has_its_own() {
     let with = text(boot_requests(&spec(true), None, Some("fctap0"), true));
     assert!(with.contains("/network-interfaces/eth0 {"), "{with}");
     assert!(with.contains(r#""host_dev_name":"fctap0""#) && with.contains(" fireclaw.card"));
-    let clone = text(restore_requests(&spec(true), Path::new("/s"), None, Some("fctap1")));
+    let clone = text(restore_requests(Path::new("/s"), None, Some("fctap1")));
     assert!(clone.contains(r#"[{"host_dev_name":"fctap1","iface_id":"eth0"}]"#), "{clone}");
     let without = text(boot_requests(&spec(false), None, None, true))
-        + &text(restore_requests(&spec(false), Path::new("/s"), None, None));
+        + &text(restore_requests(Path::new("/s"), None, None));
     assert!(!without.contains("network") && !without.contains("card"), "{without}");
 }

@@ -33,7 +33,6 @@ pub const REQUESTS: &[(&str, &str, &str)] = &[
     ("put", "/machine-config", "MachineConfiguration"),
     ("put", "/boot-source", "BootSource"),
     ("put", "/drives/{drive_id}", "Drive"),
-    ("patch", "/drives/{drive_id}", "PartialDrive"),
     ("put", "/network-interfaces/{iface_id}", "NetworkInterface"),
     ("put", "/entropy", "EntropyDevice"),
     ("put", "/vsock", "Vsock"),
@@ -51,14 +50,6 @@ pub const DEFINITIONS: &[(&str, &[Field])] = &[
             ("kernel_image_path", Text, REQUIRED),
             ("initrd_path", Text, OPTIONAL),
             ("boot_args", Text, OPTIONAL),
-        ],
-    ),
-    (
-        "PartialDrive",
-        &[
-            ("drive_id", Text, REQUIRED),
-            ("path_on_host", Text, OPTIONAL),
-            ("rate_limiter", Object("RateLimiter"), OPTIONAL),
         ],
     ),
     (

@@ -202,9 +202,14 @@ pub fn wait(child: &mut Child, limit: Duration) -> ExitStatus {
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
-    while !condition() {
+    loop {
+        let asked = Instant::now();
+        if condition() {
+            return;
+        }
         assert!(start.elapsed() < patience(), "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(5));
+        // Asking may take a whole command: what is waited for gets half of the processor.
+        thread::sleep(asked.elapsed().max(Duration::from_millis(5)));
     }
 }
 

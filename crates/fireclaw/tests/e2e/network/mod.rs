@@ -4,6 +4,7 @@
 mod check;
 mod clean;
 mod clones;
+mod jail;
 mod matrix;
 mod mistakes;
 
