@@ -84,7 +84,10 @@ fn text(bytes: &[u8]) -> Sniff {
     let line = line.get(..end.unwrap_or(line.len())).unwrap_or_default();
     let method = line.split(|byte| b" \t".contains(byte)).next().unwrap_or_default();
     let token = |&byte: &u8| byte.is_ascii_graphic() && byte != b'"' || is_space(byte);
-    if !method.iter().all(token) {
+    // git's own protocol: a length in digits, a command, and a NUL (gitprotocol-pack(5)). It
+    // does not end its line; and no server has methods of digits, with a NUL in the target.
+    let is_git = method.first().is_some_and(u8::is_ascii_digit) && line.contains(&0);
+    if is_git || !method.iter().all(token) {
         return Sniff::Other;
     }
     let has_version = line.windows(6).any(
@@ -223,9 +226,16 @@ mod tests {
         ] {
             assert!(matches!(name(unclear), Sniff::Unclear(_)), "{unclear}");
         }
-        for more in
-            ["", "G", "\r\n", "GET / HTTP/1.1", "GET / HTTP/1.1\r\nHost: a.org\r\n", "GET /\x01"]
-        {
+        for more in [
+            "",
+            "G",
+            "\r\n",
+            "GET / HTTP/1.1",
+            "GET / HTTP/1.1\r\nHost: a.org\r\n",
+            "GET /\x01",
+            "GET /\0",
+            "0032git",
+        ] {
             assert_eq!(name(more), Sniff::More, "{more}");
         }
         for other in [
@@ -236,6 +246,7 @@ mod tests {
             "ab\x01",
             "0\x0c\x02",
             "get key\r\n",
+            "0032git-upload-pack /a.git\0host=a.org\0",
         ] {
             assert_eq!(name(other), Sniff::Other, "{other}");
         }
