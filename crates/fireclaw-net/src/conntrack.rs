@@ -12,6 +12,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 /// The subsystem, and what is asked of it: `NFNL_SUBSYS_CTNETLINK`, `IPCTNL_MSG_CT_…`.
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
+const STATS: u16 = 1 << 8 | 5;
 
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
@@ -30,17 +31,31 @@ const NESTED: u16 = 0x8000;
 const HEADER: usize = 16;
 const HEADERS: usize = 20;
 
-/// Removes the connections that were begun from an address.
-pub(crate) fn forget(address: Ipv4Addr) -> crate::Result<()> {
-    all(address).map_err(|e| crate::Error::Rules {
-        reason: format!("this kernel lacks nf_conntrack_netlink, to forget connections ({e})"),
-    })
+/// Whether connections can be forgotten here.
+pub(crate) fn available() -> crate::Result<()> {
+    open().and_then(|socket| ask(&socket, STATS, ACK, &[])).map(drop).map_err(lacking)
 }
 
-fn all(address: Ipv4Addr) -> Result<()> {
+/// Removes the connections that were begun from an address. The kernel looks through its
+/// whole table for them, which takes some ten milliseconds.
+pub(crate) fn forget(address: Ipv4Addr) -> crate::Result<()> {
+    all(address).map_err(lacking)
+}
+
+fn lacking(error: Error) -> crate::Error {
+    let reason = format!("this kernel lacks nf_conntrack_netlink, to forget connections ({error})");
+    crate::Error::Rules { reason }
+}
+
+fn open() -> Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+fn all(address: Ipv4Addr) -> Result<()> {
+    let socket = open()?;
     let source = address.octets();
     let tuple = attribute(FIRST | NESTED, &attribute(FIRST | NESTED, &attribute(FIRST, &source)));
     // `CTA_FILTER_ORIG_FLAGS`, with the bit of the source.

@@ -179,8 +179,8 @@ fn make_things(
     let guest = Guest { address: machine.address, ports, kind, place: request.place, host };
     nft.set(&rules::set_up(&request.config, &guest))?;
     if request.place == Place::Host {
-        // Of one before, whose end nobody saw. Who cannot do it now cannot do it at the end.
-        conntrack::forget(machine.address)?;
+        // Who cannot forget connections now cannot do it at the end.
+        conntrack::available()?;
     }
     if kind == Kind::Open {
         host::forward(noted)?;
