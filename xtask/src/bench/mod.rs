@@ -104,7 +104,8 @@ pub fn run(args: &Args) -> Result<()> {
         println!("\nagents, {monitor}\n{table}");
     }
     if let Some(network) = &network {
-        println!("\nnetwork, {monitor}\n{}", network.table());
+        println!("\nnetwork, {monitor}");
+        network.tables().iter().for_each(|table| println!("{table}\n"));
     }
     println!("\nmedian (fastest to slowest) of {} runs, in turn", args.runs);
     std::fs::write(&args.json, serde_json::to_vec_pretty(&All { kernels, agents, network })?)

@@ -22,8 +22,8 @@ use super::milliseconds;
 use super::spread::{Spread, ratio};
 
 /// The goals.
-const RATIO_GOAL: f64 = 0.95;
-const OPEN_GOAL_MS: f64 = 10.0;
+const RATIO_GOAL: &str = "≥ 0.95";
+const OPEN_GOAL: &str = "≤ 10";
 
 /// The server of the host and of the internet, and the latter's name and address.
 const PORT: u16 = 5001;
@@ -91,47 +91,53 @@ struct Opening {
 }
 
 impl Networks {
-    pub fn table(&self) -> Table {
-        let mut table = Table::new();
-        table
-            .load_preset(presets::ASCII_MARKDOWN)
-            .set_header(["what", "bare tap", "card", "ratio", "goal"]);
-        let mib = |spread: &Spread| format!("{:.1} MiB/s", spread.median / f64::from(1 << 20));
-        let us = |spread: &Spread| format!("{:.0} µs", spread.median * 1e6);
-        for carried in &self.cards {
-            let what = format!(
-                "`{}` {}, {}",
-                carried.policy,
-                match carried.to {
-                    To::Host => "to the host",
-                    To::Internet => "to the internet",
-                },
-                place(carried.place)
-            );
-            for (way, pair, text) in [
-                ("out", &carried.out, &mib as &dyn Fn(&Spread) -> String),
-                ("back", &carried.back, &mib),
-                ("there and back", &carried.turn, &us),
-                ("connect", &carried.connect, &us),
-            ] {
-                let (bare, card) = (text(&pair.bare), text(&pair.card));
-                let ratio = format!("{:.2}", pair.ratio);
-                let goal = format!("≥ {RATIO_GOAL}");
-                table.add_row([&format!("{what}: {way}"), &bare, &card, &ratio, &goal]);
-            }
+    /// What cards carry, and what they take to be made.
+    pub fn tables(&self) -> [Table; 2] {
+        let mut carried = table([
+            "card / bare tap (ratio)",
+            "out, MiB/s",
+            "back, MiB/s",
+            "there and back, µs",
+            "connect, µs",
+        ]);
+        for Carried { place, policy, to, out, back, turn, connect } in &self.cards {
+            let to = match to {
+                To::Host => "to the host",
+                To::Internet => "to the internet",
+            };
+            carried.add_row([
+                format!("`{policy}` {to}, {}", word(*place)),
+                out.text(1.0 / f64::from(1 << 20)),
+                back.text(1.0 / f64::from(1 << 20)),
+                turn.text(1e6),
+                connect.text(1e6),
+            ]);
         }
-        for opening in &self.opening {
-            let what = format!("`{}`, {}", opening.policy, place(opening.place));
-            let (open, close) = (opening.open_ms.text(), opening.close_ms.text());
-            let goal = format!("≤ {OPEN_GOAL_MS} ms");
-            table.add_row([&format!("{what}: make, ms"), "", &open, "", &goal]);
-            table.add_row([&format!("{what}: remove, ms"), "", &close, "", ""]);
+        carried.add_row(["goal", RATIO_GOAL, RATIO_GOAL, RATIO_GOAL, ""]);
+        let mut opened = table(["card", "make, ms", "remove, ms"]);
+        for Opening { place, policy, open_ms, close_ms } in &self.opening {
+            let what = format!("`{policy}`, {}", word(*place));
+            opened.add_row([what, open_ms.text(), close_ms.text()]);
         }
-        table
+        opened.add_row(["goal", OPEN_GOAL, ""]);
+        [carried, opened]
     }
 }
 
-fn place(place: Place) -> &'static str {
+impl Pair {
+    fn text(&self, unit: f64) -> String {
+        let (card, bare) = (self.card.median * unit, self.bare.median * unit);
+        format!("{card:.0} / {bare:.0} ({:.2})", self.ratio)
+    }
+}
+
+fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::ASCII_MARKDOWN).set_header(header);
+    table
+}
+
+fn word(place: Place) -> &'static str {
     match place {
         Place::Host => "with root",
         Place::Namespace => "without",
