@@ -29,12 +29,12 @@ pub(crate) fn run(commands: Vec<Value>) -> Result<Vec<Value>> {
 
 /// Obeys commands; if the kernel does not, says what it lacks.
 pub(crate) fn set(commands: &[Value]) -> Result<()> {
-    Nft::start(SET)?.explained(commands)
+    Nft::waiting()?.set(commands)
 }
 
 /// Says what the kernel would, and changes nothing.
 pub(crate) fn check(commands: &[Value]) -> Result<()> {
-    Nft::start(CHECK)?.explained(commands)
+    Nft::start(CHECK)?.set(commands)
 }
 
 const SET: &[&str] = &["-j", "-f", "-"];
@@ -52,11 +52,6 @@ impl Nft {
         Self::start(SET)
     }
 
-    /// As [`set`].
-    pub fn set(self, commands: &[Value]) -> Result<()> {
-        self.explained(commands)
-    }
-
     fn start(arguments: &[&str]) -> Result<Self> {
         let Some(program) = program("nft") else {
             return Err(Error::Missing { program: "nft".into(), package: "nftables".into() });
@@ -72,7 +67,8 @@ impl Nft {
         Ok(Self { child: Some(child) })
     }
 
-    fn explained(self, commands: &[Value]) -> Result<()> {
+    /// As [`set`].
+    pub fn set(self, commands: &[Value]) -> Result<()> {
         let error = match self.obey(commands) {
             Ok(_) => return Ok(()),
             Err(error) => error,
