@@ -125,25 +125,25 @@ fn http(bytes: &[u8]) -> Sniff {
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return Sniff::Unclear("HTTP without one Host");
     };
-    let Ok(host) = std::str::from_utf8(host.value) else {
+    let Some(host) = std::str::from_utf8(host.value).ok().and_then(authority) else {
         return Sniff::Unclear("HTTP without one Host");
     };
-    let host = authority(host);
-    // What the target says goes before Host (RFC 9112, 3.2.2 and 3.2.3).
+    // What the target says goes before Host (RFC 9112, 3.2.2 and 3.2.3). A path says nothing.
     let named = match target.split_once("://") {
-        Some((_, rest)) => rest.split(['/', '?', '#']).next(),
-        None if request.method == Some("CONNECT") => Some(target),
-        None => None,
+        Some((_, rest)) if !target.starts_with('/') => rest.split(['/', '?', '#']).next(),
+        _ if request.method == Some("CONNECT") => Some(target),
+        _ => None,
     };
-    if named.is_some_and(|named| authority(named) != host) {
+    if named.is_some_and(|named| authority(named).as_ref() != Some(&host)) {
         return Sniff::Unclear("HTTP with two hosts");
     }
     Sniff::Name(host)
 }
 
-/// The host of `host:port`.
-fn authority(text: &str) -> String {
-    plain(text.trim().rsplit_once(':').map_or(text.trim(), |(host, _)| host))
+/// The host of `host` or `host:port`; none if it is neither.
+fn authority(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    port.bytes().all(|byte| byte.is_ascii_digit()).then(|| plain(host))
 }
 
 fn plain(name: &str) -> String {
@@ -206,11 +206,15 @@ mod tests {
         assert_eq!(name("\r\n\nGET / HTTP/1.1\nhost:a.org:8080\n\n"), a());
         assert_eq!(name("FOO /x HTTP/1.0\r\nX: y\r\nHOST: a.org\r\n\r\n"), a());
         assert_eq!(name("GET http://a.org:80/x HTTP/1.1\r\nHost: a.org\r\n\r\n"), a());
+        assert_eq!(name("GET /?next=http://b.org/ HTTP/1.1\r\nHost: \ta.org: \r\n\r\n"), a());
         for unclear in [
             "GET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a.org\r\nHost: b.org\r\n\r\n",
             "GET http://b.org/ HTTP/1.1\r\nHost: a.org\r\n\r\n",
             "CONNECT b.org:443 HTTP/1.1\r\nHost: a.org\r\n\r\n",
+            "GET http://a.org:x@b.org/ HTTP/1.1\r\nHost: a.org\r\n\r\n",
+            "GET http://a.org@b.org:80/ HTTP/1.1\r\nHost: a.org\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a.org:b.org\r\n\r\n",
             "GET / HTTP/1.1\r\nHost : a.org\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: b.org\r\n a.org\r\n\r\n",
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -250,6 +254,8 @@ mod tests {
         ] {
             assert_eq!(name(other), Sniff::Other, "{other}");
         }
+        // Not a space of HTTP.
+        assert_ne!(name("GET / HTTP/1.1\r\nHost: a.org\u{a0}\r\n\r\n"), a());
         assert!(matches!(sniff(&[b'a'; MAX]), Sniff::Unclear(_)));
     }
 
