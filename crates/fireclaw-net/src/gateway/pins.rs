@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// The most addresses that are kept; of more, those that end first go.
 const MAX: usize = 4096;
 /// The most names of one address.
-const MAX_NAMES: usize = 64;
+const MAX_NAMES: usize = 16;
 /// An answer counts for this long at least: the program that asked has yet to connect.
 const SHORTEST: Duration = Duration::from_secs(30);
 /// And for this long at most, whatever its server says.
@@ -17,47 +17,51 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// Names by address.
 #[derive(Debug, Default)]
 pub(super) struct Pins {
-    addresses: HashMap<Ipv4Addr, HashMap<String, Instant>>,
+    addresses: HashMap<Ipv4Addr, Pinned>,
+}
+
+/// The names of one address, with their ends.
+#[derive(Debug)]
+struct Pinned {
+    names: HashMap<String, Instant>,
+    /// The last of them.
+    ends: Instant,
 }
 
 impl Pins {
     /// Notes that a name has an address for the life of an answer.
     pub fn pin(&mut self, name: &str, address: Ipv4Addr, life: Duration, now: Instant) {
         if self.addresses.len() >= MAX && !self.addresses.contains_key(&address) {
-            self.make_room(now);
+            self.make_room();
         }
-        let names = self.addresses.entry(address).or_default();
+        let ends = now + life.clamp(SHORTEST, LONGEST);
+        let none = || Pinned { names: HashMap::new(), ends };
+        let pinned = self.addresses.entry(address).or_insert_with(none);
+        pinned.ends = pinned.ends.max(ends);
+        let names = &mut pinned.names;
         if names.len() >= MAX_NAMES && !names.contains_key(name) {
-            names.retain(|_, ends| *ends > now);
-            if let Some(first) = first_to_end(names).filter(|_| names.len() >= MAX_NAMES) {
+            let first = names.iter().min_by_key(|(_, ends)| **ends);
+            if let Some(first) = first.map(|(name, _)| name.clone()) {
                 names.remove(&first);
             }
         }
-        let ends = now + life.clamp(SHORTEST, LONGEST);
         let entry = names.entry(name.to_owned()).or_insert(ends);
         *entry = ends.max(*entry);
     }
 
     /// The names that an address has now.
     pub fn names(&self, address: Ipv4Addr, now: Instant) -> Vec<String> {
-        let names = self.addresses.get(&address).into_iter().flatten();
+        let names = self.addresses.get(&address).into_iter().flat_map(|pinned| &pinned.names);
         names.filter(|(_, ends)| **ends > now).map(|(name, _)| name.clone()).collect()
     }
 
-    fn make_room(&mut self, now: Instant) {
-        self.addresses.retain(|_, names| names.values().any(|ends| *ends > now));
-        if self.addresses.len() >= MAX {
-            let last = |names: &HashMap<String, Instant>| names.values().max().copied();
-            let first = self.addresses.iter().min_by_key(|(_, names)| last(names));
-            if let Some(address) = first.map(|(address, _)| *address) {
-                self.addresses.remove(&address);
-            }
+    /// The guest chooses how often this is done, so it looks at addresses and not at names.
+    fn make_room(&mut self) {
+        let first = self.addresses.iter().min_by_key(|(_, pinned)| pinned.ends);
+        if let Some(address) = first.map(|(address, _)| *address) {
+            self.addresses.remove(&address);
         }
     }
-}
-
-fn first_to_end(names: &HashMap<String, Instant>) -> Option<String> {
-    names.iter().min_by_key(|(_, ends)| **ends).map(|(name, _)| name.clone())
 }
 
 #[cfg(test)]
