@@ -61,8 +61,9 @@ fn agents_that_go_in_circles_are_stopped() {
     wait_until("a hand-off", || {
         ann.say("#agents", "a1: to b1: echo handed over");
         ann.hears("a1", "#agents", "b1: echo");
-        std::thread::sleep(std::time::Duration::from_secs(1));
-        ann.all().iter().any(|line| line.starts_with(":b1!") && line.contains("handed over"))
+        // What it was handed, it has said before it says this.
+        let said = ann.quiet_until("b1", "echo nothing more", "nothing more");
+        said.iter().any(|line| line.starts_with(":b1!") && line.contains("handed over"))
     });
     overseer.end();
 }

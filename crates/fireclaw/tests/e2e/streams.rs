@@ -193,11 +193,13 @@ fn an_interrupted_command_gives_130() {
 #[test]
 fn a_second_interrupt_does_not_wait() {
     let home = Home::new();
-    let (mut child, _stdout) =
-        running(&home, "trap '' INT TERM; echo ready; while :; do sleep 1; done");
+    let (mut child, mut stdout) =
+        running(&home, "trap 'echo caught' INT TERM; echo ready; while :; do sleep 0.1; done");
     signal(&child, Signal::INT);
     let start = Instant::now();
-    thread::sleep(Duration::from_millis(100));
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "caught\n");
     signal(&child, Signal::INT);
     assert_eq!(wait(&mut child, patience()).code(), Some(130));
     assert!(start.elapsed() < Duration::from_secs(4), "it waited for the command");
