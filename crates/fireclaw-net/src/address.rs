@@ -55,8 +55,13 @@ pub(crate) const CLOSED: [([u8; 4], u8); 10] = [
     ([224, 0, 0, 0], 3),
 ];
 
-/// Where instances of clouds read who they are, often with credentials.
-pub(crate) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// Where instances of clouds read who they are, often with credentials: most clouds, Azure's
+/// second one, and Alibaba's. No range opens them.
+pub(crate) const METADATA: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(169, 254, 169, 254),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(100, 100, 100, 200),
+];
 
 /// Whether an address is of a closed network.
 pub(crate) fn is_closed(address: Ipv4Addr) -> bool {

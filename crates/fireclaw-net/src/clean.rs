@@ -24,6 +24,8 @@ pub struct Cleaned {
 pub struct Check {
     /// What.
     pub name: &'static str,
+    /// The one policy that needs it, by its first word; none if all do.
+    pub only: Option<&'static str>,
     /// What was found, or what went wrong.
     pub result: Result<String>,
 }
@@ -83,38 +85,35 @@ pub fn check(place: Place, config: &HostConfig) -> Vec<Check> {
         None => Err(Error::Missing { program: name.into(), package: package.into() }),
     };
     let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun");
-    let tun = tun.map(|_| "/dev/net/tun".to_owned());
+    let tun = tun.map(|_| "/dev/net/tun".to_owned()).map_err(Error::device("opening /dev/net/tun"));
+    let of_all = |name, result| Check { name, only: None, result };
     let mut checks = vec![
-        Check {
-            name: "place",
-            result: Ok(match place {
+        of_all(
+            "place",
+            Ok(match place {
                 Place::Host => format!("the host, on bridge {}", config.bridge),
                 Place::Namespace => "namespaces of their own".into(),
             }),
-        },
-        Check { name: "taps", result: tun.map_err(Error::device("opening /dev/net/tun")) },
-        Check { name: "nft", result: program("nft", "nftables") },
+        ),
+        of_all("taps", tun),
+        of_all("nft", program("nft", "nftables")),
     ];
     match place {
         Place::Host => {
-            checks.push(Check {
-                name: "rules",
-                result: nft::check(&rules::sample(config))
-                    // Of nobody, so that nothing is forgotten.
-                    .and_then(|()| conntrack::available())
-                    .map(|()| "the kernel takes all of them".into()),
-            });
-            checks.push(Check {
-                name: "subnet",
-                result: Netlink::open()
-                    .and_then(|netlink| host::conflict(&netlink, config))
-                    .map(|()| format!("{} is free", config.subnet)),
-            });
+            let rules = nft::check(&rules::sample(config))
+                // Of nobody, so that nothing is forgotten.
+                .and_then(|()| conntrack::available())
+                .map(|()| "the kernel takes all of them".into());
+            let subnet = Netlink::open()
+                .and_then(|netlink| host::find(&netlink, config))
+                .map(|_| format!("{} is free", config.subnet));
+            checks.extend([of_all("rules", rules), of_all("subnet", subnet)]);
         }
-        Place::Namespace => {
-            checks
-                .push(Check { name: "slirp4netns", result: program("slirp4netns", "slirp4netns") });
-        }
+        Place::Namespace => checks.push(Check {
+            name: "slirp4netns",
+            only: Some("full"),
+            result: program("slirp4netns", "slirp4netns"),
+        }),
     }
     checks
 }

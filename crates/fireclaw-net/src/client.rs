@@ -60,14 +60,6 @@ impl Client {
         self.ask(&Ask::BelongsTo { process }).await
     }
 
-    /// Ends the gateway, which removes everything of its machine.
-    ///
-    /// # Errors
-    /// [`Error::Gateway`] if there is none.
-    pub async fn quit(&self) -> Result<()> {
-        self.ask(&Ask::Quit).await
-    }
-
     async fn ask<T: DeserializeOwned>(&self, ask: &Ask) -> Result<T> {
         let failed = |e: std::io::Error| Error::gateway(format!("does not answer: {e}"));
         let asked = tokio::time::timeout(ANSWER, self.exchange(ask)).await;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use fireclaw_policy::{Network, Target};
+use fireclaw_policy::Network;
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::Denial;
@@ -26,8 +26,6 @@ pub(crate) enum Ask {
     Policy { policy: Network },
     /// Live as long as this process.
     BelongsTo { process: ProcessStamp },
-    /// End, and remove everything.
-    Quit,
 }
 
 /// How a gateway is.
@@ -49,9 +47,4 @@ pub struct Status {
     pub last: Vec<Denial>,
     /// Packets that the kernel refused, by reason, and for UDP by destination.
     pub packets: Vec<Refused>,
-}
-
-/// The target of an order.
-pub(crate) fn target(text: &str) -> Result<Target, String> {
-    Target::parse(text).map_err(|problem| format!("\"{}\" {problem}", text.escape_debug()))
 }

@@ -27,6 +27,16 @@ pub enum Error {
         subnet: String,
         /// What uses it.
         with: String,
+        /// What to set in `network.toml` instead, as an example.
+        instead: String,
+    },
+    /// Machines run that are elsewhere than this one is to be: they share one set of rules.
+    #[error("this machine would be in {wanted}, and those that run are in {running}")]
+    Elsewhere {
+        /// The subnet and bridge of this one.
+        wanted: String,
+        /// Those of the others.
+        running: String,
     },
     /// Every address has an owner.
     #[error("no address of {subnet} is free")]
@@ -53,6 +63,12 @@ pub enum Error {
     Gateway {
         /// What it did, and its last words.
         what: String,
+    },
+    /// Not everything of a machine could be removed.
+    #[error("something of the machine's network card is left: {reason}")]
+    Left {
+        /// Why.
+        reason: String,
     },
     /// The state can't be read or written.
     #[error("the network's state: {reason}")]
@@ -114,9 +130,15 @@ impl Error {
                  open to you; --network none works without them"
                     .into(),
             ),
-            Self::Conflict { .. } => {
-                Some("set another `subnet` in network.toml, like subnet = \"10.99.0.0/24\"".into())
+            Self::Conflict { instead, .. } => {
+                Some(format!("set another one in network.toml, like {instead}"))
             }
+            Self::Elsewhere { .. } => Some(
+                "end them first (`fireclaw net ls` lists them), or set `subnet` and `bridge` in \
+                 network.toml back"
+                    .into(),
+            ),
+            Self::Left { .. } => Some("`fireclaw net clean` removes it".into()),
             Self::NoAddress { .. } => {
                 Some("end some machines, or set a larger `subnet` in network.toml".into())
             }

@@ -9,27 +9,61 @@ use serde_json::Value;
 use crate::address::Mac;
 use crate::netlink::{Link, Netlink};
 use crate::rules;
-use crate::state::{Change, Machine, State};
+use crate::state::{Machine, State};
 use crate::{Error, Result, conntrack, nft};
 
+/// Where the kernel's settings of networks are.
+const SETTINGS: &str = "/proc/sys/net/";
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// What is noted of the host besides settings, which are noted by their path: where all
+/// machines are, `bridge NAME` that we made, and `address NAME ADDRESS` that we gave to one of
+/// somebody else.
+const NETWORK: &str = "network";
+const BRIDGE: &str = "bridge";
+const ADDRESS: &str = "address";
 
 fn with_prefix(config: &HostConfig) -> Ipv4Net {
     Ipv4Net::new_assert(config.gateway(), config.subnet.prefix_len())
 }
 
-/// Whether name and addresses of the bridge are free, or the bridge's own.
+/// Whether machines may be where this configuration has them: they share one set of rules, so
+/// all that run are in one place.
+///
+/// # Errors
+/// [`Error::Elsewhere`] if others run in another.
+pub(crate) fn agree(state: &State, config: &HostConfig) -> Result<()> {
+    let wanted = format!("{} on {}", config.subnet, config.bridge);
+    if state.machines()?.is_empty() {
+        state.forget(NETWORK)?;
+    }
+    state.note(NETWORK, &wanted)?;
+    match state.noted(NETWORK)? {
+        Some(running) if running != wanted => Err(Error::Elsewhere { wanted, running }),
+        _ => Ok(()),
+    }
+}
+
+/// A bridge that is there, and whether it has its address.
+type Found = Option<(Link, bool)>;
+
+/// What there is of the bridge, if its name and addresses are free or its own.
 ///
 /// # Errors
 /// [`Error::Conflict`] if they are used for something else.
-pub(crate) fn conflict(netlink: &Netlink, config: &HostConfig) -> Result<()> {
+pub(crate) fn find(netlink: &Netlink, config: &HostConfig) -> Result<Found> {
     let links = netlink.links()?;
     let there = links.iter().find(|link| link.name == config.bridge);
-    let conflict = |with: String| Error::Conflict { subnet: config.subnet.to_string(), with };
+    let conflict = |with: String, instead: &str| Error::Conflict {
+        subnet: config.subnet.to_string(),
+        with,
+        instead: instead.into(),
+    };
+    let bridge = "bridge = \"fcbr1\"";
     if let Some(link) = there
         && !link.is_bridge
     {
-        return Err(conflict(format!("{} is there and is no bridge", link.name)));
+        return Err(conflict(format!("{} is there and is no bridge", link.name), bridge));
     }
     let ours = there.map(|link| link.index);
     // What is on a bridge can be reached by anybody there, past all rules.
@@ -37,23 +71,27 @@ pub(crate) fn conflict(netlink: &Netlink, config: &HostConfig) -> Result<()> {
         ours.is_some() && link.master == ours && crate::address::of_tap(&link.name).is_none()
     };
     if let Some(link) = links.iter().find(stranger) {
-        return Err(conflict(format!("{} is on the bridge {}", link.name, config.bridge)));
+        return Err(conflict(format!("{} is on the bridge {}", link.name, config.bridge), bridge));
     }
-    let mut used = netlink.addresses()?;
-    used.extend(netlink.routes()?);
-    let other = used.iter().find(|used| {
+    let addresses = netlink.addresses()?;
+    let address = with_prefix(config);
+    let has = addresses.iter().any(|used| Some(used.link) == ours && used.network == address);
+    let routes = netlink.routes()?;
+    let other = addresses.iter().chain(&routes).find(|used| {
         let overlap =
             used.network.contains(&config.subnet) || config.subnet.contains(&used.network);
         // What is wider stands for the default route, as VPNs set it in two halves.
         overlap && Some(used.link) != ours && used.network.prefix_len() >= 8
     });
-    let Some(used) = other else { return Ok(()) };
+    let Some(used) = other else { return Ok(there.cloned().map(|link| (link, has))) };
     let link = links.iter().find(|link| link.index == used.link);
     let name = link.map_or("a route", |link| &link.name[..]);
-    Err(conflict(format!("{} on {name}", used.network.trunc())))
+    let subnet = "subnet = \"10.99.0.0/24\"";
+    Err(conflict(format!("{} on {name}", used.network.trunc()), subnet))
 }
 
-/// The bridge, made if it is not there.
+/// The bridge, made if it is not there. What the host had before is noted; a namespace had
+/// nothing, and has no state.
 ///
 /// # Errors
 /// [`Error::Conflict`] if its name or its addresses are used for something else.
@@ -62,67 +100,75 @@ pub(crate) fn bridge(
     state: Option<&State>,
     config: &HostConfig,
 ) -> Result<Link> {
-    conflict(netlink, config)?;
-    let address = with_prefix(config);
-    let there = netlink.link(&config.bridge)?;
-    let index = there.as_ref().map(|link| link.index);
-    let has =
-        netlink.addresses()?.iter().any(|used| Some(used.link) == index && used.network == address);
-    let link = match there {
-        Some(link) if has => link,
-        // Made by somebody else, or by us and killed before it had its address.
-        Some(link) => {
+    let (name, address) = (&config.bridge, with_prefix(config));
+    let found = find(netlink, config)?;
+    let ours = format!("{BRIDGE} {name}");
+    if found.is_none()
+        && let Some(state) = state
+    {
+        state.note(&ours, "")?;
+    }
+    // Somebody else's stays, and is to be as it was.
+    let stays = match state {
+        Some(state) => state.noted(&ours)?.is_none().then_some(state),
+        None => None,
+    };
+    let link = match found {
+        Some((link, true)) => link,
+        Some((link, false)) => {
+            if let Some(state) = stays {
+                state.note(&format!("{ADDRESS} {name} {address}"), "")?;
+            }
             netlink.add_address(link.index, address)?;
             link
         }
-        None => {
-            if let Some(state) = state {
-                state.note(Change::Bridge, &config.bridge)?;
-            }
-            netlink.make_bridge(&config.bridge, Mac::of(config.gateway()), address)?
-        }
+        None => netlink.make_bridge(name, Mac::of(config.gateway()), address)?,
     };
     netlink.up(link.index)?;
-    quiet(&config.bridge)?;
+    quiet(stays, name)?;
     Ok(link)
 }
 
-/// No IPv6 on a device of ours, no packets with senders from elsewhere, and no answer about
-/// other addresses of the host.
-pub(crate) fn quiet(device: &str) -> Result<()> {
-    let settings = [("ipv6", "disable_ipv6"), ("ipv4", "rp_filter"), ("ipv4", "arp_ignore")];
-    for (setting, value) in settings {
-        let path = format!("/proc/sys/net/{setting}/conf/{device}/{value}");
-        match std::fs::write(&path, "1") {
-            // A kernel without IPv6.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && setting == "ipv6" => {}
-            other => other.map_err(Error::system(format!("writing {path}")))?,
+/// No IPv6 on a device, no packets with senders from elsewhere, and no answer about other
+/// addresses of the host. If the device stays, how it was is noted.
+pub(crate) fn quiet(state: Option<&State>, device: &str) -> Result<()> {
+    for (family, value) in [("ipv6", "disable_ipv6"), ("ipv4", "rp_filter"), ("ipv4", "arp_ignore")]
+    {
+        let path = format!("{SETTINGS}{family}/conf/{device}/{value}");
+        // A kernel without IPv6 has nothing to be quiet about.
+        if family == "ipv4" || std::path::Path::new(&path).exists() {
+            switch_on(state, &path)?;
         }
     }
     Ok(())
 }
 
-/// Lets the host forward packets, and notes how it was.
+/// Lets the host forward packets.
 pub(crate) fn forward(state: Option<&State>) -> Result<()> {
-    let failed = || Error::system::<std::io::Error>(format!("writing {FORWARDING}"));
-    let before = std::fs::read_to_string(FORWARDING).map_err(failed())?;
+    switch_on(state, FORWARDING)
+}
+
+/// Sets a setting to 1, and notes what it was.
+fn switch_on(state: Option<&State>, path: &str) -> Result<()> {
+    let failed = || Error::system::<std::io::Error>(format!("writing {path}"));
+    let before = std::fs::read_to_string(path).map_err(failed())?;
     if before.trim() == "1" {
         return Ok(());
     }
     if let Some(state) = state {
-        state.note(Change::Forwarding, before.trim())?;
+        state.note(path, before.trim())?;
     }
-    std::fs::write(FORWARDING, "1").map_err(failed())
+    std::fs::write(path, "1").map_err(failed())
 }
 
 /// Removes what belongs to a machine, and frees its address. What has gone is fine.
 pub(crate) fn remove(netlink: &Netlink, state: &State, machine: &Machine) -> Result<()> {
     let address = machine.address;
+    // The tap first: the guest may run still, and is not to do so without rules.
+    netlink.remove(&machine.tap())?;
     let last = state.machines()?.iter().all(|other| other.address == address);
-    if last && nft::run(rules::tear_down_last(address)).is_ok() {
-        netlink.remove(&machine.tap())?;
-    } else {
-        remove_things(netlink, address)?;
+    if !last || nft::run(rules::tear_down_last(address)).is_err() {
+        remove_rules(address)?;
     }
     // Where that is not possible no machine ever started.
     let _ = conntrack::forget(address);
@@ -130,48 +176,65 @@ pub(crate) fn remove(netlink: &Netlink, state: &State, machine: &Machine) -> Res
     Ok(())
 }
 
-/// All rules of the host. One that can't list them has none.
-fn all_rules() -> Vec<Value> {
-    nft::run(rules::all()).unwrap_or_default()
+/// All rules of the host. A kernel that can't list them has none.
+fn all_rules() -> Result<Vec<Value>> {
+    match nft::run(rules::all()) {
+        Err(Error::Rules { .. }) => Ok(Vec::new()),
+        listed => listed,
+    }
 }
 
-/// Removes rules and tap of an address.
-pub(crate) fn remove_things(netlink: &Netlink, address: Ipv4Addr) -> Result<()> {
+/// Removes the rules of an address, or what is there of them.
+pub(crate) fn remove_rules(address: Ipv4Addr) -> Result<()> {
     if nft::run(rules::tear_down(address).concat()).is_err() {
         // Something is not there; what is there goes by parts.
         let [shared, own] = rules::tear_down(address).map(nft::run);
-        if rules::found(&all_rules()).contains(&address) {
+        if rules::found(&all_rules()?).contains(&address) {
             return shared.and(own).map(drop);
         }
     }
-    netlink.remove(&crate::address::tap_name(address))
+    Ok(())
 }
 
-/// Undoes what is needed no longer: forwarding without a machine that leaves, the bridge
-/// without any.
+/// Undoes what is needed no longer: forwarding without a machine that leaves, all else
+/// without any machine.
 pub(crate) fn settle(netlink: &Netlink, state: &State) -> Result<()> {
     let machines = state.machines()?;
-    if !machines.iter().any(|machine| machine.policy == "full")
-        && let Some(before) = state.noted(Change::Forwarding)?
-    {
-        std::fs::write(FORWARDING, before)
-            .map_err(Error::system(format!("writing {FORWARDING}")))?;
-        state.forget(Change::Forwarding)?;
-    }
-    if !machines.is_empty() {
-        return Ok(());
-    }
-    if let Some(bridge) = state.noted(Change::Bridge)? {
-        // Somebody else may have connected something to it.
-        let links = netlink.links()?;
-        let there = links.iter().find(|link| link.name == bridge);
-        let ports = there.is_some_and(|there| links.iter().any(|l| l.master == Some(there.index)));
-        if !ports {
-            netlink.remove(&bridge)?;
-            state.forget(Change::Bridge)?;
+    let leaves = machines.iter().any(|machine| machine.policy == "full");
+    for (what, before) in state.notes()? {
+        let is_needed = if what == FORWARDING { leaves } else { !machines.is_empty() };
+        if !is_needed && undo(netlink, &what, &before)? {
+            state.forget(&what)?;
         }
     }
     Ok(())
+}
+
+/// Undoes one change of the host; whether that was possible.
+fn undo(netlink: &Netlink, what: &str, before: &str) -> Result<bool> {
+    match what.split(' ').collect::<Vec<_>>()[..] {
+        [BRIDGE, name] => {
+            // Somebody else may have connected something to it.
+            let links = netlink.links()?;
+            let there = links.iter().find(|link| link.name == name);
+            if there.is_some_and(|it| links.iter().any(|link| link.master == Some(it.index))) {
+                return Ok(false);
+            }
+            netlink.remove(name)?;
+        }
+        [ADDRESS, name, address] => {
+            if let (Some(link), Ok(address)) = (netlink.link(name)?, address.parse()) {
+                netlink.remove_address(link.index, address)?;
+            }
+        }
+        [path] if path.starts_with(SETTINGS) => match std::fs::write(path, before) {
+            // It went with its device.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            written => written.map_err(Error::system(format!("writing {path}")))?,
+        },
+        _ => {}
+    }
+    Ok(true)
 }
 
 /// Frees what belongs to keepers that are no more: their machines, oldest address first.
@@ -192,14 +255,15 @@ pub(crate) fn remove_strays(netlink: &Netlink, state: &State) -> Result<Vec<Ipv4
     let links = netlink.links()?;
     let mut strays: Vec<Ipv4Addr> =
         links.iter().filter_map(|link| crate::address::of_tap(&link.name)).collect();
-    strays.extend(rules::found(&all_rules()));
+    strays.extend(rules::found(&all_rules()?));
     strays.sort();
     strays.dedup();
     strays.retain(|address| !known.contains(address));
     for &address in &strays {
-        remove_things(netlink, address)?;
+        netlink.remove(&crate::address::tap_name(address))?;
+        remove_rules(address)?;
     }
-    if known.is_empty() && rules::has_base(&all_rules()) {
+    if known.is_empty() && rules::has_base(&all_rules()?) {
         nft::run(rules::remove_base())?;
     }
     Ok(strays)

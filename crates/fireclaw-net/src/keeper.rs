@@ -9,15 +9,16 @@ use std::os::unix::net::UnixStream;
 
 use fireclaw_vm::PlugKind;
 use ipnet::Ipv4Net;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::{host_addresses, word};
-use crate::netlink::Netlink;
+use crate::netlink::{Link, Netlink};
 use crate::nft::Nft;
-use crate::place::{Place, confine, enter_namespaces};
+use crate::place::{Place, confine, enter_namespaces, host_addresses};
 use crate::rules::{Guest, Kind, Ports, Refused};
 use crate::state::{Lock, Machine, State, lock};
+use crate::watch::Watch;
 use crate::{Error, ProcessStamp, Request, Result, conntrack, host, nft, rules, tap, wire};
 
 /// What a keeper made. Three listening sockets come with it, then the tap, or in a
@@ -25,6 +26,8 @@ use crate::{Error, ProcessStamp, Request, Result, conntrack, host, nft, rules, t
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Made {
     pub machine: Machine,
+    /// The host's addresses that the rules know.
+    pub host: Vec<Ipv4Net>,
 }
 
 /// What its gateway asks of a keeper. Each is answered with a `Result<Answer>`.
@@ -48,8 +51,9 @@ struct Kept {
     request: Request,
     state: State,
     machine: Machine,
-    netlink: Netlink,
     guest: Guest,
+    /// On a host others may remove rules.
+    watch: Option<Watch>,
 }
 
 /// Does the task until the other end of the stream is closed.
@@ -63,7 +67,8 @@ pub(crate) fn main(stream: &UnixStream, request: Request) -> Result<()> {
         }
     };
     let confined = confine(CapabilitySet::NET_ADMIN);
-    let made: Result<Made> = confined.map(|()| Made { machine: kept.machine.clone() });
+    let (machine, host) = (kept.machine.clone(), kept.guest.host.clone());
+    let made: Result<Made> = confined.map(|()| Made { machine, host });
     let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
     let sent = wire::send(stream, &made, &borrowed);
     // The tap is to go with its user.
@@ -73,7 +78,11 @@ pub(crate) fn main(stream: &UnixStream, request: Request) -> Result<()> {
 }
 
 fn serve(stream: &UnixStream, mut kept: Kept) -> Result<()> {
-    while let Ok(Some((ask, _))) = wire::receive::<Ask>(stream) {
+    let served = loop {
+        if let Err(error) = kept.guard(stream) {
+            break Err(error);
+        }
+        let Ok(Some((ask, _))) = wire::receive::<Ask>(stream) else { break Ok(()) };
         let answer = match ask {
             Ask::Counts => counts(kept.machine.address).map(Answer::Counts),
             Ask::Rules { kind, policy, host } => {
@@ -81,10 +90,10 @@ fn serve(stream: &UnixStream, mut kept: Kept) -> Result<()> {
             }
         };
         if wire::send(stream, &answer, &[]).is_err() {
-            break;
+            break Ok(());
         }
-    }
-    kept.remove()
+    };
+    served.and(kept.remove())
 }
 
 fn counts(address: Ipv4Addr) -> Result<Vec<Refused>> {
@@ -95,6 +104,14 @@ fn counts(address: Ipv4Addr) -> Result<Vec<Refused>> {
     Ok(rules::read_counts(&listed))
 }
 
+/// Held while something of the host is made or removed. A namespace is its keeper's alone.
+fn alone(request: &Request) -> Result<Option<Lock>> {
+    match request.place {
+        Place::Host => lock(&request.state).map(Some),
+        Place::Namespace => Ok(None),
+    }
+}
+
 /// Makes everything, or removes what it made before it failed.
 fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {
     let host = host_addresses(request.place)?;
@@ -103,10 +120,11 @@ fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {
     }
     // It gets ready while all else is made.
     let nft = Nft::waiting()?;
-    let held = lock(&request.state)?;
+    let _alone = alone(&request)?;
     let mut state = State::open(&request.state)?;
     if request.place == Place::Host {
         host::sweep(&Netlink::open()?, &state)?;
+        host::agree(&state, &request.config)?;
     } else {
         for machine in state.machines()?.iter().filter(|machine| !machine.keeper.lives()) {
             state.free(machine)?;
@@ -118,14 +136,14 @@ fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {
             address: Ipv4Addr::UNSPECIFIED,
             owner: request.owner.clone(),
             place: request.place,
-            policy: word(&request.policy),
+            policy: request.policy.word().into(),
             directory: request.directory.clone(),
             keeper: own_stamp()?,
         },
     )?;
-    match make_things(&request, &state, &machine, (nft, host), &held) {
-        Ok((netlink, guest, descriptors)) => {
-            Ok((Kept { request, state, machine, netlink, guest }, descriptors))
+    match make_things(&request, &state, &machine, nft, host) {
+        Ok((guest, watch, descriptors)) => {
+            Ok((Kept { request, state, machine, guest, watch }, descriptors))
         }
         Err(error) => {
             // The first error is the one that matters.
@@ -146,9 +164,9 @@ fn make_things(
     request: &Request,
     state: &State,
     machine: &Machine,
-    (nft, host): (Nft, Vec<Ipv4Net>),
-    _held: &Lock,
-) -> Result<(Netlink, Guest, Vec<OwnedFd>)> {
+    nft: Nft,
+    host: Vec<Ipv4Net>,
+) -> Result<(Guest, Option<Watch>, Vec<OwnedFd>)> {
     // What the host had before is noted; a namespace had nothing.
     let noted = (request.place == Place::Host).then_some(state);
     let netlink = Netlink::open()?;
@@ -160,23 +178,15 @@ fn make_things(
     let bridge = host::bridge(&netlink, noted, &request.config)?;
     let name = machine.tap();
     let tap = tap::open(&name)?;
-    let link = netlink.link(&name)?.ok_or_else(|| Error::System {
-        action: "making a tap".into(),
-        reason: "it is gone".into(),
-    })?;
-    host::quiet(&name)?;
-    let gateway = request.config.gateway();
-    let failed = || Error::system::<std::io::Error>(format!("listening on {gateway}"));
-    let proxy = TcpListener::bind((gateway, 0)).map_err(failed())?;
-    let dns = UdpSocket::bind((gateway, 0)).map_err(failed())?;
-    let dns_tcp = TcpListener::bind((gateway, 0)).map_err(failed())?;
-    let ports = Ports {
-        proxy: proxy.local_addr().map_err(failed())?.port(),
-        dns: dns.local_addr().map_err(failed())?.port(),
-        dns_tcp: dns_tcp.local_addr().map_err(failed())?.port(),
-    };
+    let link = tap_link(&netlink, &name)?;
+    host::quiet(None, &name)?;
+    let (ports, mut descriptors) = listen(request.config.gateway())?;
     let kind = Kind::of(&request.policy);
     let guest = Guest { address: machine.address, ports, kind, place: request.place, host };
+    let watch = match request.place {
+        Place::Host => Some(Watch::open()?),
+        Place::Namespace => None,
+    };
     nft.set(&rules::set_up(&request.config, &guest))?;
     if request.place == Place::Host {
         // Who cannot forget connections now cannot do it at the end.
@@ -187,22 +197,44 @@ fn make_things(
     }
     // Last, so that no packet passes before the rules hold.
     netlink.join(link.index, bridge.index)?;
-    let mut descriptors = vec![proxy.into(), dns.into(), dns_tcp.into()];
-    match (request.plug, request.place) {
-        (PlugKind::Tap, _) => descriptors.push(tap),
-        (PlugKind::Named, place) => {
-            tap::keep(&tap, request.user)?;
-            if place == Place::Namespace {
-                for namespace in ["user", "net"] {
-                    let path = format!("/proc/self/ns/{namespace}");
-                    let file = std::fs::File::open(&path);
-                    descriptors
-                        .push(file.map_err(Error::system(format!("opening {path}")))?.into());
-                }
+    match request.plug {
+        PlugKind::Tap => descriptors.push(tap),
+        PlugKind::Named => {
+            let user = rustix::process::geteuid().as_raw();
+            tap::keep(&tap, request.user.unwrap_or(user))?;
+            if request.place == Place::Namespace {
+                descriptors.extend([own_namespace("user")?, own_namespace("net")?]);
             }
         }
     }
-    Ok((netlink, guest, descriptors))
+    Ok((guest, watch, descriptors))
+}
+
+fn tap_link(netlink: &Netlink, name: &str) -> Result<Link> {
+    netlink.link(name)?.ok_or_else(|| Error::System {
+        action: format!("looking for the tap {name}"),
+        reason: "it is gone".into(),
+    })
+}
+
+/// Where the gateway hears its guest: the proxy, the resolver over UDP and over TCP.
+fn listen(gateway: Ipv4Addr) -> Result<(Ports, Vec<OwnedFd>)> {
+    let failed = || Error::system::<std::io::Error>(format!("listening on {gateway}"));
+    let proxy = TcpListener::bind((gateway, 0)).map_err(failed())?;
+    let dns = UdpSocket::bind((gateway, 0)).map_err(failed())?;
+    let dns_tcp = TcpListener::bind((gateway, 0)).map_err(failed())?;
+    let ports = Ports {
+        proxy: proxy.local_addr().map_err(failed())?.port(),
+        dns: dns.local_addr().map_err(failed())?.port(),
+        dns_tcp: dns_tcp.local_addr().map_err(failed())?.port(),
+    };
+    Ok((ports, vec![proxy.into(), dns.into(), dns_tcp.into()]))
+}
+
+fn own_namespace(kind: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/self/ns/{kind}");
+    let file = std::fs::File::open(&path).map_err(Error::system(format!("opening {path}")))?;
+    Ok(file.into())
 }
 
 /// Removes what belongs to the machine, while the lock is held.
@@ -219,8 +251,47 @@ fn remove(request: &Request, state: &State, machine: &Machine) -> Result<()> {
 }
 
 impl Kept {
+    /// Waits until something is said on the stream. Rules that somebody removes meanwhile are
+    /// set again, and until they are there the card is cut off.
+    fn guard(&self, stream: &UnixStream) -> Result<()> {
+        let Some(watch) = &self.watch else { return Ok(()) };
+        loop {
+            let mut both = [
+                PollFd::new(stream, PollFlags::IN),
+                PollFd::from_borrowed_fd(watch.descriptor(), PollFlags::IN),
+            ];
+            match poll(&mut both, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other.map_err(|e| Error::system("waiting")(e))?,
+            };
+            let [said, changed] = both;
+            if !changed.revents().is_empty() && self.lost(watch) {
+                self.restore(watch)?;
+            }
+            if !said.revents().is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn lost(&self, watch: &Watch) -> bool {
+        watch.lost([rules::TABLE, &self.machine.tap()])
+    }
+
+    fn restore(&self, watch: &Watch) -> Result<()> {
+        let netlink = Netlink::open()?;
+        let tap = tap_link(&netlink, &self.machine.tap())?;
+        netlink.down(tap.index)?;
+        let _alone = alone(&self.request)?;
+        host::remove_rules(self.machine.address)?;
+        // What we removed now was not lost.
+        self.lost(watch);
+        nft::set(&rules::set_up(&self.request.config, &self.guest))?;
+        netlink.up(tap.index)
+    }
+
     fn change(&mut self, kind: Kind, policy: &str, host: Vec<Ipv4Net>) -> Result<()> {
-        let _held = lock(&self.request.state)?;
+        let _alone = alone(&self.request)?;
         let guest = Guest { kind, host, ..self.guest.clone() };
         let noted = (self.request.place == Place::Host).then_some(&self.state);
         if kind == Kind::Open {
@@ -232,14 +303,14 @@ impl Kept {
         if kind != Kind::Open {
             self.state.set_policy(self.machine.address, policy)?;
             if self.request.place == Place::Host {
-                host::settle(&self.netlink, &self.state)?;
+                host::settle(&Netlink::open()?, &self.state)?;
             }
         }
         Ok(())
     }
 
     fn remove(self) -> Result<()> {
-        let _held = lock(&self.request.state)?;
+        let _alone = alone(&self.request)?;
         remove(&self.request, &self.state, &self.machine)
     }
 }

@@ -1,7 +1,7 @@
 //! The network card of a machine: what it can reach, and that it reaches nothing else.
 //!
 //! [`open`] starts a machine's *gateway*, a process of its own that ends with the machine
-//! and takes everything along. The gateway starts a *keeper*, which makes tap, bridge, rules
+//! and takes everything along. Beside it starts a *keeper*, which makes tap, bridge, rules
 //! and listening sockets, on the host with root or in namespaces of its own without, and
 //! removes them when the gateway has ended, however that was. The gateway holds no rights:
 //! it answers the guest's questions for names, makes its connections, and says no.
@@ -21,6 +21,7 @@ mod error;
 mod gateway;
 mod host;
 mod keeper;
+mod netfilter;
 mod netlink;
 mod nft;
 mod open;
@@ -28,6 +29,7 @@ mod place;
 mod rules;
 mod state;
 mod tap;
+mod watch;
 mod wire;
 
 pub use address::Mac;
@@ -37,7 +39,7 @@ pub use control::Status;
 pub use error::{Error, Result};
 pub use fireclaw_vm::ProcessStamp;
 pub use gateway::Denial;
-pub use open::{Card, Gateway, Request, bare_tap, gateway_main, open, scratch_tap};
+pub use open::{Card, Gateway, Request, bare_tap, gateway_main, open};
 pub use place::Place;
 pub use rules::Refused;
 pub use state::Machine;

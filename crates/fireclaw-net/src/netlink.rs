@@ -21,6 +21,8 @@ use crate::{Error, Result};
 
 /// The group of changes to IPv4 addresses (`RTNLGRP_IPV4_IFADDR`).
 const ADDRESS_CHANGES: u32 = 5;
+/// The group of changes to IPv4 routes (`RTNLGRP_IPV4_ROUTE`).
+const ROUTE_CHANGES: u32 = 7;
 
 /// A connection to the kernel.
 pub(crate) struct Netlink {
@@ -140,17 +142,17 @@ impl Netlink {
 
     /// Gives an address to a device.
     pub fn add_address(&self, link: u32, address: Ipv4Net) -> Result<()> {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.prefix_len = address.prefix_len();
-        message.header.index = link;
-        message.attributes = vec![
-            AddressAttribute::Local(address.addr().into()),
-            AddressAttribute::Address(address.addr().into()),
-            AddressAttribute::Broadcast(address.broadcast()),
-        ];
-        self.command(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+        let message = RouteNetlinkMessage::NewAddress(address_of(link, address));
+        self.command(message, NLM_F_CREATE | NLM_F_EXCL)
             .map_err(failed("giving the bridge its address"))
+    }
+
+    /// Takes an address from a device; fine if it does not have it.
+    pub fn remove_address(&self, link: u32, address: Ipv4Net) -> Result<()> {
+        match self.command(RouteNetlinkMessage::DelAddress(address_of(link, address)), 0) {
+            Err(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+            other => other.map_err(failed("taking the bridge's address away")),
+        }
     }
 
     /// Makes a device a port of a bridge that sees no other port but the bridge itself, and
@@ -174,12 +176,21 @@ impl Netlink {
 
     /// Sets a device up.
     pub fn up(&self, link: u32) -> Result<()> {
+        self.set_up(link, true)
+    }
+
+    /// Sets a device down: nothing comes out of it.
+    pub fn down(&self, link: u32) -> Result<()> {
+        self.set_up(link, false)
+    }
+
+    fn set_up(&self, link: u32, up: bool) -> Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = link;
-        message.header.flags = LinkFlags::Up;
+        message.header.flags.set(LinkFlags::Up, up);
         message.header.change_mask = LinkFlags::Up;
         self.command(RouteNetlinkMessage::NewLink(message), 0)
-            .map_err(failed("setting a network device up"))
+            .map_err(failed("setting a network device up or down"))
     }
 
     /// Removes a device; fine if there is none.
@@ -246,17 +257,31 @@ impl Netlink {
         }
     }
 
-    /// A socket that is readable after the addresses of this machine changed.
-    pub fn watch_addresses() -> Result<Socket> {
+    /// A socket that is readable after what [`Netlink::local`] tells may have changed.
+    pub fn watch_local() -> Result<Socket> {
         let watch = || {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.bind_auto()?;
             socket.add_membership(ADDRESS_CHANGES)?;
+            socket.add_membership(ROUTE_CHANGES)?;
             socket.set_non_blocking(true)?;
             std::io::Result::Ok(socket)
         };
         watch().map_err(failed("watching addresses"))
     }
+}
+
+fn address_of(link: u32, address: Ipv4Net) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = address.prefix_len();
+    message.header.index = link;
+    message.attributes = vec![
+        AddressAttribute::Local(address.addr().into()),
+        AddressAttribute::Address(address.addr().into()),
+        AddressAttribute::Broadcast(address.broadcast()),
+    ];
+    message
 }
 
 fn link(answer: RouteNetlinkMessage) -> Option<Link> {
@@ -322,6 +347,6 @@ mod tests {
         assert!(!netlink.is_elsewhere(Ipv4Addr::LOCALHOST).unwrap());
         assert!(!netlink.is_elsewhere(Ipv4Addr::new(224, 0, 0, 1)).unwrap());
         netlink.routes().unwrap();
-        Netlink::watch_addresses().unwrap();
+        Netlink::watch_local().unwrap();
     }
 }

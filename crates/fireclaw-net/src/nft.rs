@@ -63,7 +63,7 @@ impl Nft {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|e| failed(format!("nft does not start: {e}")))?;
+            .map_err(Error::system("starting nft"))?;
         Ok(Self { child: Some(child) })
     }
 
@@ -87,6 +87,9 @@ impl Nft {
         // nft reads all of it before it says anything. If it ended, its words say why.
         let written = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
         let output = child.wait_with_output().map_err(|e| failed(e.to_string()))?;
+        if output.status.code().is_none() {
+            return Err(Error::system("running nft")(output.status));
+        }
         if !output.status.success() || written.is_none_or(|written| written.is_err()) {
             let words = String::from_utf8_lossy(&output.stderr);
             let line = words.lines().find(|line| line.contains("rror")).unwrap_or(words.trim());
@@ -117,7 +120,7 @@ const PARTS: [(&str, &str); 10] = [
     ("\"netdev\"", "nf_tables for devices (NF_TABLES_NETDEV)"),
     ("\"ct count\"", "nft_connlimit"),
     ("\"fib\"", "nft_fib_inet"),
-    ("\"redirect\":", "nft_redir"),
+    ("\"dnat\":", "nft_nat"),
     ("\"masquerade\"", "nft_masq"),
     ("\"reject\"", "nft_reject_inet"),
     ("\"ct\"", "nft_ct"),

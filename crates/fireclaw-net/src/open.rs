@@ -1,22 +1,24 @@
 //! Starts the gateway of a machine.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use fireclaw_policy::{HostConfig, Network};
 use fireclaw_protocol::hello;
 use fireclaw_vm::{Namespace, Plug, PlugKind};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::address::Mac;
 use crate::gateway::{self, Ready, Role};
-use crate::place::{Place, enter_namespaces};
+use crate::place::Place;
 use crate::state::Machine;
 use crate::{Client, Error, ProcessStamp, Result, tap, wire};
 
@@ -25,6 +27,8 @@ const COMMAND: &str = "gateway";
 
 /// How long a gateway may take to get ready.
 const READY: Duration = Duration::from_secs(30);
+/// How long it and its keeper may take to remove everything.
+const END: Duration = Duration::from_secs(40);
 
 /// What a gateway and its keeper say of what goes wrong, in its directory.
 const LOG: &str = "net.log";
@@ -96,8 +100,13 @@ pub struct Gateway {
     plug: Plug,
     process: ProcessStamp,
     /// Closed, it tells that the starter has gone.
-    _stream: UnixStream,
+    stream: UnixStream,
+    log: PathBuf,
+    ended: oneshot::Receiver<Ended>,
 }
+
+/// How a keeper and its gateway ended.
+type Ended = [std::io::Result<ExitStatus>; 2];
 
 /// Starts a gateway and waits until it is ready: `program` leads, with its arguments, to
 /// [`gateway_main`].
@@ -107,22 +116,29 @@ pub struct Gateway {
 pub async fn open(program: &Path, arguments: &[&str], request: Request) -> Result<Gateway> {
     gateway::possible(&request)?;
     let failed = |e: std::io::Error| Error::system("starting the gateway")(e);
-    let log = File::create(request.directory.join(LOG)).map_err(failed)?;
+    let log = request.directory.join(LOG);
+    let words = File::create(&log).map_err(failed)?;
     let mut command = Command::new(program);
     // Not our output: it may outlive this process, and would keep a pipe open. Ctrl-C at a
     // terminal is not for it.
-    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::from(log)).process_group(0);
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::from(words)).process_group(0);
     let roles = request.clone();
     let starting = tokio::task::spawn_blocking(move || start(command, roles));
     let started = starting.await.map_err(|e| failed(e.into()))?;
-    let Started { process, children, stream, ready } = started.map_err(failed)?;
-    // Their end is waited for somewhere, so that no dead process stays.
-    tokio::task::spawn_blocking(move || children.map(|mut child| child.wait()));
-    let (machine, descriptors) = match ready {
-        Ok(Some((ready, descriptors))) => (ready?.machine, descriptors),
-        Ok(None) => return Err(Error::gateway("ended while it started")),
-        Err(e) => return Err(Error::gateway(format!("did not get ready: {e}"))),
+    let Started { process, children, stream, said } = started.map_err(failed)?;
+    let ended = reap(children).map_err(failed)?;
+    let (machine, descriptors) = match made(said) {
+        Ok(made) => made,
+        Err(error) => {
+            drop(stream);
+            // What was made is removed.
+            let _ = tokio::time::timeout(END, ended).await;
+            return Err(error.unwrap_or_else(|| {
+                Error::gateway(format!("ended while it started{}", last_words(&log)))
+            }));
+        }
     };
+    let process = process.ok_or_else(|| Error::gateway("ended at once"))?;
     let mut descriptors = descriptors.into_iter();
     let plug = match (request.plug, descriptors.next(), descriptors.next()) {
         (PlugKind::Tap, Some(tap), None) => Plug::Tap(tap),
@@ -139,38 +155,89 @@ pub async fn open(program: &Path, arguments: &[&str], request: Request) -> Resul
         machine,
         plug,
         process,
-        _stream: stream,
+        stream,
+        log,
+        ended,
     })
+}
+
+/// What a gateway says of what was made, or why it was not; nothing if it said nothing.
+fn made(said: Said) -> std::result::Result<(Machine, Vec<OwnedFd>), Option<Error>> {
+    match said {
+        Ok(Some((Ok(ready), descriptors))) => Ok((ready.machine, descriptors)),
+        Ok(Some((Err(error), _))) => Err(Some(error)),
+        Ok(None) => Err(None),
+        Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+            Err(None)
+        }
+        Err(e) => Err(Some(Error::gateway(format!("did not get ready: {e}")))),
+    }
+}
+
+/// Waits for their end in a thread of its own, so that no dead process stays: a runtime would
+/// wait for it when it ends, and a machine outlives who started it.
+fn reap(children: [Child; 2]) -> std::io::Result<oneshot::Receiver<Ended>> {
+    let (tell, ended) = oneshot::channel();
+    let wait = move || {
+        let _ = tell.send(children.map(|mut child| child.wait()));
+    };
+    std::thread::Builder::new().name("gateway".into()).spawn(wait)?;
+    Ok(ended)
+}
+
+/// What was written last to a log, as the end of a sentence; nothing if there is nothing.
+fn last_words(log: &Path) -> String {
+    const MOST: usize = 400;
+    let text = std::fs::read(log).unwrap_or_default();
+    let end = text.get(text.len().saturating_sub(MOST)..).unwrap_or_default();
+    let end = String::from_utf8_lossy(end);
+    match end.lines().rfind(|line| !line.trim().is_empty()) {
+        Some(line) => format!(": {}", fireclaw_vm::escape(line)),
+        None => String::new(),
+    }
 }
 
 /// A gateway and its keeper.
 struct Started {
-    process: ProcessStamp,
+    process: Option<ProcessStamp>,
     children: [Child; 2],
     stream: UnixStream,
-    ready: std::io::Result<Option<(Result<Ready>, Vec<OwnedFd>)>>,
+    said: Said,
 }
+
+/// What came from a gateway once it was started.
+type Said = std::io::Result<Option<(Result<Ready>, Vec<OwnedFd>)>>;
 
 /// Starts both, and waits until they are ready.
 fn start(mut command: Command, request: Request) -> std::io::Result<Started> {
     let mut part = || {
         let (stream, theirs) = UnixStream::pair()?;
-        let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
-        std::io::Result::Ok((stream, child))
+        let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn();
+        // It would hold the other end too, and hide that they have ended.
+        command.stdin(Stdio::null());
+        std::io::Result::Ok((stream, child?))
     };
-    let (to_keeper, keeper) = part()?;
+    let (to_keeper, mut keeper) = part()?;
     // It begins while the gateway starts.
     let told = wire::send(&to_keeper, &Role::Keeper(request.clone()), &[]);
-    let (stream, gateway) = part()?;
-    let process = i32::try_from(gateway.id()).ok().and_then(ProcessStamp::of);
-    let process = process.ok_or_else(|| std::io::Error::other("it ended at once"))?;
-    stream.set_read_timeout(Some(READY))?;
+    let (stream, gateway) = match part() {
+        Ok(started) => started,
+        Err(e) => {
+            drop(to_keeper);
+            let _ = keeper.wait();
+            return Err(e);
+        }
+    };
     let told =
         told.and_then(|()| wire::send(&stream, &Role::Gateway(request), &[to_keeper.as_fd()]));
     // The keeper lives for as long as the gateway has this.
     drop(to_keeper);
-    let ready = told.and_then(|()| wire::receive(&stream));
-    Ok(Started { process, children: [keeper, gateway], stream, ready })
+    // It is a child that nobody has waited for: its number is its own.
+    let process = i32::try_from(gateway.id()).ok().and_then(ProcessStamp::of);
+    let said = told
+        .and_then(|()| stream.set_read_timeout(Some(READY)))
+        .and_then(|()| wire::receive(&stream));
+    Ok(Started { process, children: [keeper, gateway], stream, said })
 }
 
 impl Gateway {
@@ -220,26 +287,19 @@ impl Gateway {
     /// Ends the gateway and waits until everything of its machine is gone.
     ///
     /// # Errors
-    /// [`Error::Gateway`] if it does not end within half a minute.
+    /// [`Error::Left`] if not all is.
     pub async fn close(self) -> Result<()> {
-        // It may have ended already.
-        let _ = self.client.quit().await;
-        drop(self.plug);
-        ended(self.process).await
-    }
-}
-
-/// Resolves when a gateway has ended.
-async fn ended(process: ProcessStamp) -> Result<()> {
-    let Some(pidfd) = process.pidfd() else { return Ok(()) };
-    let wait = tokio::task::spawn_blocking(move || {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let limit = Timespec { tv_sec: 40, tv_nsec: 0 };
-        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit))
-    });
-    match wait.await {
-        Ok(Ok(1..)) => Ok(()),
-        _ => Err(Error::gateway("does not end")),
+        let Self { plug, stream, log, ended, .. } = self;
+        drop((plug, stream));
+        let left = |reason: String| Err(Error::Left { reason });
+        match tokio::time::timeout(END, ended).await {
+            Ok(Ok([Ok(keeper), _])) if keeper.success() => Ok(()),
+            Ok(Ok([Ok(keeper), _])) => {
+                left(format!("its keeper ended{} ({keeper})", last_words(&log)))
+            }
+            Ok(_) => left("its keeper was not seen to end".into()),
+            Err(_) => left("its gateway does not end".into()),
+        }
     }
 }
 
@@ -257,17 +317,6 @@ pub fn gateway_main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// A tap in a user and network namespace of its own that leads nowhere, for a machine of
-/// which a snapshot is made. It moves the calling process there: call it in a process
-/// that was started for it and has one thread.
-///
-/// # Errors
-/// [`Error::NotHere`] without user namespaces.
-pub fn scratch_tap() -> Result<OwnedFd> {
-    enter_namespaces()?;
-    tap::open("fc-scratch")
 }
 
 /// A tap with `IFF_VNET_HDR` in the network namespace of this thread.

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use ipnet::Ipv4Net;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 
+use crate::netlink::Netlink;
 use crate::{Error, Result};
 
 /// Where a machine's tap, bridge and rules are.
@@ -102,4 +104,15 @@ pub(crate) fn enter_namespaces() -> Result<()> {
     write("setgroups", "deny".into())?;
     write("uid_map", format!("0 {user} 1"))?;
     write("gid_map", format!("0 {group} 1"))
+}
+
+/// The host's own addresses, for a place that does not know them.
+pub(crate) fn host_addresses(place: Place) -> Result<Vec<Ipv4Net>> {
+    match place {
+        Place::Host => Ok(Vec::new()),
+        Place::Namespace => {
+            // Not only those that devices have: a route makes others local too.
+            Ok(Ipv4Net::aggregate(&Netlink::open()?.local()?))
+        }
+    }
 }

@@ -140,8 +140,10 @@ fn to_any(networks: impl IntoIterator<Item = Ipv4Net>) -> Value {
     is(field("ip", "daddr"), json!({ "set": set }))
 }
 
-fn redirect(port: u16) -> Value {
-    json!({ "redirect": { "port": port } })
+/// Leads to a port of the gateway; "redirect" would lead to the bridge's first address, and
+/// a bridge of somebody else has others.
+fn redirect(config: &HostConfig, port: u16) -> Value {
+    json!({ "dnat": { "family": "ip", "addr": config.gateway().to_string(), "port": port } })
 }
 
 fn accept() -> Value {
@@ -301,12 +303,18 @@ fn redirects(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
     let tcp = || is(meta("l4proto"), "tcp");
     let proxied = match (guest.kind, guest.place) {
         // The services of the host only.
-        (Kind::Open, Place::Host) => vec![to(gateway), tcp(), redirect(guest.ports.proxy)],
-        _ => vec![tcp(), redirect(guest.ports.proxy)],
+        (Kind::Open, Place::Host) => vec![to(gateway), tcp(), redirect(config, guest.ports.proxy)],
+        _ => vec![tcp(), redirect(config, guest.ports.proxy)],
     };
     vec![
-        rule(nat, vec![to(gateway), is(field("udp", "dport"), 53), redirect(guest.ports.dns)]),
-        rule(nat, vec![to(gateway), is(field("tcp", "dport"), 53), redirect(guest.ports.dns_tcp)]),
+        rule(
+            nat,
+            vec![to(gateway), is(field("udp", "dport"), 53), redirect(config, guest.ports.dns)],
+        ),
+        rule(
+            nat,
+            vec![to(gateway), is(field("tcp", "dport"), 53), redirect(config, guest.ports.dns_tcp)],
+        ),
         rule(nat, proxied),
     ]
 }
@@ -324,7 +332,7 @@ fn filter(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
         yes(vec![to(gateway), is(field("tcp", "dport"), tcp_ports)]),
         yes(vec![to(gateway), is(field("udp", "dport"), dns)]),
         yes(vec![to(gateway), is(field("icmp", "type"), "echo-request")]),
-        no("metadata", vec![to(METADATA)]),
+        no("metadata", vec![to_any(METADATA.map(Ipv4Net::from))]),
     ];
     if guest.kind == Kind::Proxied {
         rules.extend([
@@ -343,20 +351,24 @@ fn filter(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
         rules.push(no("the host", vec![to_any(guest.host.iter().copied())]));
     }
     rules.push(no("another machine", vec![is(field("ip", "daddr"), prefix(config.subnet))]));
-    if !config.ranges.is_empty() {
-        rules.push(yes(vec![to_any(config.ranges.iter().map(|range| range.network()))]));
-    }
-    let closed = CLOSED.map(|(address, prefix)| Ipv4Net::new_assert(address.into(), prefix));
     let transports = match guest.place {
         Place::Host => json!({ "set": ["tcp", "udp"] }),
         // Connections are the proxy's.
         Place::Namespace => "udp".into(),
     };
+    let transports = is(meta("l4proto"), transports);
+    // No other: an error would be about somebody's connection, maybe another machine's.
+    let echo = is(field("icmp", "type"), "echo-request");
+    if !config.ranges.is_empty() {
+        let ranges = to_any(config.ranges.iter().map(|range| range.network()));
+        rules.push(yes(vec![ranges.clone(), transports.clone()]));
+        rules.push(yes(vec![ranges, echo.clone()]));
+    }
+    let closed = CLOSED.map(|(address, prefix)| Ipv4Net::new_assert(address.into(), prefix));
     rules.extend([
         no("a private address", vec![to_any(closed)]),
-        yes(vec![is(meta("l4proto"), transports)]),
-        // No other: an error would be about somebody's connection, maybe another machine's.
-        yes(vec![is(field("icmp", "type"), "echo-request")]),
+        yes(vec![transports]),
+        yes(vec![echo]),
         no("another protocol", vec![]),
     ]);
     rules

@@ -69,24 +69,6 @@ pub(crate) struct Lock {
     _file: File,
 }
 
-/// What happened to the host, see [`State::note`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// We made the bridge; its name.
-    Bridge,
-    /// `net.ipv4.ip_forward` was this.
-    Forwarding,
-}
-
-impl Change {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Bridge => "bridge",
-            Self::Forwarding => "ip_forward",
-        }
-    }
-}
-
 /// Waits until nobody else makes or removes something of the host.
 pub(crate) fn lock(directory: &Path) -> Result<Lock> {
     let path = directory.join("net.lock");
@@ -208,26 +190,30 @@ impl State {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Notes a change to the host before it is made. The first note stays.
-    pub fn note(&self, change: Change, before: &str) -> Result<()> {
-        self.db.execute(
-            "INSERT OR IGNORE INTO host VALUES (?1, ?2)",
-            params![change.word(), before],
-        )?;
+    /// Notes something of the host before it is changed, and how it was. The first note stays.
+    pub fn note(&self, what: &str, before: &str) -> Result<()> {
+        self.db.execute("INSERT OR IGNORE INTO host VALUES (?1, ?2)", params![what, before])?;
         Ok(())
     }
 
-    /// How it was before a change, if it was changed.
-    pub fn noted(&self, change: Change) -> Result<Option<String>> {
+    /// What was noted, and how it was.
+    pub fn notes(&self) -> Result<Vec<(String, String)>> {
+        let mut query = self.db.prepare_cached("SELECT what, before FROM host ORDER BY what")?;
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// How it was, if it was noted.
+    pub fn noted(&self, what: &str) -> Result<Option<String>> {
         Ok(self
             .db
-            .query_row("SELECT before FROM host WHERE what = ?1", [change.word()], |row| row.get(0))
+            .query_row("SELECT before FROM host WHERE what = ?1", [what], |row| row.get(0))
             .optional()?)
     }
 
-    /// The change has been undone.
-    pub fn forget(&self, change: Change) -> Result<()> {
-        self.db.execute("DELETE FROM host WHERE what = ?1", [change.word()])?;
+    /// It is as it was.
+    pub fn forget(&self, what: &str) -> Result<()> {
+        self.db.execute("DELETE FROM host WHERE what = ?1", [what])?;
         Ok(())
     }
 }
@@ -311,12 +297,13 @@ mod tests {
     fn how_the_host_was_is_noted_once() {
         let home = tempfile::tempdir().unwrap();
         let state = State::open(home.path()).unwrap();
-        state.note(Change::Forwarding, "0").unwrap();
-        state.note(Change::Forwarding, "1").unwrap();
-        assert_eq!(state.noted(Change::Forwarding).unwrap().as_deref(), Some("0"));
-        assert_eq!(state.noted(Change::Bridge).unwrap(), None);
-        state.forget(Change::Forwarding).unwrap();
-        assert_eq!(state.noted(Change::Forwarding).unwrap(), None);
+        state.note("a", "0").unwrap();
+        state.note("a", "1").unwrap();
+        assert_eq!(state.noted("a").unwrap().as_deref(), Some("0"));
+        assert_eq!(state.noted("b").unwrap(), None);
+        assert_eq!(state.notes().unwrap(), [("a".into(), "0".into())]);
+        state.forget("a").unwrap();
+        assert_eq!(state.noted("a").unwrap(), None);
     }
 
     #[test]

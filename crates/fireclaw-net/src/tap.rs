@@ -14,14 +14,13 @@ pub(crate) fn open(name: &str) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Keeps a tap without a descriptor, for a user who may open it by name.
-pub(crate) fn keep(tap: &OwnedFd, user: Option<u32>) -> Result<()> {
+/// Keeps a tap without a descriptor, for the one user who may open it by name.
+pub(crate) fn keep(tap: &OwnedFd, user: u32) -> Result<()> {
     let value = |request, value: libc::c_ulong| {
         set_value(tap, request, value).map_err(Error::system("keeping the tap"))
     };
-    if let Some(user) = user {
-        value(libc::TUNSETOWNER, user.into())?;
-    }
+    // Without an owner it is everybody's who may open /dev/net/tun, and that is everybody.
+    value(libc::TUNSETOWNER, user.into())?;
     value(libc::TUNSETPERSIST, 1)
 }
 

@@ -4,14 +4,15 @@
 mod common;
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 
-use common::{Machine, PROGRAM, STATE, request, runtime};
+use common::{Machine, PROGRAM, STATE, request, runtime, without_nft};
 use fireclaw_net::{Cleaned, Error, Place, ProcessStamp, Request, clean, list};
 use fireclaw_netlab::{enter, run};
+use fireclaw_policy::HostConfig;
 use fireclaw_vm::{Plug, PlugKind};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -178,6 +179,20 @@ fn whoever_is_killed_nothing_stays() {
 }
 
 #[test]
+fn a_way_out_that_ends_comes_back() {
+    let Some(_lab) = enter("a_way_out_that_ends_comes_back") else { return };
+    let machine = Machine::start(Place::Namespace, "full", "machine");
+    assert_eq!(machine.way("udp"), "open");
+    let gateway = machine.gateway.as_ref().unwrap().process().pid.to_string();
+    run("pkill", &["-KILL", "-P", &gateway, "slirp4netns"]);
+    // No answer for a second, then as before.
+    while machine.way("udp") != "open" {}
+    let all = run("pgrep", &["-P", &gateway, "slirp4netns"]);
+    assert_eq!(all.lines().count(), 1);
+    machine.end();
+}
+
+#[test]
 fn killed_at_each_step_nothing_stays() {
     let Some(_lab) = enter("killed_at_each_step_nothing_stays") else { return };
     let before = strangers();
@@ -213,6 +228,15 @@ fn killed_at_each_step_nothing_stays() {
 fn addresses_are_given_once() {
     let Some(_lab) = enter("addresses_are_given_once") else { return };
     let before = strangers();
+    for place in [Place::Host, Place::Namespace] {
+        given_once(place);
+    }
+    assert_eq!(list(Path::new(STATE)).unwrap(), []);
+    assert_eq!(host(), before);
+}
+
+/// 200 are taken and given back, by eight at once.
+fn given_once(place: Place) {
     let used = Mutex::new(HashSet::new());
     std::thread::scope(|scope| {
         for thread in 0..8 {
@@ -222,7 +246,7 @@ fn addresses_are_given_once() {
                 let mut held = Vec::new();
                 for cycle in 0..25 {
                     let directory = tempfile::tempdir().unwrap();
-                    let request = request(Place::Host, "local", directory.path());
+                    let request = request(place, "local", directory.path());
                     let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
                     let gateway = runtime.block_on(open).unwrap();
                     let address = gateway.card().address;
@@ -242,8 +266,6 @@ fn addresses_are_given_once() {
             });
         }
     });
-    assert_eq!(list(Path::new(STATE)).unwrap(), []);
-    assert_eq!(host(), before);
 }
 
 #[test]
@@ -270,12 +292,132 @@ fn what_is_in_use_is_not_taken() {
     run("ip", &["link", "del", "fcbr0"]);
     // Half of a default route is none.
     run("ip", &["route", "add", "128.0.0.0/1", "via", "192.0.2.1"]);
-    // A bridge of somebody else is used, and left where it is.
+    // A bridge of somebody else is used, and left as it was.
     run("ip", &["link", "add", "fcbr0", "type", "bridge"]);
+    run("ip", &["addr", "add", "10.77.0.1/24", "dev", "fcbr0"]);
+    run("ip", &["link", "set", "fcbr0", "up"]);
+    let settings = || {
+        ["ipv6", "ipv4"].map(|family| {
+            run("sysctl", &["-a", "-r", &format!("^net\\.{family}\\.conf\\.fcbr0\\.")])
+        })
+    };
+    let addresses = || run("ip", &["-o", "-4", "addr", "show", "fcbr0"]);
+    let before = (settings(), addresses());
     let machine = Machine::start(Place::Host, "local", "guest");
+    assert_ne!((settings(), addresses()), before);
     assert_eq!(machine.way("service"), "open");
     machine.end();
-    run("ip", &["link", "show", "fcbr0"]);
+    assert_eq!((settings(), addresses()), before);
+    assert_eq!(list(Path::new(STATE)).unwrap(), []);
+}
+
+#[test]
+fn all_that_run_are_in_one_network() {
+    let Some(_lab) = enter("all_that_run_are_in_one_network") else { return };
+    let before = host();
+    let machine = Machine::start(Place::Host, "local", "first");
+    let other = |change: fn(&mut HostConfig)| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut request = request(Place::Host, "local", directory.path());
+        change(&mut request.config);
+        let runtime = runtime();
+        let gateway = runtime.block_on(fireclaw_net::open(Path::new(PROGRAM), &[], request))?;
+        runtime.block_on(gateway.close())
+    };
+    let subnet = |config: &mut HostConfig| config.subnet = "10.99.0.0/24".parse().unwrap();
+    let both = |config: &mut HostConfig| {
+        config.subnet = "10.99.0.0/24".parse().unwrap();
+        config.bridge = "fcbr1".into();
+    };
+    for change in [subnet, both] {
+        let error = other(change).unwrap_err();
+        assert!(matches!(error, Error::Elsewhere { .. }), "{error}");
+        assert!(error.hint().unwrap().contains("net ls"));
+    }
+    assert_eq!(machine.way("service"), "open");
+    assert_eq!(machine.way("host"), "refused");
+    machine.end();
+    // Once none runs, it is as the configuration has it.
+    other(both).unwrap();
+    assert_eq!(host(), before);
+}
+
+#[test]
+fn rules_that_somebody_removes_are_set_again() {
+    let Some(lab) = enter("rules_that_somebody_removes_are_set_again") else { return };
+    let machine = Machine::start(Place::Host, "full", "machine");
+    let other = Machine::start(Place::Host, "local", "other");
+    let before = run("nft", &["-s", "list", "ruleset"]);
+    let rules = || run("nft", &["-s", "list", "ruleset"]);
+    for removal in
+        ["flush ruleset", "delete table inet fireclaw", "delete table netdev fc-ac100002"]
+    {
+        run("nft", &removal.split(' ').collect::<Vec<_>>());
+        while sorted(&rules()) != sorted(&before) {
+            std::thread::yield_now();
+        }
+        // Their cards are back once the rules are.
+        while other.way("service") != "open" || machine.way("raw") != "open" {}
+        assert_eq!(other.way("host"), "refused", "{removal}");
+        for probe in ["host", "private", "metadata"] {
+            assert_eq!(machine.way(probe), "refused", "{removal}");
+        }
+        machine.way("spoof");
+        assert!(!lab.internet.wire.saw("way-spoof"), "{removal}");
+        assert_eq!(machine.way("service"), "open");
+    }
+    other.end();
+    machine.end();
+    assert_eq!(rules(), "");
+}
+
+/// The lines, whatever order things were made in, and whatever was refused.
+fn sorted(text: &str) -> Vec<&str> {
+    let is_refused = |line: &&str| line.contains("elements = {") && !line.contains("jump");
+    let mut lines: Vec<&str> = text.lines().filter(|line| !is_refused(line)).collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// A guest that goes on, whoever is killed.
+#[test]
+fn nothing_passes_while_it_ends() {
+    let Some(_lab) = enter("nothing_passes_while_it_ends") else { return };
+    for last in [true, false] {
+        let other = (!last).then(|| Machine::start(Place::Host, "local", "other"));
+        let machine = Machine::start(Place::Host, "local", "machine");
+        let service = UdpSocket::bind("0.0.0.0:7777").unwrap();
+        service.set_nonblocking(true).unwrap();
+        let gateway = machine.gateway.as_ref().unwrap();
+        let (process, keeper) = (gateway.process(), gateway.machine().keeper);
+        std::thread::scope(|scope| {
+            let guest = scope.spawn(|| {
+                machine.guest.namespace.run(|| {
+                    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                    let mut sent = 0;
+                    while keeper.lives() {
+                        // By any address of the host, refused or not.
+                        for address in ["172.16.0.1:7777", "192.0.2.2:7777"] {
+                            sent += usize::from(socket.send_to(b"in", address).is_ok());
+                        }
+                    }
+                    sent
+                })
+            });
+            kill(process);
+            wait_for_end(keeper);
+            assert!(guest.join().unwrap() > 0);
+        });
+        assert_eq!(
+            service.recv(&mut [0; 9]).unwrap_err().kind(),
+            std::io::ErrorKind::WouldBlock,
+            "{last}"
+        );
+        drop(machine);
+        if let Some(other) = other {
+            other.end();
+        }
+    }
 }
 
 #[test]
@@ -303,10 +445,27 @@ fn a_tap_by_name_is_opened_by_another() {
         assert_eq!(namespace.is_some(), place == Place::Namespace);
         assert_eq!(name, "fc-ac100002");
         if place == Place::Host {
+            // Without an owner it would be everybody's who may make taps.
+            let link = run("ip", &["-d", "link", "show", name]);
+            assert!(link.contains(" user root ") || link.contains(" user 0 "), "{link}");
             drop(fireclaw_net::bare_tap(name).unwrap());
         }
         runtime.block_on(gateway.close()).unwrap();
     }
+}
+
+#[test]
+fn one_that_ends_at_once_is_not_waited_for() {
+    let Some(_lab) = enter("one_that_ends_at_once_is_not_waited_for") else { return };
+    let before = host();
+    // Neither starts; the gateway alone is killed as it waits for its keeper.
+    let error = refused_by("false", &[], Place::Host);
+    assert!(error.to_string().contains("ended while it started"), "{error}");
+    let words = r#"case $(head -c 14 | tail -c 10) in *Gateway*) echo its last words >&2; kill -9 $$;; esac
+exec cat"#;
+    let error = refused_by("sh", &["-c", words], Place::Host);
+    assert!(error.to_string().ends_with("ended while it started: its last words"), "{error}");
+    assert_eq!(host(), before);
 }
 
 /// How a machine is refused, of which nothing is left.
@@ -370,7 +529,7 @@ fn a_kernel_without_a_part_of_it_is_named() {
         (r#""netdev""#, "NF_TABLES_NETDEV"),
         (r#""ct count":"#, "nft_connlimit"),
         (r#""fib":"#, "nft_fib_inet"),
-        (r#""redirect":"#, "nft_redir"),
+        (r#""dnat":"#, "nft_nat"),
         (r#""masquerade":"#, "nft_masq"),
         (r#""reject":"#, "nft_reject_inet"),
     ] {
@@ -397,7 +556,7 @@ printf %s \"$words\" | NFT \"$@\""
 fn a_kernel_that_cannot_forget_connections_is_named() {
     let Some(_lab) = enter("a_kernel_that_cannot_forget_connections_is_named") else { return };
     // The keeper's sockets for that, as it starts and as it gives up.
-    let inject = "inject=socket:error=EPROTONOSUPPORT:when=6..8+2";
+    let inject = "inject=socket:error=EPROTONOSUPPORT:when=7..9+2";
     let log = tempfile::NamedTempFile::new().unwrap();
     let arguments = ["-qq", "-f", "-o", log.path().to_str().unwrap(), "-e", "trace=socket"];
     let arguments = [&arguments[..], &["-e", inject, PROGRAM]].concat();
@@ -411,10 +570,7 @@ fn a_kernel_that_cannot_forget_connections_is_named() {
 #[test]
 fn without_nft_it_is_said() {
     let Some(_lab) = enter("without_nft_it_is_said") else { return };
-    let nft = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"];
-    for path in nft.iter().filter(|path| Path::new(path).exists()) {
-        run("mount", &["--bind", "/dev/null", path]);
-    }
+    without_nft();
     let error = refused(Place::Host);
     assert!(matches!(error, Error::Missing { .. } | Error::Rules { .. }), "{error}");
     assert!(error.hint().unwrap().contains("none works without it"), "{error}");

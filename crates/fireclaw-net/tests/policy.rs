@@ -3,12 +3,15 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
 
-use common::Machine;
-use fireclaw_net::{Error, Place};
-use fireclaw_netlab::{enter, run};
+use common::{Machine, STATE, without_nft};
+use fireclaw_net::{Error, Place, clean};
+use fireclaw_netlab::{Lab, enter, run};
+use socket2::SockRef;
 
 /// A connection of the guest that has been answered, and is open.
 fn connected(machine: &Machine, address: &str) -> TcpStream {
@@ -99,16 +102,63 @@ fn every_refusal_is_counted() {
 fn the_hosts_new_addresses_are_closed_too() {
     let Some(_lab) = enter("the_hosts_new_addresses_are_closed_too") else { return };
     let machine = Machine::start(Place::Namespace, "full", "machine");
-    run("ip", &["addr", "add", "198.51.100.77/32", "dev", "up0"]);
-    // The rules follow the kernel's word; until then the answer may be another.
-    let refused = || {
-        let connect = || TcpStream::connect("198.51.100.77:2222").is_err();
-        machine.guest.namespace.run(connect)
+    // Datagrams: connections are the proxy's, which asks for each of them.
+    let refused = |address: &str| {
+        machine.guest.namespace.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.connect((address, 7777)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            let asked = socket.send(b"?").and_then(|_| socket.recv(&mut [0; 9]));
+            asked.is_err_and(|e| e.kind() == ErrorKind::HostUnreachable)
+        })
     };
-    while !refused() {
-        std::thread::yield_now();
+    let addresses = ["198.51.100.77", "198.51.100.98"];
+    assert!(!addresses.iter().any(|address| refused(address)));
+    run("ip", &["addr", "add", "198.51.100.77/32", "dev", "up0"]);
+    run("ip", &["route", "add", "local", "198.51.100.96/28", "dev", "lo"]);
+    // The rules follow the kernel's word.
+    for address in addresses {
+        while !refused(address) {}
     }
     machine.end();
+}
+
+/// A server on the internet that does this with whoever comes.
+fn server(lab: &Lab, port: u16, serve: impl Fn(TcpStream) + Send + 'static) {
+    let bind = || TcpListener::bind(("203.0.113.10", port)).unwrap();
+    let listener = lab.internet.namespace.run(bind);
+    std::thread::spawn(move || listener.incoming().for_each(|stream| serve(stream.unwrap())));
+}
+
+#[test]
+fn a_connection_ends_as_its_server_ends_it() {
+    let Some(lab) = enter("a_connection_ends_as_its_server_ends_it") else { return };
+    server(&lab, 4001, |mut stream| stream.write_all(b"421 not now\r\n").unwrap());
+    server(&lab, 4002, |mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
+        stream.write_all(b"part").unwrap();
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    for policy in ["allow:allowed.example", "full"] {
+        let machine = Machine::start(Place::Namespace, policy, "machine");
+        assert_eq!(machine.way("resolve"), "open");
+        let connect = |port| {
+            let connect = || TcpStream::connect(("203.0.113.10", port)).unwrap();
+            machine.guest.namespace.run(connect)
+        };
+        // It says something, and has closed before it is read.
+        let mut said = String::new();
+        let mut stream = connect(4001);
+        stream.peek(&mut [0; 13]).unwrap();
+        stream.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "421 not now\r\n", "{policy}");
+        // What it cuts off does not look whole.
+        let mut stream = connect(4002);
+        stream.write_all(b"\0").unwrap();
+        let error = stream.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{policy}");
+        machine.end();
+    }
 }
 
 #[test]
@@ -120,7 +170,40 @@ fn ten_thousand_rules_hold() {
     assert_eq!(machine.way("allowed"), "open");
     assert_eq!(machine.way("raw"), "refused");
     assert_eq!(machine.status().policy.to_string(), policy);
+    let more = machine.runtime.block_on(machine.client().allow("more.example")).unwrap_err();
+    assert!(more.to_string().contains("10000 targets"), "{more}");
+    assert_eq!(machine.status().policy.to_string(), policy);
     machine.end();
+}
+
+#[test]
+fn a_policy_that_cannot_be_held_ends_the_network() {
+    let Some(_lab) = enter("a_policy_that_cannot_be_held_ends_the_network") else { return };
+    let machine = Machine::start(Place::Host, "full", "machine");
+    let gateway = machine.gateway.as_ref().unwrap();
+    let (process, keeper) = (gateway.process(), gateway.machine().keeper);
+    let nft = without_nft();
+    // Wider: nothing has changed.
+    let change = |policy: &str| {
+        machine.runtime.block_on(machine.client().set_policy(&policy.parse().unwrap()))
+    };
+    change("full").unwrap_err();
+    assert_eq!(machine.way("raw"), "open");
+    let error = change("local").unwrap_err();
+    assert!(error.to_string().contains("ended"), "{error}");
+    while process.lives() || keeper.lives() {
+        std::thread::yield_now();
+    }
+    assert_ne!(machine.way("raw"), "open");
+    // What its keeper could not remove is told, and found.
+    run("umount", &[&nft]);
+    let Machine { mut gateway, runtime, .. } = machine;
+    let error = runtime.block_on(gateway.take().unwrap().close()).unwrap_err();
+    assert!(matches!(&error, Error::Left { reason } if reason.contains("nft")), "{error}");
+    assert!(error.hint().unwrap().contains("net clean"));
+    let cleaned = clean(Place::Host, Path::new(STATE)).unwrap();
+    assert_eq!(cleaned.machines.len(), 1);
+    assert_eq!(run("nft", &["list", "ruleset"]), "");
 }
 
 #[test]

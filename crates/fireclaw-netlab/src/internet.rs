@@ -18,7 +18,7 @@ pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 pub const DNS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 53);
 
 /// All addresses of the internet's one machine, and of the private networks beside it.
-const ADDRESSES: [&str; 7] = [
+const ADDRESSES: [&str; 9] = [
     "203.0.113.10",
     "203.0.113.20",
     "203.0.113.53",
@@ -26,6 +26,8 @@ const ADDRESSES: [&str; 7] = [
     "192.168.77.10",
     "192.168.78.10",
     "169.254.169.254",
+    "168.63.129.16",
+    "100.100.100.200",
 ];
 
 /// What the resolver knows.

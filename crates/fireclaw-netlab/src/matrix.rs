@@ -57,7 +57,7 @@ pub const ROWS: [(&str, &str, [Way; 3]); 24] = [
     ("udp", "UDP", [R, R, O]),
     ("icmp", "ICMP echo", [R, R, O]),
     ("dns", "another resolver", [R, R, O]),
-    ("metadata", "metadata of a cloud, 169.254.169.254", [R, R, R]),
+    ("metadata", "metadata of clouds: 169.254.169.254, 168.63.129.16, 100.100.100.200", [R, R, R]),
     ("ipv6", "IPv6", [D, D, D]),
     ("spoof", "with another sender", [D, D, D]),
     ("protocols", "other protocols: GRE, ESP, SCTP, IPv6 in IPv4", [D, D, D]),

@@ -199,12 +199,12 @@ def tagged(*tags):
         frame(struct.unpack("!H", first[:2])[0], first[2:] + rest + body)
 
 
-def tunnelled(number):
+def tunnelled(number, to):
     """A packet in one of that protocol."""
     inner = ipv4(OWN, ELSEWHERE, word("protocols"))
     if number == 41:
         inner = ipv6("2001:db8:1::5", "2001:db8::1", word("protocols"))
-    return packet(OWN, ELSEWHERE, number, inner)
+    return packet(OWN, to, number, inner)
 
 
 def word(probe):
@@ -268,8 +268,11 @@ PROBES = {
         lambda: resolve("alias.allowed.example"),
     ),
     "metadata": lambda: best(
-        lambda: http("169.254.169.254", 80, "169.254.169.254", "hello"),
-        lambda: udp("169.254.169.254"),
+        *(
+            lambda a=a, to=to: to(a)
+            for a in ("169.254.169.254", "168.63.129.16", "100.100.100.200")
+            for to in (lambda a: http(a, 80, a, "hello"), udp)
+        ),
     ),
     "ipv6": lambda: sent(
         lambda: frame(0x86DD, ipv6("2001:db8:1::5", "2001:db8::1", word("ipv6"))),
@@ -308,7 +311,11 @@ PROBES = {
     ),
     # IP in IP, IPv6 in IP, GRE, ESP, SCTP.
     "protocols": lambda: sent(
-        *(lambda n=n: frame(0x0800, tunnelled(n)) for n in (4, 41, 47, 50, 132))
+        *(
+            lambda n=n, to=to: frame(0x0800, tunnelled(n, to))
+            for n in (4, 41, 47, 50, 132)
+            for to in (ELSEWHERE, "192.168.77.10")
+        ),
     ),
 }
 

@@ -101,17 +101,25 @@ impl fmt::Display for Target {
     }
 }
 
+impl Network {
+    /// Its first word: `none`, `local`, `full` or `allow`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Local => "local",
+            Self::Full => "full",
+            Self::Allow { .. } => "allow",
+        }
+    }
+}
+
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (allow, deny) = match self {
-            Self::None => return f.write_str("none"),
-            Self::Local => return f.write_str("local"),
-            Self::Full => return f.write_str("full"),
-            Self::Allow { allow, deny, .. } => (allow, deny),
-        };
+        f.write_str(self.word())?;
+        let Self::Allow { allow, deny, .. } = self else { return Ok(()) };
         let words =
             |list: &[Target]| list.iter().map(Target::to_string).collect::<Vec<_>>().join(",");
-        write!(f, "allow:{}", words(allow))?;
+        write!(f, ":{}", words(allow))?;
         if deny.is_empty() { Ok(()) } else { write!(f, " deny:{}", words(deny)) }
     }
 }

@@ -15,7 +15,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use fireclaw_policy::Network;
-use ipnet::Ipv4Net;
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +22,6 @@ pub use denials::Denial;
 use serve::SocketFile;
 
 use crate::keeper::Made;
-use crate::netlink::Netlink;
 use crate::place::{Place, confine, leave_root};
 use crate::rules::Kind;
 use crate::state::Machine;
@@ -63,7 +61,7 @@ fn gateway(stream: &UnixStream, keeper: UnixStream, request: Request) -> Result<
         let refused: Result<Ready> = Err(error.clone());
         let _ = wire::send(stream, &refused, &[]);
     };
-    let Started { made, mut descriptors, host, socket } = match start(&keeper, &request) {
+    let Started { made, mut descriptors, socket } = match start(&keeper, &request) {
         Ok(started) => started,
         Err(error) => {
             refused(&error);
@@ -73,8 +71,9 @@ fn gateway(stream: &UnixStream, keeper: UnixStream, request: Request) -> Result<
     let plug = descriptors.split_off(descriptors.len().min(3));
     let [proxy, dns, dns_tcp] =
         <[OwnedFd; 3]>::try_from(descriptors).map_err(|_| Error::gateway("lost its sockets"))?;
+    let Made { machine, host } = made;
     let parts = serve::Parts {
-        machine: made.machine.clone(),
+        machine: machine.clone(),
         request,
         keeper,
         proxy: proxy.into(),
@@ -86,7 +85,7 @@ fn gateway(stream: &UnixStream, keeper: UnixStream, request: Request) -> Result<
     // It takes the plug along: the tap is to go with its user.
     let ready = move |result: Result<()>| {
         let plug: Vec<BorrowedFd<'_>> = plug.iter().map(AsFd::as_fd).collect();
-        let ready = result.map(|()| Ready { machine: made.machine.clone() });
+        let ready = result.map(|()| Ready { machine });
         wire::send(stream, &ready, &plug).map_err(Error::system("saying that it is ready"))
     };
     serve::run(parts, stream, ready)
@@ -96,12 +95,10 @@ fn gateway(stream: &UnixStream, keeper: UnixStream, request: Request) -> Result<
 struct Started {
     made: Made,
     descriptors: Vec<OwnedFd>,
-    host: Vec<Ipv4Net>,
     socket: SocketFile,
 }
 
 fn start(keeper: &UnixStream, request: &Request) -> Result<Started> {
-    let host = host_addresses(request.place)?;
     raise_descriptors();
     let socket = SocketFile::bind(&request.directory)?;
     // While the keeper works: this process reads what guests write.
@@ -115,7 +112,13 @@ fn start(keeper: &UnixStream, request: &Request) -> Result<Started> {
         Ok(None) => return Err(Error::gateway("lost its keeper")),
         Err(e) => return Err(Error::gateway(format!("lost its keeper: {e}"))),
     };
-    Ok(Started { made, descriptors, host, socket })
+    if !made.machine.keeper.lives() {
+        return Err(Error::NotHere {
+            policy: "a network card with root".into(),
+            reason: "/proc hides the processes of others (mount it without hidepid)".into(),
+        });
+    }
+    Ok(Started { made, descriptors, socket })
 }
 
 /// What has to be there before anything is started.
@@ -145,22 +148,5 @@ fn raise_descriptors() {
         let current = Some(maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS));
         // With fewer it refuses sooner.
         let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
-    }
-}
-
-/// The first word of a policy.
-pub(crate) fn word(policy: &Network) -> String {
-    let text = policy.to_string();
-    text.split(':').next().unwrap_or_default().to_owned()
-}
-
-/// The host's own addresses, for a place that does not know them.
-pub(crate) fn host_addresses(place: Place) -> Result<Vec<Ipv4Net>> {
-    match place {
-        Place::Host => Ok(Vec::new()),
-        Place::Namespace => {
-            // Not only those that devices have: a route makes others local too.
-            Ok(Ipv4Net::aggregate(&Netlink::open()?.local()?))
-        }
     }
 }

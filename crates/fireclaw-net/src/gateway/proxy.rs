@@ -102,7 +102,13 @@ async fn connection(shared: &Shared, mut client: TcpStream, wanted: SocketAddrV4
         }
     }
     tokio::select! {
-        _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER) => {}
+        copied = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER) => {
+            // What was cut off at one side is not to look whole at the other.
+            if copied.is_err() {
+                refuse(server);
+                refuse(client);
+            }
+        }
         () = not_permitted(shared, &mut changes, &permit) => cut(client),
     }
 }
@@ -141,6 +147,7 @@ async fn introduction(
     let mut first = Vec::new();
     let mut deadline = None;
     let mut from_server = vec![0; 4 << 10];
+    let mut server_speaks = true;
     loop {
         let read = async {
             match deadline {
@@ -155,15 +162,20 @@ async fn introduction(
                 Some(Err(_)) => return Introduction::Ended,
                 Some(Ok(read)) => ended = read == 0,
             },
-            said = server.read(&mut from_server) => {
-                match said {
-                    Ok(length @ 1..) => {
-                        let said = from_server.get(..length).unwrap_or_default();
-                        if client.write_all(said).await.is_err() {
-                            return Introduction::Ended;
-                        }
+            said = server.read(&mut from_server), if server_speaks => {
+                let passed = match said {
+                    // It has said all; the client may have read none of it yet.
+                    Ok(0) => {
+                        server_speaks = false;
+                        client.shutdown().await
                     }
-                    _ => return Introduction::Ended,
+                    Ok(length) => {
+                        client.write_all(from_server.get(..length).unwrap_or_default()).await
+                    }
+                    Err(e) => Err(e),
+                };
+                if passed.is_err() {
+                    return Introduction::Ended;
                 }
                 continue;
             }

@@ -6,27 +6,30 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fireclaw_policy::Network;
+use fireclaw_policy::{Dns, MAX_TARGETS, Network, Target};
 use ipnet::Ipv4Net;
 use netlink_sys::Socket;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use super::resolver::Resolver;
 use super::shared::{Shared, locked};
-use super::slirp::Slirp;
+use super::slirp::Uplink;
 use super::{lifetime, proxy};
-use crate::control::{Ask, MAX_LINE, SOCKET, Status, target};
+use crate::control::{Ask, MAX_LINE, SOCKET, Status};
 use crate::keeper::{self, Answer};
 use crate::netlink::Netlink;
-use crate::place::Place;
+use crate::place::{Place, host_addresses};
 use crate::rules::{Kind, Refused};
 use crate::state::Machine;
 use crate::{Card, Error, ProcessStamp, Request, Result, wire};
 
 /// How long the keeper may take to remove everything.
 const REMOVAL: Duration = Duration::from_secs(30);
+/// How long after rules could not be set it is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// The most who ask at a time.
 const ASKING: usize = 16;
 
@@ -38,7 +41,7 @@ pub(super) struct Parts {
     pub proxy: TcpListener,
     pub dns: UdpSocket,
     pub dns_tcp: TcpListener,
-    /// The host's addresses, as the keeper was told them.
+    /// The host's addresses that the rules know.
     pub host: Vec<Ipv4Net>,
     /// Where it is asked.
     pub socket: SocketFile,
@@ -49,8 +52,8 @@ struct Gateway {
     machine: Machine,
     request: Request,
     shared: Arc<Shared>,
-    keeper: Mutex<UnixStream>,
-    uplink: Mutex<Option<Slirp>>,
+    keeper: Arc<Mutex<UnixStream>>,
+    uplink: Mutex<Option<Uplink>>,
     /// One change of rules at a time.
     changing: tokio::sync::Mutex<()>,
     end: watch::Sender<End>,
@@ -63,6 +66,7 @@ enum End {
     WithStarter,
     /// With a machine's monitor.
     With(ProcessStamp),
+    /// It can hold its policy no longer.
     Now,
 }
 
@@ -83,7 +87,7 @@ pub(super) fn run(
             shared: Arc::new(Shared::new(request.config.clone(), request.policy.clone())),
             machine,
             request,
-            keeper: Mutex::new(keeper),
+            keeper: Arc::new(Mutex::new(keeper)),
             uplink: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             end: watch::Sender::new(End::WithStarter),
@@ -91,8 +95,13 @@ pub(super) fn run(
         let begun = async {
             let listener = socket.listener.try_clone().and_then(UnixListener::from_std);
             let listener = listener.map_err(Error::system("listening"))?;
-            gateway.connect(Kind::of(&gateway.request.policy))?;
-            gateway.spawn(proxy, dns, dns_tcp, host).map_err(Error::system("listening"))?;
+            gateway.connect(Kind::of(&gateway.request.policy)).await?;
+            gateway.spawn(proxy, dns, dns_tcp).map_err(Error::system("listening"))?;
+            if gateway.request.place == Place::Namespace {
+                let socket = lifetime::watch(Netlink::watch_local()?);
+                let socket = socket.map_err(Error::system("watching addresses"))?;
+                tokio::spawn(Arc::clone(&gateway).follow_addresses(socket, host));
+            }
             tokio::spawn(Arc::clone(&gateway).listen(listener));
             Result::Ok(())
         };
@@ -144,7 +153,6 @@ impl Gateway {
         proxy: TcpListener,
         dns: UdpSocket,
         dns_tcp: TcpListener,
-        host: Vec<Ipv4Net>,
     ) -> std::io::Result<()> {
         proxy.set_nonblocking(true)?;
         dns.set_nonblocking(true)?;
@@ -157,32 +165,30 @@ impl Gateway {
         let resolver = Resolver::new(Arc::clone(&self.shared), guest);
         tokio::spawn(Arc::clone(&resolver).serve_udp(dns));
         tokio::spawn(resolver.serve_tcp(dns_tcp));
-        if self.request.place == Place::Namespace
-            && let Ok(socket) = Netlink::watch_addresses()
-        {
-            tokio::spawn(Arc::clone(self).follow_addresses(socket, host));
-        }
         Ok(())
     }
 
     /// The way out of a namespace, if it is needed.
-    fn connect(&self, kind: Kind) -> Result<()> {
-        let needed = kind == Kind::Open && self.request.place == Place::Namespace;
-        let mut uplink = locked(&self.uplink);
-        if needed && uplink.is_none() {
-            *uplink = Some(Slirp::start(self.machine.keeper)?);
-        } else if !needed {
-            *uplink = None;
+    async fn connect(&self, kind: Kind) -> Result<()> {
+        if kind != Kind::Open || self.request.place != Place::Namespace {
+            *locked(&self.uplink) = None;
+        } else if locked(&self.uplink).is_none() {
+            let uplink = Uplink::start(self.machine.keeper).await?;
+            *locked(&self.uplink) = Some(uplink);
         }
         Ok(())
     }
 
-    /// Asks the keeper; it takes some milliseconds, in which nothing else is done here.
-    fn ask(&self, ask: &keeper::Ask) -> Result<Answer> {
-        let keeper = locked(&self.keeper);
+    /// Asks the keeper. It may have to wait until others have made or removed their machines.
+    async fn ask(&self, ask: keeper::Ask) -> Result<Answer> {
+        let keeper = Arc::clone(&self.keeper);
+        let asked = tokio::task::spawn_blocking(move || {
+            let keeper = locked(&keeper);
+            wire::send(&keeper, &ask, &[])?;
+            wire::receive::<Result<Answer>>(&keeper)
+        });
         let failed = |e: std::io::Error| Error::gateway(format!("lost its keeper: {e}"));
-        wire::send(&keeper, ask, &[]).map_err(failed)?;
-        match wire::receive::<Result<Answer>>(&keeper).map_err(failed)? {
+        match asked.await.map_err(|e| failed(e.into()))?.map_err(failed)? {
             Some((answer, _)) => answer,
             None => Err(Error::gateway("lost its keeper")),
         }
@@ -192,21 +198,27 @@ impl Gateway {
     /// newly allows is opened last.
     async fn change(&self, policy: Network) -> Result<()> {
         let _one = self.changing.lock().await;
+        self.set_policy(policy).await
+    }
+
+    /// The same, while nobody else changes anything.
+    async fn set_policy(&self, policy: Network) -> Result<()> {
         let kind = Kind::of(&policy);
+        let host = host_addresses(self.request.place)?;
+        let rules = keeper::Ask::Rules { kind, policy: policy.word().into(), host };
         if kind == Kind::Open {
-            self.connect(kind)?;
-        }
-        let host = super::host_addresses(self.request.place)?;
-        let rules = keeper::Ask::Rules { kind, policy: super::word(&policy), host };
-        if kind == Kind::Proxied {
+            self.connect(kind).await?;
+            self.ask(rules).await?;
             self.shared.set_policy(policy);
-            self.ask(&rules)?;
-            self.connect(kind)
-        } else {
-            self.ask(&rules)?;
-            self.shared.set_policy(policy);
-            Ok(())
+            return Ok(());
         }
+        self.shared.set_policy(policy);
+        if let Err(error) = self.ask(rules).await {
+            // More would be open than was asked for.
+            self.end.send_replace(End::Now);
+            return Err(Error::gateway(format!("ended, as it could not close the rest: {error}")));
+        }
+        self.connect(kind).await
     }
 
     async fn allow(&self, text: &str) -> Result<()> {
@@ -214,26 +226,26 @@ impl Gateway {
             policy: format!("allowing {}", text.escape_debug()),
             reason: reason.into(),
         };
-        let target = target(text).map_err(|reason| not(&reason))?;
+        let target = Target::parse(text).map_err(|reason| not(&format!("it {reason}")))?;
+        let _one = self.changing.lock().await;
         let mut policy = self.shared.policy().network.clone();
         match &mut policy {
             Network::Full => return Ok(()),
             Network::Allow { allow, .. } if allow.contains(&target) => return Ok(()),
+            Network::Allow { allow, .. } if allow.len() >= MAX_TARGETS => {
+                return Err(not(&format!("{MAX_TARGETS} targets are allowed already")));
+            }
             Network::Allow { allow, .. } => allow.push(target),
             Network::None => {
-                policy = Network::Allow {
-                    allow: vec![target],
-                    deny: Vec::new(),
-                    dns: fireclaw_policy::Dns::Pinned,
-                };
+                policy = Network::Allow { allow: vec![target], deny: Vec::new(), dns: Dns::Pinned };
             }
             Network::Local => return Err(not("the policy is local, which knows no names")),
         }
-        self.change(policy).await
+        self.set_policy(policy).await
     }
 
-    fn status(&self) -> Result<Status> {
-        let packets: Vec<Refused> = match self.ask(&keeper::Ask::Counts)? {
+    async fn status(&self) -> Result<Status> {
+        let packets: Vec<Refused> = match self.ask(keeper::Ask::Counts).await? {
             Answer::Counts(packets) => packets,
             Answer::Done => Vec::new(),
         };
@@ -251,24 +263,30 @@ impl Gateway {
     }
 
     /// Tells the rules of a namespace when the host gets or loses an address.
-    async fn follow_addresses(self: Arc<Self>, socket: Socket, mut known: Vec<Ipv4Net>) {
-        let Ok(socket) = lifetime::watch(socket) else { return };
+    async fn follow_addresses(self: Arc<Self>, socket: AsyncFd<Socket>, mut known: Vec<Ipv4Net>) {
         loop {
-            if let Ok(host) = super::host_addresses(Place::Namespace)
-                && host != known
-            {
-                let _one = self.changing.lock().await;
-                let policy = self.shared.policy();
-                let (kind, policy) = (Kind::of(&policy.network), super::word(&policy.network));
-                if self.ask(&keeper::Ask::Rules { kind, policy, host: host.clone() }).is_ok() {
-                    known = host;
-                }
+            if self.tell_addresses(&mut known).await.is_err() {
+                // It was asked amid something else, maybe.
+                tokio::time::sleep(AGAIN).await;
+                continue;
             }
             let Ok(mut ready) = socket.readable().await else { return };
             // What changed is looked up anew; the message only says that something did.
             while ready.get_inner().recv_from_full().is_ok() {}
             ready.clear_ready();
         }
+    }
+
+    async fn tell_addresses(&self, known: &mut Vec<Ipv4Net>) -> Result<()> {
+        let _one = self.changing.lock().await;
+        let host = host_addresses(Place::Namespace)?;
+        if host != *known {
+            let policy = self.shared.policy();
+            let (kind, policy) = (Kind::of(&policy.network), policy.network.word().into());
+            self.ask(keeper::Ask::Rules { kind, policy, host: host.clone() }).await?;
+            *known = host;
+        }
+        Ok(())
     }
 
     /// Hears who asks.
@@ -309,9 +327,8 @@ impl Gateway {
     async fn obey(&self, ask: Ask) -> Result<serde_json::Value> {
         let done = |()| serde_json::Value::Null;
         match ask {
-            Ask::Status => {
-                serde_json::to_value(self.status()?).map_err(Error::system("telling how it is"))
-            }
+            Ask::Status => serde_json::to_value(self.status().await?)
+                .map_err(Error::system("telling how it is")),
             Ask::Allow { target } => self.allow(&target).await.map(done),
             Ask::Policy { policy } => self.change(policy).await.map(done),
             Ask::BelongsTo { process } if process.lives() => {
@@ -319,10 +336,6 @@ impl Gateway {
                 Ok(serde_json::Value::Null)
             }
             Ask::BelongsTo { .. } => Err(Error::gateway("is to belong to a process that is gone")),
-            Ask::Quit => {
-                self.end.send_replace(End::Now);
-                Ok(serde_json::Value::Null)
-            }
         }
     }
 }

@@ -100,7 +100,7 @@ impl Shared {
     /// Whether an address may be reached at all: what is the host's own, another machine's
     /// or private is closed, but for the ranges that the host's owner named.
     pub fn open_address(&self, address: Ipv4Addr) -> Result<(), Reason> {
-        if address == METADATA {
+        if METADATA.contains(&address) {
             return Err("metadata");
         }
         if self.config.subnet.contains(&address) {
@@ -158,6 +158,8 @@ impl Shared {
             (Network::Allow { .. }, false) => {
                 permit.names.iter().any(|name| policy.rules.allows(name, port))
             }
+            // Nobody has read whom it speaks to.
+            (Network::Allow { .. }, true) if *permit.wanted.ip() != self.config.gateway() => false,
             _ => self.decide(permit.wanted).is_ok_and(|now| now.to == permit.to),
         }
     }
@@ -198,6 +200,8 @@ mod tests {
             ("10.0.0.1", "a private address"),
             ("127.0.0.1", "the host"),
             ("169.254.169.254", "metadata"),
+            ("168.63.129.16", "metadata"),
+            ("100.100.100.200", "metadata"),
             ("172.16.0.9", "another machine"),
         ] {
             let address: Ipv4Addr = closed.parse().unwrap();
@@ -239,5 +243,11 @@ mod tests {
         assert!(shared.still(&permit));
         shared.set_policy("local".parse().unwrap());
         assert!(!shared.still(&permit));
+        // One that was not read may speak to anybody; a service is who it is.
+        shared.set_policy("full".parse().unwrap());
+        let permit = shared.decide(at("203.0.113.1:80")).unwrap();
+        let service = shared.decide(at("172.16.0.1:11434")).unwrap();
+        shared.set_policy("allow:a.org,host.fireclaw.internal".parse().unwrap());
+        assert!(!shared.still(&permit) && shared.still(&service));
     }
 }

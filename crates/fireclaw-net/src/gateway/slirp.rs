@@ -1,12 +1,15 @@
 //! The way out of a namespace for policy `full`: slirp4netns, a user-mode network stack.
 
-use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
 
 use crate::{Error, ProcessStamp, Result, nft};
 
@@ -16,12 +19,43 @@ const NETWORK: &str = "198.18.0.0/24";
 /// Its device in the namespace.
 const DEVICE: &str = "uplink";
 
-/// How long it may take to be ready, in seconds.
-const READY: i64 = 10;
+/// How long it may take to be ready.
+const READY: Duration = Duration::from_secs(10);
+/// How long after its end it is started again: a guest may have ended it.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A way out that is there for as long as this is.
+#[derive(Debug)]
+pub(super) struct Uplink(AbortHandle);
+
+impl Uplink {
+    /// Connects the namespaces of a process with the host's network.
+    pub async fn start(of: ProcessStamp) -> Result<Self> {
+        let mut slirp = Slirp::start(of).await?;
+        let task = tokio::spawn(async move {
+            loop {
+                slirp.ended().await;
+                slirp = loop {
+                    sleep(PAUSE).await;
+                    if let Ok(next) = Slirp::start(of).await {
+                        break next;
+                    }
+                };
+            }
+        });
+        Ok(Self(task.abort_handle()))
+    }
+}
+
+impl Drop for Uplink {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// A running slirp4netns. It ends with this, or with this process.
 #[derive(Debug)]
-pub(super) struct Slirp {
+struct Slirp {
     child: Child,
     /// It ends when this closes.
     _alive: OwnedFd,
@@ -40,8 +74,7 @@ fn program() -> Result<std::path::PathBuf> {
 }
 
 impl Slirp {
-    /// Connects the namespaces of a process with the host's network.
-    pub fn start(of: ProcessStamp) -> Result<Self> {
+    async fn start(of: ProcessStamp) -> Result<Self> {
         let failed = |e: std::io::Error| Error::system("starting slirp4netns")(e);
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
         let (ready, says_ready) = pipe().map_err(|e| failed(e.into()))?;
@@ -56,7 +89,8 @@ impl Slirp {
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         // As user 0 it takes for granted that it may mount, which we gave up already.
         if !rustix::process::geteuid().is_root() {
             command.arg("--enable-sandbox");
@@ -66,23 +100,23 @@ impl Slirp {
         inherit(&mut command, vec![says_ready, exit]);
         let mut child = command.spawn().map_err(failed)?;
         drop(command);
-        let limit = Timespec { tv_sec: READY, tv_nsec: 0 };
-        let waited = poll(&mut [PollFd::new(&ready, PollFlags::IN)], Some(&limit));
-        let mut word = [0];
+        let mut ready = pipe::Receiver::from_owned_fd(ready).map_err(failed)?;
+        let mut stderr = child.stderr.take();
         // It says one byte; nothing, if it ended.
-        let said = match waited {
-            Ok(1..) => rustix::io::read(&ready, &mut word).unwrap_or(0),
-            _ => 0,
-        };
-        if said == 1 {
+        if let Ok(Ok(1)) = timeout(READY, ready.read(&mut [0])).await {
+            if let Some(mut stderr) = stderr {
+                // A guest can have it say much, and a pipe that nobody reads would stop it.
+                tokio::spawn(
+                    async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await },
+                );
+            }
             return Ok(Self { child, _alive: alive });
         }
-        let _ = child.kill();
+        let _ = child.start_kill();
         let mut words = String::new();
-        if let Some(mut stderr) = child.stderr.take() {
-            let _ = stderr.by_ref().take(4096).read_to_string(&mut words);
+        if let Some(stderr) = &mut stderr {
+            let _ = stderr.take(4096).read_to_string(&mut words).await;
         }
-        let _ = child.wait();
         let words: Vec<&str> = words.lines().filter(|line| !line.contains("WARNING")).collect();
         let reason = match &words[..] {
             [] => "it did not get ready".into(),
@@ -90,12 +124,10 @@ impl Slirp {
         };
         Err(Error::System { action: "starting slirp4netns".into(), reason })
     }
-}
 
-impl Drop for Slirp {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    /// Resolves when it has ended.
+    async fn ended(&mut self) {
+        let _ = self.child.wait().await;
     }
 }
 

@@ -64,12 +64,14 @@ fn an_agent_reaches_what_its_template_says_also_after_a_restart() {
     ann.hears("overseer", "#control", &format!(":{other}"));
     ann.command(&format!("!net {owner} allow example.org"), "has no list");
     assert_eq!(networks(&overseer, &owner), 1);
-    // The machine keeps its card when its overseer is killed.
-    overseer.kill();
-    overseer.again();
-    let mut ann = overseer.person("ann");
-    overseer.ready(&owner);
-    assert_eq!(run(&mut ann, &owner, &curl(named)), "0: named");
+    // The machine keeps its card when its overseer ends, or is killed.
+    for end in [Overseer::stop, Overseer::kill] {
+        end(&mut overseer);
+        overseer.again();
+        ann = overseer.person("ann");
+        overseer.ready(&owner);
+        assert_eq!(run(&mut ann, &owner, &curl(named)), "0: named");
+    }
     // Another policy without another machine.
     let before = overseer.ready(&owner);
     overseer.puppet("puppet", "network = { allow = [\"host.fireclaw.internal:1\"] }\n");

@@ -48,6 +48,12 @@ impl Overseer {
         wait(&mut self.child, patience());
     }
 
+    /// Ends it, and leaves its agents where they are.
+    pub fn stop(&mut self) {
+        signal(&self.child, Signal::TERM);
+        assert!(wait(&mut self.child, patience()).success());
+    }
+
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -148,8 +154,7 @@ impl Overseer {
         for agent in self.agents() {
             self.fireclaw(&["agent", "stop", agent["name"].as_str().unwrap()]).exits(0);
         }
-        signal(&self.child, Signal::TERM);
-        assert!(wait(&mut self.child, patience()).success());
+        self.stop();
         let machines = self.home.path().join("machines");
         let left: Vec<_> = fs::read_dir(machines).into_iter().flatten().flatten().collect();
         assert!(left.is_empty(), "{left:?}");

@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{BOTH, Host, Machine, Who, on_a_host};
-use crate::harness::{is_alive, signal, vmm_of, wait_until};
+use crate::harness::{is_alive, processes_of, signal, vmm_of, wait_until};
 
 /// A table of somebody else.
 const FOREIGN: &str = "add table inet other
@@ -64,10 +64,9 @@ fn keeper(host: &Host, who: Who, _: &Machine) -> i32 {
     i32::try_from(host.list(who)[0]["keeper"]["pid"].as_i64().unwrap()).unwrap()
 }
 
-/// The one that started the keeper.
+/// The other one that runs by the hidden command.
 fn gateway(host: &Host, who: Who, machine: &Machine) -> i32 {
-    let stat = format!("/proc/{}/stat", keeper(host, who, machine));
-    let stat = fs::read_to_string(stat).unwrap();
-    let (_, rest) = stat.rsplit_once(')').unwrap();
-    rest.split_whitespace().nth(1).unwrap().parse().unwrap()
+    let keeper = keeper(host, who, machine);
+    let both = processes_of(&machine.child, "gateway");
+    both.into_iter().find(|&process| process != keeper).unwrap()
 }
