@@ -35,7 +35,7 @@ const MODULES: &[&str] = &[
     "nft_ct",
     "nft_fib_inet",
     "nft_masq",
-    "nft_redir",
+    "nft_nat",
     "nft_reject_inet",
 ];
 
