@@ -17,8 +17,8 @@ const SETTINGS: &str = "/proc/sys/net/";
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// What is noted of the host besides settings, which are noted by their path: where all
-/// machines are, `bridge NAME` that we made, and `address NAME ADDRESS` that we gave to one of
-/// somebody else.
+/// machines are, `bridge NAME` that we made, with its MAC, and `address NAME ADDRESS` that we
+/// gave to one of somebody else.
 const NETWORK: &str = "network";
 const BRIDGE: &str = "bridge";
 const ADDRESS: &str = "address";
@@ -34,9 +34,6 @@ fn with_prefix(config: &HostConfig) -> Ipv4Net {
 /// [`Error::Elsewhere`] if others run in another.
 pub(crate) fn agree(state: &State, config: &HostConfig) -> Result<()> {
     let wanted = format!("{} on {}", config.subnet, config.bridge);
-    if state.machines()?.is_empty() {
-        state.forget(NETWORK)?;
-    }
     state.note(NETWORK, &wanted)?;
     match state.noted(NETWORK)? {
         Some(running) if running != wanted => Err(Error::Elsewhere { wanted, running }),
@@ -102,17 +99,17 @@ pub(crate) fn bridge(
 ) -> Result<Link> {
     let (name, address) = (&config.bridge, with_prefix(config));
     let found = find(netlink, config)?;
-    let ours = format!("{BRIDGE} {name}");
-    if found.is_none()
-        && let Some(state) = state
-    {
-        state.note(&ours, "")?;
-    }
+    let (ours, mac) = (format!("{BRIDGE} {name}"), Mac::of(config.gateway()));
     // Somebody else's stays, and is to be as it was.
-    let stays = match state {
-        Some(state) => state.noted(&ours)?.is_none().then_some(state),
-        None => None,
-    };
+    let mut stays = None;
+    if let Some(state) = state {
+        if let Some((link, _)) = &found {
+            let is_ours = state.noted(&ours)?.is_some() && link.mac == Some(mac);
+            stays = (!is_ours).then_some(state);
+        } else {
+            state.note(&ours, &mac.to_string())?;
+        }
+    }
     let link = match found {
         Some((link, true)) => link,
         Some((link, false)) => {
@@ -122,25 +119,31 @@ pub(crate) fn bridge(
             netlink.add_address(link.index, address)?;
             link
         }
-        None => netlink.make_bridge(name, Mac::of(config.gateway()), address)?,
+        None => netlink.make_bridge(name, mac, address)?,
     };
     netlink.up(link.index)?;
-    quiet(stays, name)?;
+    match stays {
+        // Without IPv6 it would lose addresses; that of machines ends at their taps.
+        Some(_) => ipv4(stays, name)?,
+        None => quiet(name)?,
+    }
     Ok(link)
 }
 
-/// No IPv6 on a device, no packets with senders from elsewhere, and no answer about other
-/// addresses of the host. If the device stays, how it was is noted.
-pub(crate) fn quiet(state: Option<&State>, device: &str) -> Result<()> {
-    for (family, value) in [("ipv6", "disable_ipv6"), ("ipv4", "rp_filter"), ("ipv4", "arp_ignore")]
-    {
-        let path = format!("{SETTINGS}{family}/conf/{device}/{value}");
-        // A kernel without IPv6 has nothing to be quiet about.
-        if family == "ipv4" || std::path::Path::new(&path).exists() {
-            switch_on(state, &path)?;
-        }
+/// A device of ours has no IPv6 besides.
+pub(crate) fn quiet(device: &str) -> Result<()> {
+    let ipv6 = format!("{SETTINGS}ipv6/conf/{device}/disable_ipv6");
+    // A kernel without IPv6 has nothing to be quiet about.
+    if std::path::Path::new(&ipv6).exists() {
+        switch_on(None, &ipv6)?;
     }
-    Ok(())
+    ipv4(None, device)
+}
+
+/// No packets with senders from elsewhere, and no answer about other addresses of the host.
+fn ipv4(state: Option<&State>, device: &str) -> Result<()> {
+    let set = |name| switch_on(state, &format!("{SETTINGS}ipv4/conf/{device}/{name}"));
+    ["rp_filter", "arp_ignore"].into_iter().try_for_each(set)
 }
 
 /// Lets the host forward packets.
@@ -214,10 +217,13 @@ pub(crate) fn settle(netlink: &Netlink, state: &State) -> Result<()> {
 fn undo(netlink: &Netlink, what: &str, before: &str) -> Result<bool> {
     match what.split(' ').collect::<Vec<_>>()[..] {
         [BRIDGE, name] => {
-            // Somebody else may have connected something to it.
+            // Somebody else may have made one of that name, or connected something to ours.
             let links = netlink.links()?;
-            let there = links.iter().find(|link| link.name == name);
-            if there.is_some_and(|it| links.iter().any(|link| link.master == Some(it.index))) {
+            let is_it = |link: &&Link| {
+                link.name == name && link.mac.map(|m| m.to_string()).as_deref() == Some(before)
+            };
+            let Some(there) = links.iter().find(is_it) else { return Ok(true) };
+            if links.iter().any(|link| link.master == Some(there.index)) {
                 return Ok(false);
             }
             netlink.remove(name)?;

@@ -78,11 +78,12 @@ pub(crate) fn main(stream: &UnixStream, request: Request) -> Result<()> {
 }
 
 fn serve(stream: &UnixStream, mut kept: Kept) -> Result<()> {
-    let served = loop {
+    loop {
         if let Err(error) = kept.guard(stream) {
-            break Err(error);
+            eprintln!("fireclaw: the packet rules could not be set again: {error}");
+            break;
         }
-        let Ok(Some((ask, _))) = wire::receive::<Ask>(stream) else { break Ok(()) };
+        let Ok(Some((ask, _))) = wire::receive::<Ask>(stream) else { break };
         let answer = match ask {
             Ask::Counts => counts(kept.machine.address).map(Answer::Counts),
             Ask::Rules { kind, policy, host } => {
@@ -90,10 +91,10 @@ fn serve(stream: &UnixStream, mut kept: Kept) -> Result<()> {
             }
         };
         if wire::send(stream, &answer, &[]).is_err() {
-            break Ok(());
+            break;
         }
-    };
-    served.and(kept.remove())
+    }
+    kept.remove()
 }
 
 fn counts(address: Ipv4Addr) -> Result<Vec<Refused>> {
@@ -123,7 +124,9 @@ fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {
     let _alone = alone(&request)?;
     let mut state = State::open(&request.state)?;
     if request.place == Place::Host {
-        host::sweep(&Netlink::open()?, &state)?;
+        let netlink = Netlink::open()?;
+        host::sweep(&netlink, &state)?;
+        host::settle(&netlink, &state)?;
         host::agree(&state, &request.config)?;
     } else {
         for machine in state.machines()?.iter().filter(|machine| !machine.keeper.lives()) {
@@ -179,7 +182,7 @@ fn make_things(
     let name = machine.tap();
     let tap = tap::open(&name)?;
     let link = tap_link(&netlink, &name)?;
-    host::quiet(None, &name)?;
+    host::quiet(&name)?;
     let (ports, mut descriptors) = listen(request.config.gateway())?;
     let kind = Kind::of(&request.policy);
     let guest = Guest { address: machine.address, ports, kind, place: request.place, host };
@@ -279,34 +282,65 @@ impl Kept {
     }
 
     fn restore(&self, watch: &Watch) -> Result<()> {
-        let netlink = Netlink::open()?;
-        let tap = tap_link(&netlink, &self.machine.tap())?;
-        netlink.down(tap.index)?;
+        // At once: others may hold the lock.
+        self.cut(&Netlink::open()?)?;
         let _alone = alone(&self.request)?;
+        self.set_again(watch)
+    }
+
+    /// Sets the tap down, and tells its number.
+    fn cut(&self, netlink: &Netlink) -> Result<u32> {
+        let tap = tap_link(netlink, &self.machine.tap())?;
+        netlink.down(tap.index).map(|()| tap.index)
+    }
+
+    /// Sets all rules again, with the card cut off until they are there.
+    fn set_again(&self, watch: &Watch) -> Result<()> {
+        let netlink = Netlink::open()?;
+        let tap = self.cut(&netlink)?;
         host::remove_rules(self.machine.address)?;
         // What we removed now was not lost.
         self.lost(watch);
         nft::set(&rules::set_up(&self.request.config, &self.guest))?;
-        netlink.up(tap.index)
+        netlink.up(tap)
     }
 
     fn change(&mut self, kind: Kind, policy: &str, host: Vec<Ipv4Net>) -> Result<()> {
         let _alone = alone(&self.request)?;
+        let before = std::mem::replace(&mut self.machine.policy, policy.into());
         let guest = Guest { kind, host, ..self.guest.clone() };
-        let noted = (self.request.place == Place::Host).then_some(&self.state);
-        if kind == Kind::Open {
-            self.state.set_policy(self.machine.address, policy)?;
-            host::forward(noted)?;
+        let guest = std::mem::replace(&mut self.guest, guest);
+        let changed = self.set_policy();
+        if changed.is_err() {
+            (self.machine.policy, self.guest) = (before, guest);
+            // The first error is the one that matters.
+            let _ = self.note_policy();
         }
-        nft::set(&rules::policy(&self.request.config, &guest))?;
-        self.guest = guest;
-        if kind != Kind::Open {
-            self.state.set_policy(self.machine.address, policy)?;
-            if self.request.place == Place::Host {
-                host::settle(&Netlink::open()?, &self.state)?;
-            }
+        changed
+    }
+
+    /// Has the rules and the host follow the policy: forwarding comes before what needs it.
+    fn set_policy(&self) -> Result<()> {
+        if self.guest.kind == Kind::Open {
+            self.note_policy()?;
         }
-        Ok(())
+        match (nft::set(&rules::policy(&self.request.config, &self.guest)), &self.watch) {
+            // Not changed, but set again.
+            (Err(_), Some(watch)) if self.lost(watch) => self.set_again(watch)?,
+            (set, _) => set?,
+        }
+        self.note_policy()
+    }
+
+    /// Writes the policy down; the host forwards if a machine's policy needs it.
+    fn note_policy(&self) -> Result<()> {
+        self.state.set_policy(self.machine.address, &self.machine.policy)?;
+        match self.request.place {
+            Place::Host if self.guest.kind == Kind::Open => host::forward(Some(&self.state)),
+            Place::Host => host::settle(&Netlink::open()?, &self.state),
+            Place::Namespace if self.guest.kind == Kind::Open => host::forward(None),
+            Place::Namespace => Ok(()),
+        }
     }
 
     fn remove(self) -> Result<()> {

@@ -1,6 +1,9 @@
 //! Messages of the kernel's packet filter over netlink (`nfnetlink.h`).
 
 use std::io::{Error, ErrorKind, Result};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
@@ -25,13 +28,25 @@ pub(crate) fn connect() -> Result<Socket> {
     Ok(socket)
 }
 
+/// What a listener keeps of news, in bytes: somebody else's set with ten thousands of elements.
+/// The kernel allows more than its bound to who may change the network.
+const NEWS: usize = 8 << 20;
+
 /// A socket that does not wait, and hears of what happens to something.
 pub(crate) fn listen(group: u32) -> Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
+    set_socket_recv_buffer_size_force(borrow(&socket), NEWS)?;
     socket.add_membership(group)?;
     socket.set_non_blocking(true)?;
     Ok(socket)
+}
+
+/// The socket, to be waited for.
+#[allow(unsafe_code)]
+pub(crate) fn borrow(socket: &Socket) -> BorrowedFd<'_> {
+    // SAFETY: the socket is open for as long as it is borrowed.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
 }
 
 /// A message: its kind, and its attributes.

@@ -35,6 +35,8 @@ pub(crate) struct Link {
     pub index: u32,
     pub name: String,
     pub is_bridge: bool,
+    /// Its own address, if it has one of Ethernet's.
+    pub mac: Option<Mac>,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
 }
@@ -271,6 +273,18 @@ impl Netlink {
     }
 }
 
+/// Reads all news from a socket that does not wait. The kernel has none again for one that
+/// could not keep all, until it is empty.
+pub(crate) fn drain(socket: &Socket) {
+    loop {
+        match socket.recv_from_full() {
+            Ok(_) => {}
+            Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
+            Err(_) => return,
+        }
+    }
+}
+
 fn address_of(link: u32, address: Ipv4Net) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
@@ -286,12 +300,13 @@ fn address_of(link: u32, address: Ipv4Net) -> AddressMessage {
 
 fn link(answer: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = answer else { return None };
-    let mut link =
-        Link { index: message.header.index, name: String::new(), is_bridge: false, master: None };
+    let (index, name) = (message.header.index, String::new());
+    let mut link = Link { index, name, is_bridge: false, mac: None, master: None };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Controller(master) => link.master = Some(master),
+            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
             LinkAttribute::LinkInfo(info) => {
                 link.is_bridge = info.contains(&LinkInfo::Kind(InfoKind::Bridge));
             }

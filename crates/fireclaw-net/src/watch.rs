@@ -2,17 +2,17 @@
 //! a firewall's configuration.
 
 use std::io::ErrorKind;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use netlink_sys::Socket;
 
-use crate::netfilter::{listen, messages, value};
+use crate::netfilter::{borrow, listen, messages, value};
 use crate::{Error, Result};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
-/// `NFNL_SUBSYS_NFTABLES` and `NFT_MSG_DELTABLE`.
-const TABLE_DELETED: u16 = 10 << 8 | 2;
+/// `NFNL_SUBSYS_NFTABLES` with `NFT_MSG_DELTABLE` and `NFT_MSG_DESTROYTABLE`.
+const TABLE_DELETED: [u16; 2] = [10 << 8 | 2, 10 << 8 | 26];
 /// `NFTA_TABLE_NAME`.
 const NAME: u16 = 1;
 
@@ -28,10 +28,8 @@ impl Watch {
     }
 
     /// What is readable once something has happened.
-    #[allow(unsafe_code)]
     pub fn descriptor(&self) -> BorrowedFd<'_> {
-        // SAFETY: the socket is open for as long as it is borrowed.
-        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+        borrow(&self.socket)
     }
 
     /// Whether a table of these names has gone since this was asked last.
@@ -45,12 +43,14 @@ impl Watch {
             match self.socket.recv_from_full() {
                 Ok((bytes, _)) => {
                     lost |= messages(&bytes).flatten().any(|message| {
-                        message.kind == TABLE_DELETED
+                        TABLE_DELETED.contains(&message.kind)
                             && value(message.body, NAME).is_some_and(is_ours)
                     });
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return lost,
-                // More than it could keep: nobody knows what.
+                // More than it could keep: nobody knows what. There is none again until all
+                // that it kept is read.
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => lost = true,
                 Err(_) => return true,
             }
         }

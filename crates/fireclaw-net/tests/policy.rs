@@ -3,14 +3,16 @@
 
 mod common;
 
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Machine, STATE, without_nft};
-use fireclaw_net::{Error, Place, clean};
+use common::{Machine, STATE, runtime, without_nft};
+use fireclaw_net::{Error, Place, clean, list};
 use fireclaw_netlab::{Lab, enter, run};
+use rustix::fs::{FlockOperation, flock};
 use socket2::SockRef;
 
 /// A connection of the guest that has been answered, and is open.
@@ -174,6 +176,46 @@ fn ten_thousand_rules_hold() {
     assert!(more.to_string().contains("10000 targets"), "{more}");
     assert_eq!(machine.status().policy.to_string(), policy);
     machine.end();
+}
+
+#[test]
+fn a_wider_policy_that_cannot_be_set_leaves_no_trace() {
+    let Some(_lab) = enter("a_wider_policy_that_cannot_be_set_leaves_no_trace") else { return };
+    let machine = Machine::start(Place::Host, "allow:allowed.example", "machine");
+    let nft = without_nft();
+    let full = "full".parse().unwrap();
+    machine.runtime.block_on(machine.client().set_policy(&full)).unwrap_err();
+    machine.runtime.block_on(machine.client().allow("elsewhere.example")).unwrap_err();
+    run("umount", &[&nft]);
+    assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "0\n");
+    assert_eq!(list(Path::new(STATE)).unwrap()[0].policy, "allow");
+    assert_eq!((&*machine.way("allowed"), &*machine.way("raw")), ("open", "refused"));
+    machine.end();
+}
+
+#[test]
+fn rules_may_go_while_the_policy_changes() {
+    let Some(_lab) = enter("rules_may_go_while_the_policy_changes") else { return };
+    for (before, after) in [("full", "local"), ("local", "full")] {
+        let machine = Machine::start(Place::Host, before, "machine");
+        let held = File::options().write(true).open(Path::new(STATE).join("net.lock")).unwrap();
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        std::thread::scope(|scope| {
+            let (client, after) = (machine.client(), after.parse().unwrap());
+            let changed = scope.spawn(move || runtime().block_on(client.set_policy(&after)));
+            // Who waits for a lock stands below who has it (proc(5)).
+            while !std::fs::read_to_string("/proc/locks").unwrap().contains("-> FLOCK") {
+                std::thread::yield_now();
+            }
+            run("nft", &["flush", "ruleset"]);
+            drop(held);
+            changed.join().unwrap().unwrap();
+        });
+        let raw = if after == "full" { "open" } else { "refused" };
+        while machine.way("service") != "open" {}
+        assert_eq!((&*machine.way("raw"), &*machine.way("host")), (raw, "refused"));
+        machine.end();
+    }
 }
 
 #[test]

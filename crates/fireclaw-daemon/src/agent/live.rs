@@ -257,7 +257,9 @@ impl<'a> Live<'a> {
             };
             match changed.await {
                 Ok(()) => shared.announce(&format!("{name}: network policy {}", template.network)),
-                Err(e) => shared.announce(&format!("{name}: its network policy is as before: {e}")),
+                Err(e) => {
+                    shared.announce(&format!("{name}: its network policy was not changed: {e}"))
+                }
             }
         });
     }

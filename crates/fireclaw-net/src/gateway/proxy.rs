@@ -76,9 +76,14 @@ async fn connection(shared: &Shared, mut client: TcpStream, wanted: SocketAddrV4
     };
     // What is small is not to wait for more.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let cut = |client| {
-        deny(&wanted.ip().to_string(), "cut by a change of the policy");
+    // What is cut off at one side is not to look whole at the other.
+    let break_off = |client, server| {
         refuse(client);
+        refuse(server);
+    };
+    let cut = |client, server| {
+        deny(&wanted.ip().to_string(), "cut by a change of the policy");
+        break_off(client, server);
     };
     if !permit.names.is_empty() {
         let introduced = tokio::select! {
@@ -94,22 +99,20 @@ async fn connection(shared: &Shared, mut client: TcpStream, wanted: SocketAddrV4
                 return refuse(client);
             }
             Some(Introduction::Ended) => return refuse(client),
-            None => return cut(client),
+            None => return cut(client, server),
         }
         // The policy may have changed for this one of the names.
         if !shared.still(&permit) {
-            return cut(client);
+            return cut(client, server);
         }
     }
     tokio::select! {
         copied = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER) => {
-            // What was cut off at one side is not to look whole at the other.
             if copied.is_err() {
-                refuse(server);
-                refuse(client);
+                break_off(client, server);
             }
         }
-        () = not_permitted(shared, &mut changes, &permit) => cut(client),
+        () = not_permitted(shared, &mut changes, &permit) => cut(client, server),
     }
 }
 

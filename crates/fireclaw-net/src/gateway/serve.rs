@@ -20,7 +20,7 @@ use super::slirp::Uplink;
 use super::{lifetime, proxy};
 use crate::control::{Ask, MAX_LINE, SOCKET, Status};
 use crate::keeper::{self, Answer};
-use crate::netlink::Netlink;
+use crate::netlink::{self, Netlink};
 use crate::place::{Place, host_addresses};
 use crate::rules::{Kind, Refused};
 use crate::state::Machine;
@@ -54,8 +54,8 @@ struct Gateway {
     shared: Arc<Shared>,
     keeper: Arc<Mutex<UnixStream>>,
     uplink: Mutex<Option<Uplink>>,
-    /// One change of rules at a time.
-    changing: tokio::sync::Mutex<()>,
+    /// The host's addresses that the rules know. Who has it may change rules.
+    known: tokio::sync::Mutex<Vec<Ipv4Net>>,
     end: watch::Sender<End>,
 }
 
@@ -89,7 +89,7 @@ pub(super) fn run(
             request,
             keeper: Arc::new(Mutex::new(keeper)),
             uplink: Mutex::default(),
-            changing: tokio::sync::Mutex::default(),
+            known: tokio::sync::Mutex::new(host),
             end: watch::Sender::new(End::WithStarter),
         });
         let begun = async {
@@ -100,7 +100,7 @@ pub(super) fn run(
             if gateway.request.place == Place::Namespace {
                 let socket = lifetime::watch(Netlink::watch_local()?);
                 let socket = socket.map_err(Error::system("watching addresses"))?;
-                tokio::spawn(Arc::clone(&gateway).follow_addresses(socket, host));
+                tokio::spawn(Arc::clone(&gateway).follow_addresses(socket));
             }
             tokio::spawn(Arc::clone(&gateway).listen(listener));
             Result::Ok(())
@@ -118,7 +118,10 @@ pub(super) fn run(
                 () = lifetime::ended(gateway.machine.keeper) => {}
             }
         }
-        drop(locked(&gateway.uplink).take());
+        let uplink = locked(&gateway.uplink).take();
+        if let Some(uplink) = uplink {
+            uplink.end().await;
+        }
         // The keeper takes it as the order to remove everything.
         let _ = closing.shutdown(std::net::Shutdown::Both);
         let _ = tokio::time::timeout(REMOVAL, lifetime::ended(gateway.machine.keeper)).await;
@@ -170,12 +173,18 @@ impl Gateway {
 
     /// The way out of a namespace, if it is needed.
     async fn connect(&self, kind: Kind) -> Result<()> {
-        if kind != Kind::Open || self.request.place != Place::Namespace {
-            *locked(&self.uplink) = None;
-        } else if locked(&self.uplink).is_none() {
-            let uplink = Uplink::start(self.machine.keeper).await?;
-            *locked(&self.uplink) = Some(uplink);
-        }
+        let there = locked(&self.uplink).take();
+        let needed = kind == Kind::Open && self.request.place == Place::Namespace;
+        let uplink = match there {
+            Some(uplink) if needed => Some(uplink),
+            None if needed => Some(Uplink::start(self.machine.keeper).await?),
+            Some(uplink) => {
+                uplink.end().await;
+                None
+            }
+            None => None,
+        };
+        *locked(&self.uplink) = uplink;
         Ok(())
     }
 
@@ -197,28 +206,44 @@ impl Gateway {
     /// Has another policy from now on. What it does not allow is closed first, what it
     /// newly allows is opened last.
     async fn change(&self, policy: Network) -> Result<()> {
-        let _one = self.changing.lock().await;
-        self.set_policy(policy).await
+        let mut known = self.known.lock().await;
+        self.set_policy(policy, &mut known).await
     }
 
-    /// The same, while nobody else changes anything.
-    async fn set_policy(&self, policy: Network) -> Result<()> {
-        let kind = Kind::of(&policy);
-        let host = host_addresses(self.request.place)?;
-        let rules = keeper::Ask::Rules { kind, policy: policy.word().into(), host };
+    /// The same, by who may change rules.
+    async fn set_policy(&self, policy: Network, known: &mut Vec<Ipv4Net>) -> Result<()> {
+        let (before, kind) = (Kind::of(&self.shared.policy().network), Kind::of(&policy));
+        let word = policy.word();
         if kind == Kind::Open {
             self.connect(kind).await?;
-            self.ask(rules).await?;
+            if let Err(error) = self.rules(kind, word, known).await {
+                self.connect(before).await?;
+                return Err(error);
+            }
             self.shared.set_policy(policy);
             return Ok(());
         }
         self.shared.set_policy(policy);
-        if let Err(error) = self.ask(rules).await {
-            // More would be open than was asked for.
-            self.end.send_replace(End::Now);
-            return Err(Error::gateway(format!("ended, as it could not close the rest: {error}")));
+        match self.rules(kind, word, known).await {
+            Err(error) if before == Kind::Open => {
+                // More would be open than was asked for.
+                self.end.send_replace(End::Now);
+                Err(Error::gateway(format!("ended, as it could not close the rest: {error}")))
+            }
+            set => {
+                set?;
+                self.connect(kind).await
+            }
         }
-        self.connect(kind).await
+    }
+
+    /// Has the keeper set rules, with the addresses that the host has now.
+    async fn rules(&self, kind: Kind, policy: &str, known: &mut Vec<Ipv4Net>) -> Result<()> {
+        let host = host_addresses(self.request.place)?;
+        let rules = keeper::Ask::Rules { kind, policy: policy.into(), host: host.clone() };
+        self.ask(rules).await?;
+        *known = host;
+        Ok(())
     }
 
     async fn allow(&self, text: &str) -> Result<()> {
@@ -227,7 +252,7 @@ impl Gateway {
             reason: reason.into(),
         };
         let target = Target::parse(text).map_err(|reason| not(&format!("it {reason}")))?;
-        let _one = self.changing.lock().await;
+        let mut known = self.known.lock().await;
         let mut policy = self.shared.policy().network.clone();
         match &mut policy {
             Network::Full => return Ok(()),
@@ -241,7 +266,7 @@ impl Gateway {
             }
             Network::Local => return Err(not("the policy is local, which knows no names")),
         }
-        self.set_policy(policy).await
+        self.set_policy(policy, &mut known).await
     }
 
     async fn status(&self) -> Result<Status> {
@@ -263,30 +288,26 @@ impl Gateway {
     }
 
     /// Tells the rules of a namespace when the host gets or loses an address.
-    async fn follow_addresses(self: Arc<Self>, socket: AsyncFd<Socket>, mut known: Vec<Ipv4Net>) {
+    async fn follow_addresses(self: Arc<Self>, socket: AsyncFd<Socket>) {
         loop {
-            if self.tell_addresses(&mut known).await.is_err() {
-                // It was asked amid something else, maybe.
+            if self.tell_addresses().await.is_err() {
                 tokio::time::sleep(AGAIN).await;
                 continue;
             }
             let Ok(mut ready) = socket.readable().await else { return };
             // What changed is looked up anew; the message only says that something did.
-            while ready.get_inner().recv_from_full().is_ok() {}
+            netlink::drain(ready.get_inner());
             ready.clear_ready();
         }
     }
 
-    async fn tell_addresses(&self, known: &mut Vec<Ipv4Net>) -> Result<()> {
-        let _one = self.changing.lock().await;
-        let host = host_addresses(Place::Namespace)?;
-        if host != *known {
-            let policy = self.shared.policy();
-            let (kind, policy) = (Kind::of(&policy.network), policy.network.word().into());
-            self.ask(keeper::Ask::Rules { kind, policy, host: host.clone() }).await?;
-            *known = host;
+    async fn tell_addresses(&self) -> Result<()> {
+        let mut known = self.known.lock().await;
+        if host_addresses(Place::Namespace)? == *known {
+            return Ok(());
         }
-        Ok(())
+        let policy = self.shared.policy();
+        self.rules(Kind::of(&policy.network), policy.network.word(), &mut known).await
     }
 
     /// Hears who asks.
@@ -332,7 +353,14 @@ impl Gateway {
             Ask::Allow { target } => self.allow(&target).await.map(done),
             Ask::Policy { policy } => self.change(policy).await.map(done),
             Ask::BelongsTo { process } if process.lives() => {
-                self.end.send_replace(End::With(process));
+                // What ends, ends all the same.
+                self.end.send_if_modified(|end| {
+                    let goes_on = *end != End::Now;
+                    if goes_on {
+                        *end = End::With(process);
+                    }
+                    goes_on
+                });
                 Ok(serde_json::Value::Null)
             }
             Ask::BelongsTo { .. } => Err(Error::gateway("is to belong to a process that is gone")),

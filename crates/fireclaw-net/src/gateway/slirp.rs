@@ -2,13 +2,15 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
-use tokio::task::AbortHandle;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::{Error, ProcessStamp, Result, nft};
@@ -24,32 +26,44 @@ const READY: Duration = Duration::from_secs(10);
 /// How long after its end it is started again: a guest may have ended it.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A way out that is there for as long as this is.
+/// A way out: a slirp4netns that is started again if it ends.
 #[derive(Debug)]
-pub(super) struct Uplink(AbortHandle);
+pub(super) struct Uplink {
+    task: JoinHandle<()>,
+    end: Arc<Notify>,
+}
 
 impl Uplink {
     /// Connects the namespaces of a process with the host's network.
     pub async fn start(of: ProcessStamp) -> Result<Self> {
-        let mut slirp = Slirp::start(of).await?;
-        let task = tokio::spawn(async move {
-            loop {
-                slirp.ended().await;
-                slirp = loop {
-                    sleep(PAUSE).await;
-                    if let Ok(next) = Slirp::start(of).await {
-                        break next;
-                    }
-                };
-            }
-        });
-        Ok(Self(task.abort_handle()))
+        let slirp = Slirp::start(of).await?;
+        let end = Arc::new(Notify::new());
+        let task = tokio::spawn(keep(slirp, of, Arc::clone(&end)));
+        Ok(Self { task, end })
+    }
+
+    /// Takes it away, device and all.
+    pub async fn end(self) {
+        self.end.notify_one();
+        let _ = self.task.await;
     }
 }
 
-impl Drop for Uplink {
-    fn drop(&mut self) {
-        self.0.abort();
+async fn keep(mut slirp: Slirp, of: ProcessStamp, end: Arc<Notify>) {
+    loop {
+        tokio::select! {
+            () = end.notified() => return slirp.kill().await,
+            () = slirp.ended() => {}
+        }
+        slirp = loop {
+            tokio::select! {
+                () = end.notified() => return,
+                () = sleep(PAUSE) => {}
+            }
+            if let Ok(next) = Slirp::start(of).await {
+                break next;
+            }
+        };
     }
 }
 
@@ -115,7 +129,7 @@ impl Slirp {
         let _ = child.start_kill();
         let mut words = String::new();
         if let Some(stderr) = &mut stderr {
-            let _ = stderr.take(4096).read_to_string(&mut words).await;
+            let _ = timeout(READY, stderr.take(4096).read_to_string(&mut words)).await;
         }
         let words: Vec<&str> = words.lines().filter(|line| !line.contains("WARNING")).collect();
         let reason = match &words[..] {
@@ -128,6 +142,10 @@ impl Slirp {
     /// Resolves when it has ended.
     async fn ended(&mut self) {
         let _ = self.child.wait().await;
+    }
+
+    async fn kill(mut self) {
+        let _ = self.child.kill().await;
     }
 }
 

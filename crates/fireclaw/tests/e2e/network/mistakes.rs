@@ -51,7 +51,11 @@ fn a_host_that_cannot_is_explained() {
         run("ip", &["route", "add", "172.16.0.128/25", "dev", "up0"]);
         refused(
             Who::Root,
-            &["172.16.0.0/24", "172.16.0.128/25 on up0", "hint: set another `subnet`"],
+            &[
+                "172.16.0.0/24",
+                "172.16.0.128/25 on up0",
+                "hint: set another one in network.toml, like subnet",
+            ],
         );
         run("ip", &["route", "del", "172.16.0.128/25", "dev", "up0"]);
 
