@@ -15,11 +15,12 @@ async fn whoever_hides_its_origin_is_killed_too() {
     host.ask(1, "go").await;
     let think = host.think().await;
     // Other parents, another session, another environment.
-    let script = "(env -i setsid sh -c 'setsid sleep 31381 & sleep 31382' &); sleep 31383";
-    host.runs(&think, script).await;
+    let sleep = format!("sleep 3138{}", std::process::id());
+    let script = format!("(env -i setsid sh -c 'setsid {sleep}1 & {sleep}2' &); {sleep}3");
+    host.runs(&think, &script).await;
     let think = host.think().await;
     assert_eq!(think.last().content, "(no output)\nkilled, unfinished, after 1 seconds");
-    assert!(processes_with("sleep 3138").is_empty());
+    assert!(processes_with(&sleep).is_empty());
     host.says(&think, "ok").await;
     assert_eq!(host.said(1).await, "ok");
     host.end().await;
