@@ -29,6 +29,7 @@ const MODULES: &[&str] = &[
     "tun",
     "bridge",
     "veth",
+    "nf_conntrack_netlink",
     "nf_tables",
     "nft_chain_nat",
     "nft_connlimit",

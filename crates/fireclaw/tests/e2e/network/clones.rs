@@ -8,14 +8,15 @@ use fireclaw_net::Client;
 
 use super::{BOTH, Who, on_a_host};
 
-/// Says hello to a server that echoes, and says how the connection ends.
+/// Says hello to a server that echoes, says how the connection ends, and stays.
 const LASTING: &str = "exec python3 -c '
-import socket
+import socket, time
 stream = socket.create_connection((\"elsewhere.example\", 22))
 stream.recv(100); stream.sendall(b\"word\\n\"); stream.recv(100)
 print(\"up\", flush=True)
-try: print(\"closed\" if not stream.recv(1) else \"said\")
-except OSError as error: print(error)
+try: print(\"closed\" if not stream.recv(1) else \"said\", flush=True)
+except OSError as error: print(error, flush=True)
+time.sleep(170)
 '";
 
 #[test]
