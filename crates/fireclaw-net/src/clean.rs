@@ -47,16 +47,13 @@ pub fn clean(place: Place, state: &Path) -> Result<Cleaned> {
     if !state.exists() && place == Place::Namespace {
         return Ok(Cleaned::default());
     }
-    let _held = lock(state)?;
-    let state = State::open(state)?;
     if place == Place::Namespace {
-        let machines: Vec<Machine> =
-            state.machines()?.into_iter().filter(|machine| !machine.keeper.lives()).collect();
-        for machine in &machines {
-            state.free(machine)?;
-        }
+        // All else went with the namespace.
+        let machines = State::open(state)?.free_dead()?;
         return Ok(Cleaned { machines, strays: Vec::new() });
     }
+    let _held = lock(state)?;
+    let state = State::open(state)?;
     let netlink = Netlink::open()?;
     let machines = host::sweep(&netlink, &state)?;
     let strays = host::remove_strays(&netlink, &state)?;

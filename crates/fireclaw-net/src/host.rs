@@ -130,7 +130,7 @@ pub(crate) fn bridge(
     Ok(link)
 }
 
-/// A device of ours has no IPv6 besides.
+/// No IPv6 on a device of ours, and what holds for one of others too, see [`ipv4`].
 pub(crate) fn quiet(device: &str) -> Result<()> {
     let ipv6 = format!("{SETTINGS}ipv6/conf/{device}/disable_ipv6");
     // A kernel without IPv6 has nothing to be quiet about.

@@ -129,9 +129,7 @@ fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {
         host::settle(&netlink, &state)?;
         host::agree(&state, &request.config)?;
     } else {
-        for machine in state.machines()?.iter().filter(|machine| !machine.keeper.lives()) {
-            state.free(machine)?;
-        }
+        state.free_dead()?;
     }
     let machine = state.allocate(
         request.config.subnet,
@@ -321,7 +319,8 @@ impl Kept {
 
     /// Has the rules and the host follow the policy: forwarding comes before what needs it.
     fn set_policy(&self) -> Result<()> {
-        if self.guest.kind == Kind::Open {
+        let widens = self.guest.kind == Kind::Open;
+        if widens {
             self.note_policy()?;
         }
         match (nft::set(&rules::policy(&self.request.config, &self.guest)), &self.watch) {
@@ -329,7 +328,7 @@ impl Kept {
             (Err(_), Some(watch)) if self.lost(watch) => self.set_again(watch)?,
             (set, _) => set?,
         }
-        self.note_policy()
+        if widens { Ok(()) } else { self.note_policy() }
     }
 
     /// Writes the policy down; the host forwards if a machine's policy needs it.

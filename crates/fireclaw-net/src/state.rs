@@ -174,6 +174,14 @@ impl State {
         Ok(changed > 0)
     }
 
+    /// Frees the addresses of keepers that are no more, of which nothing else is left.
+    pub fn free_dead(&self) -> Result<Vec<Machine>> {
+        let mut machines = self.machines()?;
+        machines.retain(|machine| !machine.keeper.lives());
+        machines.iter().try_for_each(|machine| self.free(machine).map(drop))?;
+        Ok(machines)
+    }
+
     /// Notes the policy that a machine has now.
     pub fn set_policy(&self, address: Ipv4Addr, policy: &str) -> Result<()> {
         self.db.execute(
