@@ -7,37 +7,51 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-# What set-up and the tests use, each of Debian's packages with its reason:
+# Debian's packages, each with its reason. Nothing here starts a service; the IRC servers,
+# whose packages would, are unpacked beside (tools/unpack).
+#
+# `make run` and `make demo`:
 #   qemu-system-x86   the monitor where KVM does not work
 #   mmdebstrap        kernel and base image
-#   e2fsprogs         checks of the images we make
-#   busybox-static    a root file system without anything of ours, for a test
+#   e2fsprogs         workspaces
 #   uidmap            mmdebstrap without root
-#   util-linux        unshare, for tests in namespaces
-#   iproute2          taps and bridges in the tests' own networks
-#   strace            kills a command at each of its steps, for a test
-#   g++               the fuzzer's runtime
-#   ngircd            the private IRC server, and the one of the tests
+PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs uidmap
+# `make test` as well:
 #   nftables          packet rules of network cards
 #   slirp4netns       network cards with policy full, without root
-#   inspircd          another IRC server, for tests
+#   busybox-static    a root file system without anything of ours
+#   util-linux        unshare, for tests in namespaces
+#   iproute2          taps and bridges in the tests' own networks
+#   strace            kills a command at each of its steps
+#   g++               the fuzzer's runtime
 #   python3-pip       fetches the language model of the tests
-PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs busybox-static uidmap util-linux strace g++ ngircd inspircd nftables slirp4netns iproute2 python3-pip
+TEST_PACKAGES := $(PACKAGES) nftables slirp4netns busybox-static util-linux iproute2 strace g++ python3-pip
+
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 CARGO ?= cargo
 
-.PHONY: help packages build setup run demo test lint fuzz bench man clean
+.PHONY: help packages test-packages build setup run demo test lint fuzz bench man clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
-packages: ## Install the Debian packages that are missing
-	@missing=$$(for p in $(PACKAGES); do \
+# Installs those of the packages $(1) that are missing.
+define install
+	@missing=$$(for p in $(1); do \
 	    dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
 	if [ -n "$$missing" ]; then \
 	    echo "installing:" $$missing; \
 	    $(SUDO) apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; fi
+endef
+
+packages: ## Install the Debian packages that `make run` needs
+	$(call install,$(PACKAGES))
+
+test-packages: ## Install the Debian packages that the tests need
+	$(call install,$(TEST_PACKAGES))
+	tools/unpack ngircd target/tools/ngircd
+	tools/unpack inspircd target/tools/inspircd
 
 build: packages ## Build the fireclaw command
 	$(CARGO) build --release
@@ -49,9 +63,10 @@ run: setup ## Run uname in a microVM
 	./target/release/fireclaw run -v "uname -a"
 
 demo: setup ## Start an overseer with a model and talk with an agent
+	tools/unpack ngircd "$${FIRECLAW_HOME:-$$HOME/.fireclaw}/tools/ngircd"
 	tools/demo
 
-test: packages lint ## Check style and run every test, with real VMs
+test: test-packages lint ## Check style and run every test, with real VMs
 	$(CARGO) test --workspace --no-fail-fast
 	$(MAKE) fuzz
 

@@ -54,11 +54,12 @@ impl InspIrcd {
 <bind address="127.0.0.1" port="{tls_port}" type="clients" sslprofile="tls">
 <sslprofile name="tls" provider="gnutls" certfile="{at}/cert.pem" keyfile="{at}/key.pem">
 <connect name="all" allow="*" resolvehostnames="no" useident="no" fakelag="no" threshold="100000" commandrate="1000000" localmax="100" globalmax="100">
-<path configdir="{at}" datadir="{at}" logdir="{at}">
+<path configdir="{at}" datadir="{at}" logdir="{at}" moduledir="{moduledir}">
 <log method="file" type="*" level="default" target="{at}/log">
 <pid file="{at}/pid">
 "#,
-            modules = modules.concat()
+            modules = modules.concat(),
+            moduledir = module_directory().display(),
         );
         fs::write(directory.path().join("inspircd.conf"), text).unwrap();
         let child = begin(&directory, port);
@@ -85,12 +86,23 @@ impl Drop for InspIrcd {
     }
 }
 
+/// Where `make test-packages` unpacked it, or an installed one.
+fn program() -> PathBuf {
+    let named = std::env::var_os("FIRECLAW_INSPIRCD").map(PathBuf::from);
+    named.filter(|path| path.exists()).unwrap_or_else(|| "/usr/sbin/inspircd".into())
+}
+
+/// Where the modules of that program are: the package puts them beside.
+fn module_directory() -> PathBuf {
+    program().parent().and_then(|sbin| sbin.parent()).unwrap().join("lib/inspircd/modules")
+}
+
 fn begin(directory: &tempfile::TempDir, port: u16) -> Child {
-    let mut command = Command::new("inspircd");
+    let mut command = Command::new(program());
     command.args(["--nofork", "--runasroot", "--config"]);
     command.arg(directory.path().join("inspircd.conf")).current_dir(directory.path());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().expect("Debian's package inspircd is installed");
+    let mut child = command.spawn().expect("inspircd: run `make test-packages`");
     wait_until("InspIRCd to listen", || {
         let ended = child.try_wait().unwrap();
         let log = || fs::read_to_string(directory.path().join("log")).unwrap_or_default();
