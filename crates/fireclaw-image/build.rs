@@ -4,6 +4,8 @@
 //! `crt-static` cannot be set for one package of a build; so cargo is run for
 //! it alone, in a target directory of its own.
 
+#![allow(clippy::disallowed_macros, reason = "cargo reads what these print")]
+
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};

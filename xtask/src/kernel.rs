@@ -1,12 +1,13 @@
 //! `cargo xtask kernel`: a guest kernel with everything built in.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use fireclaw_image::Home;
+use fireclaw_say::say;
 
 /// What the build needs, as Debian packages.
 const PACKAGES: &str = "linux-source-6.1 build-essential flex bison bc libelf-dev xz-utils";
@@ -49,7 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
     ensure!(strip.success(), "strip failed");
     let home = Home::from_environment();
     fireclaw_image::add_minimal_kernel(&home, &stripped, release, CONFIG, &crate::Plain)?;
-    println!("kernel {release} is in {} and will be used from now on", home.root().display());
+    say!("kernel {release} is in {} and will be used from now on", home.root().display());
     Ok(())
 }
 
@@ -58,7 +59,7 @@ fn unpacked(source: &Path, work: &Path) -> Result<PathBuf> {
     let tree = work.join(name);
     let done = tree.join(".unpacked");
     if !done.exists() {
-        println!("unpacking {}", source.display());
+        say!("unpacking {}", source.display());
         let status = Command::new("tar")
             .arg("-xf")
             .arg(source)
@@ -111,12 +112,10 @@ fn build(tree: &Path) -> Result<()> {
         if line?.trim_start().starts_with("CC") {
             built += 1;
             if built % 50 == 0 {
-                print!("\rcompiled {built} files");
-                std::io::stdout().flush()?;
+                say!("compiled {built} files");
             }
         }
     }
-    println!();
     ensure!(make.wait()?.success(), "the build failed; is everything there? {PACKAGES}");
     Ok(())
 }

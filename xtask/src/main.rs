@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fireclaw_image::Progress;
+use fireclaw_say::say;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Fireclaw's developer tasks")]
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         Task::BenchNetwork(args) => bench::in_lab(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|e| {
-        eprintln!("xtask: {e:#}");
+        say!("xtask: {e:#}");
         ExitCode::FAILURE
     })
 }
@@ -47,12 +48,12 @@ struct Plain;
 
 impl Progress for Plain {
     fn step(&self, number: usize, of: usize, what: &str) {
-        println!("[{number}/{of}] {what}");
+        say!("[{number}/{of}] {what}");
     }
 
     fn detail(&self, _: &str) {}
 
     fn done(&self, result: &str) {
-        println!("      {result}");
+        say!("      {result}");
     }
 }

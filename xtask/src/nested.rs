@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use fireclaw_image::{Home, Manifest, Options};
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
+use fireclaw_say::say;
 use fireclaw_vm::probe::{Cache, Prober};
 use fireclaw_vm::qemu::Accelerator;
 use fireclaw_vm::{Backend, Disk, Launch, MachineSpec, Memory, RunDir, Waiting};
@@ -78,7 +79,7 @@ pub struct Args {
 /// Boots the machine and runs the tests in it.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let Some(firecracker) = args.firecracker.as_deref().filter(|path| path.is_file()) else {
-        eprintln!(
+        say!(
             "xtask nested: no Firecracker to test with; give one with --firecracker PATH \
              (exit status {NO_FIRECRACKER})"
         );
@@ -96,7 +97,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     fireclaw_image::setup(&outer, &options, &crate::Plain)?;
     std::fs::write(noted, wanted)?;
 
-    println!("building the tests");
+    say!("building the tests");
     let payload = work.join("payload.ext4");
     write_payload(&payload, firecracker, &inner)?;
     let spec = outer_machine(&outer, payload, args.memory)?;
@@ -225,7 +226,7 @@ async fn in_machine(home: &Home, spec: &MachineSpec, script: &str) -> Result<u8>
     let tsc_khz = prober.cache.tsc_khz();
     let qemu = prober.qemu(Accelerator::Tcg { tsc_khz })?;
     let run_dir = RunDir::create(&run)?;
-    println!("booting the outer machine");
+    say!("booting the outer machine");
     let machine =
         qemu.launch(Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, plug: None }).await?;
     let waiting = Waiting::meet(machine, Duration::from_secs(180)).await?;

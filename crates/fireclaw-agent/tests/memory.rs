@@ -1,5 +1,6 @@
 //! What is remembered, and what happens when that is broken or cannot be done.
 
+#![allow(clippy::disallowed_macros, reason = "the test harness collects what these print")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

@@ -8,8 +8,8 @@
 //! Started again as `/run/fireclaw/guest agent`, it is the built-in agent.
 
 /// Writes a line to the console, which the host shows when a machine ends too
-/// early. A console that cannot be written is no reason to end: `eprintln`
-/// would panic, and a panic of PID 1 is the kernel's.
+/// early. A console that cannot be written is no reason to end: a panic of PID 1
+/// is the kernel's.
 macro_rules! say {
     ($($argument:tt)*) => {{
         use std::io::Write as _;
@@ -36,10 +36,8 @@ fn main() -> ExitCode {
         if std::env::args_os().nth(1).is_some_and(|argument| argument == "agent") {
             return agent();
         }
-        eprintln!(
-            "fireclaw-guest {} is the init of a microVM; it does nothing elsewhere",
-            env!("CARGO_PKG_VERSION")
-        );
+        let version = env!("CARGO_PKG_VERSION");
+        say!("version {version} is the init of a microVM; it does nothing elsewhere");
         return ExitCode::FAILURE;
     }
     let problem = match run() {

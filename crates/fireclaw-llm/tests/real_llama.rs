@@ -1,5 +1,6 @@
 //! A real llama-server with a real model. Fetched once, into `FIRECLAW_HOME` or the target
 //! directory. Nothing here depends on how the model puts its words.
+#![allow(clippy::disallowed_macros, reason = "the test harness collects what these print")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::PathBuf;

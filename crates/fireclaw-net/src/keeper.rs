@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use fireclaw_say::say;
 use fireclaw_vm::PlugKind;
 use ipnet::Ipv4Net;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -80,7 +81,7 @@ pub(crate) fn main(stream: &UnixStream, request: Request) -> Result<()> {
 fn serve(stream: &UnixStream, mut kept: Kept) -> Result<()> {
     loop {
         if let Err(error) = kept.guard(stream) {
-            eprintln!("fireclaw: the packet rules could not be set again: {error}");
+            say!("fireclaw: the packet rules could not be set again: {error}");
             break;
         }
         let Ok(Some((ask, _))) = wire::receive::<Ask>(stream) else { break };

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use fireclaw_policy::{HostConfig, Network};
 use fireclaw_protocol::hello;
+use fireclaw_say::say;
 use fireclaw_vm::{Namespace, Plug, PlugKind};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -313,7 +314,7 @@ pub fn gateway_main() -> ExitCode {
     match main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fireclaw: the network of a machine: {error}");
+            say!("fireclaw: the network of a machine: {error}");
             ExitCode::FAILURE
         }
     }

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use fireclaw_daemon::{Condition, Daemon, Listed, NetworkStatus, Notice, Result};
 use fireclaw_irc::client::{Chat, ChatKind};
 use fireclaw_irc::{Client, Event, Handle};
+use fireclaw_say::say;
 use tokio::sync::mpsc;
 
 use crate::command::{self, Command, HELP};
@@ -37,7 +38,7 @@ pub async fn run(
                     Event::Refused { target, reason, .. }
                     | Event::Kicked { channel: target, reason, is_self: true, .. },
                 ) if voice.status().case.same(&target, &control) => {
-                    eprintln!("fireclaw: {control}: {reason}; it can be invited there");
+                    say!("fireclaw: {control}: {reason}; it can be invited there");
                 }
                 Some(Event::Invited { channel, .. })
                     if voice.status().case.same(&channel, &control) =>
@@ -45,12 +46,12 @@ pub async fn run(
                     let _ = voice.join(&control).await;
                 }
                 Some(Event::Failed { reason }) => {
-                    eprintln!("fireclaw: the chat server does not let the overseer in: {reason}");
+                    say!("fireclaw: the chat server does not let the overseer in: {reason}");
                     std::future::pending::<()>().await;
                 }
                 Some(Event::Disconnected { reason, retry_in }) => {
                     let seconds = retry_in.as_secs_f32();
-                    eprintln!("fireclaw: no chat server: {reason}; again in {seconds:.1} s");
+                    say!("fireclaw: no chat server: {reason}; again in {seconds:.1} s");
                 }
                 Some(_) => {}
                 None => std::future::pending::<()>().await,

@@ -5,6 +5,7 @@
 //! - `FIRECLAW_TEST_KERNEL`: a kernel that it takes.
 //! - `FIRECLAW_JAILER`: Firecracker's jailer, for the test that needs root.
 
+#![allow(clippy::disallowed_macros, reason = "the test harness collects what these print")]
 // Helpers of tests, which the tests' own exemption does not reach.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -91,7 +91,7 @@ impl CliError {
 
     /// Tells the user.
     pub fn report(&self) {
-        eprint!("{}", self.text());
+        fireclaw_say::say!("{}", self.text().trim_end());
     }
 
     /// A system error on a path.

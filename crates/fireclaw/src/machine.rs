@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use fireclaw_image::{Bootable, Home, Manifest, Options};
 use fireclaw_net::Gateway;
+use fireclaw_say::say;
 use fireclaw_vm::firecracker::Jail;
 use fireclaw_vm::probe::{Cache, Choice, Prober};
 use fireclaw_vm::snapshot::{Recipe, Store};
@@ -95,7 +96,7 @@ impl Host {
             Err(fireclaw_image::Error::NotSetUp { .. })
                 if self.yes || std::io::stderr().is_terminal() =>
             {
-                eprintln!("fireclaw: first use: preparing {} once", home.root().display());
+                say!("fireclaw: first use: preparing {} once", home.root().display());
                 preparation::prepare(home, &Options::default())?;
                 Ok(resolve()?)
             }
@@ -130,7 +131,7 @@ impl Host {
             None => prober.choose(self.vmm.into()).await?,
         };
         if let Some(note) = chosen.note.filter(|_| !self.quiet) {
-            eprintln!("fireclaw: {note}");
+            say!("fireclaw: {note}");
         }
         let patience = values::boot_patience(chosen.backend.kind())?;
         Ok(Launcher { backend: chosen.backend, spec, run, patience })
@@ -140,7 +141,7 @@ impl Host {
 /// Says that a snapshot is being made, to who watches.
 pub fn say_making() {
     if std::io::stderr().is_terminal() {
-        eprintln!("fireclaw: making a snapshot, once, for faster starts from now on");
+        say!("fireclaw: making a snapshot, once, for faster starts from now on");
     }
 }
 

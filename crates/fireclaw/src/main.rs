@@ -12,18 +12,34 @@ mod runtime;
 mod signals;
 mod values;
 
+use std::io::ErrorKind;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(words) => return ExitCode::from(tell(&words)),
+    };
     let failure_code = cli.command.failure_code();
-    match commands::execute(cli) {
-        Ok(code) => ExitCode::from(code),
-        Err(e) => {
-            e.report();
-            ExitCode::from(e.exit_code.unwrap_or(failure_code))
+    let code = commands::execute(cli).unwrap_or_else(|e| {
+        e.report();
+        e.exit_code.unwrap_or(failure_code)
+    });
+    fireclaw_say::flush();
+    ExitCode::from(code)
+}
+
+/// Shows help, a version or what is wrong with the command line; the value is the exit
+/// status.
+fn tell(words: &clap::Error) -> u8 {
+    match words.print() {
+        Err(e) if !words.use_stderr() && e.kind() != ErrorKind::BrokenPipe => {
+            error::CliError::file("write", Path::new("standard output"), &e).report();
+            1
         }
+        _ => u8::try_from(words.exit_code()).unwrap_or(1),
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fireclaw_protocol::hello::GuestHello;
+use fireclaw_say::say;
 
 /// The phases of one run, in order.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl Phases {
     /// Says something that matters only to who asked for the phases.
     pub fn note(&self, what: impl std::fmt::Display) {
         if self.shown {
-            eprintln!("fireclaw: {what}");
+            say!("fireclaw: {what}");
         }
     }
 
@@ -52,12 +53,12 @@ impl Phases {
             return;
         }
         for (name, time) in &self.phases {
-            eprintln!("fireclaw: {name:<14}{:>9.1} ms", milliseconds(*time));
+            say!("fireclaw: {name:<14}{:>9.1} ms", milliseconds(*time));
         }
         let own: Duration =
             self.phases.iter().filter(|(name, _)| is_own(name)).map(|(_, time)| *time).sum();
-        eprintln!("fireclaw: {:<14}{:>9.1} ms", "total", milliseconds(self.start.elapsed()));
-        eprintln!("fireclaw: {:<14}{:>9.1} ms", "own share", milliseconds(own));
+        say!("fireclaw: {:<14}{:>9.1} ms", "total", milliseconds(self.start.elapsed()));
+        say!("fireclaw: {:<14}{:>9.1} ms", "own share", milliseconds(own));
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use fireclaw_image::Progress;
+use fireclaw_say::say;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shows progress on standard error.
@@ -41,7 +42,7 @@ impl Progress for Screen {
                 bar.set_prefix(what.to_owned());
                 bar.set_message("");
             }
-            None => eprintln!("{title}"),
+            None => say!("{title}"),
         }
         if let Ok(mut current) = self.current.lock() {
             *current = (title, Instant::now());
@@ -51,7 +52,7 @@ impl Progress for Screen {
     fn detail(&self, what: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(what.to_owned()),
-            None => eprintln!("      {what}"),
+            None => say!("      {what}"),
         }
     }
 
@@ -61,7 +62,7 @@ impl Progress for Screen {
         let line = format!("{title}: {result} ({:.1} s)", start.elapsed().as_secs_f64());
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => say!("{line}"),
         }
     }
 }

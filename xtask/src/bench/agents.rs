@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use comfy_table::Table;
 use fireclaw_image::{Home, Manifest};
+use fireclaw_say::say;
 use fireclaw_vm::snapshot::{Recipe, Store};
 use fireclaw_vm::{Disk, Guest, Launcher, Memory, Waiting};
 use serde::Serialize;
@@ -113,7 +114,7 @@ pub async fn measure(launcher: &mut Launcher, home: &Home, runs: usize) -> Resul
         // The first makes the snapshots.
         if n > 0 {
             ensure!(run.stderr.contains("fireclaw: restore"), "no snapshot: {}", run.stderr);
-            eprintln!("agent {n}/{runs}: run {:.0} ms, ready {ready:.0} ms", run.ms);
+            say!("agent {n}/{runs}: run {:.0} ms, ready {ready:.0} ms", run.ms);
             registrations.push(registration);
             snapshots.push(run.ms);
             floors.push(run.ms + registration);

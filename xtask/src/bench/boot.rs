@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use comfy_table::Table;
 use fireclaw_image::build_floor_initramfs;
+use fireclaw_say::say;
 use fireclaw_vm::{Launch, Launcher, MachineSpec, Memory, RunDir};
 use serde::Serialize;
 
@@ -53,7 +54,7 @@ pub async fn measure(launcher: &Launcher, kernel: &str, runs: usize) -> Result<B
         let floor = floor(launcher, &spec).await?;
         let cold = run_once(&["--no-snapshot", "--kernel", kernel])?;
         if n > 0 {
-            eprintln!("{kernel} {n}/{runs}: floor {floor:.0} ms, cold {:.0} ms", cold.ms);
+            say!("{kernel} {n}/{runs}: floor {floor:.0} ms, cold {:.0} ms", cold.ms);
             floors.push(floor);
             colds.push(cold.ms);
             owns.push(cold.own_ms);

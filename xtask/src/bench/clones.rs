@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use comfy_table::Table;
 use fireclaw_image::{Home, Manifest};
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
+use fireclaw_say::say;
 use fireclaw_vm::snapshot::{Recipe, Snapshot, Store};
 use fireclaw_vm::{Guest, Launcher, Memory, Waiting};
 use serde::Serialize;
@@ -154,7 +155,7 @@ pub async fn measure(
         ensure!(run.stderr.contains("fireclaw: restore"), "not from the snapshot: {}", run.stderr);
         let cold = run_once(&["--no-snapshot", "--kernel", kernel])?;
         if n > 0 {
-            eprintln!("{kernel} {n}/{runs}: restore {restore:.0} ms, run {:.0} ms", run.ms);
+            say!("{kernel} {n}/{runs}: restore {restore:.0} ms, run {:.0} ms", run.ms);
             restores.push(restore);
             commands.push(command);
             snapshots.push(run.ms);
@@ -266,7 +267,7 @@ fn pooled(kernel: &str, runs: usize) -> Result<(Vec<f64>, Vec<f64>)> {
         std::thread::sleep(Duration::from_secs(3));
         let run = run_once(&["--kernel", kernel])?;
         if run.stderr.contains("fireclaw: from pool") {
-            eprintln!("{kernel} {}/{runs}: from the pool {:.0} ms", times.len() + 1, run.ms);
+            say!("{kernel} {}/{runs}: from the pool {:.0} ms", times.len() + 1, run.ms);
             times.push(run.ms);
             owns.push(run.own_ms);
         }

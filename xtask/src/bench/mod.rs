@@ -13,6 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use comfy_table::{Table, presets};
 use fireclaw_image::{Home, Manifest};
+use fireclaw_say::out;
 use fireclaw_vm::probe::{Cache, Choice, Prober};
 use fireclaw_vm::{Disk, Launcher, MachineSpec};
 use serde::Serialize;
@@ -95,19 +96,21 @@ pub fn run(args: &Args) -> Result<()> {
         let mut table = table();
         figures.boots.rows(&mut table);
         figures.clones.rows(&mut table);
-        println!("\nkernel {}, {}\n{table}", figures.kernel, figures.monitor);
+        out!("\nkernel {}, {}\n{table}", figures.kernel, figures.monitor)?;
     }
     let monitor = format!("{}, {}", usual.backend.kind(), usual.backend.version());
     if let Some(agents) = &agents {
         let mut table = table();
         agents.rows(&mut table);
-        println!("\nagents, {monitor}\n{table}");
+        out!("\nagents, {monitor}\n{table}")?;
     }
     if let Some(network) = &network {
-        println!("\nnetwork, {monitor}");
-        network.tables().iter().for_each(|table| println!("{table}\n"));
+        out!("\nnetwork, {monitor}")?;
+        for table in network.tables() {
+            out!("{table}\n")?;
+        }
     }
-    println!("\nmedian (fastest to slowest) of {} runs, in turn", args.runs);
+    out!("\nmedian (fastest to slowest) of {} runs, in turn", args.runs)?;
     std::fs::write(&args.json, serde_json::to_vec_pretty(&All { kernels, agents, network })?)
         .with_context(|| args.json.display().to_string())
 }

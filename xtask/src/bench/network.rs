@@ -13,6 +13,7 @@ use fireclaw_net::{Card, Gateway, Place, Request};
 use fireclaw_netlab::{Lab, ip};
 use fireclaw_policy::HostConfig;
 use fireclaw_protocol::hello;
+use fireclaw_say::{out, say};
 use fireclaw_vm::snapshot::{Recipe, Snapshot, Store};
 use fireclaw_vm::{Guest, Launcher, Memory, Plug, Waiting};
 use serde::{Deserialize, Serialize};
@@ -168,7 +169,7 @@ pub fn in_lab(args: &LabArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let figures = runtime.block_on(all(&lab, args.runs))?;
     runtime.shutdown_background();
-    println!("{}", serde_json::to_string(&figures)?);
+    out!("{}", serde_json::to_string(&figures)?)?;
     Ok(())
 }
 
@@ -287,7 +288,7 @@ impl Bench {
             gateway.close().await?;
             let close = milliseconds(start);
             if n > 0 {
-                eprintln!(
+                say!(
                     "{policy} {place:?} {n}/{runs}: made in {open:.0} ms, removed in {close:.0} ms"
                 );
                 opens.push(open);
@@ -322,7 +323,7 @@ impl Bench {
                 (traffic(&bare.guest, &bare_host).await?, card)
             };
             if n > 0 {
-                eprintln!("{policy} {to:?} {place:?} {n}/{runs}: {bare:.4?} {card:.4?}");
+                say!("{policy} {to:?} {place:?} {n}/{runs}: {bare:.4?} {card:.4?}");
                 bares.push(bare);
                 cards.push(card);
             }

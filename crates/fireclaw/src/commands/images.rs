@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use comfy_table::{Table, presets};
 use fireclaw_image::{Home, Manifest};
+use fireclaw_say::say;
 
 use super::{print, print_json};
 use crate::error::{CliError, Result};
@@ -62,12 +63,12 @@ pub fn execute(args: Args) -> Result<u8> {
         Action::Add { name, archive } => {
             let origin = archive.display().to_string();
             let image = fireclaw_image::add_image(&home, &name, open(&archive)?, &origin, &screen)?;
-            eprintln!("image {name}: {} MiB", image.rootfs.bytes >> 20);
+            say!("image {name}: {} MiB", image.rootfs.bytes >> 20);
         }
         Action::Rm { name } => {
             fireclaw_image::remove_image(&home, &name, &screen)?;
             let pruned = fireclaw_image::prune(&home, &screen)?;
-            eprintln!("image {name} is gone, {} MiB are free again", pruned.bytes >> 20);
+            say!("image {name} is gone, {} MiB are free again", pruned.bytes >> 20);
         }
         Action::Prune { json } => {
             let pruned = fireclaw_image::prune(&home, &screen)?;
@@ -77,7 +78,7 @@ pub fn execute(args: Args) -> Result<u8> {
                 for file in &pruned.files {
                     print(&file.display().to_string())?;
                 }
-                eprintln!("{} files removed, {} MiB", pruned.files.len(), pruned.bytes >> 20);
+                say!("{} files removed, {} MiB", pruned.files.len(), pruned.bytes >> 20);
             }
         }
     }

@@ -13,12 +13,12 @@ pub mod setup;
 pub mod snapshot;
 pub mod template;
 
-use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 use fireclaw_image::Home;
+use fireclaw_say::out;
 use fireclaw_vm::snapshot::Store;
 
 use crate::args::{Cli, Command};
@@ -70,10 +70,5 @@ fn print_json(value: &impl serde::Serialize) -> Result<()> {
 
 /// Prints a text and a newline. A reader that has gone (`| head`) has enough.
 fn print(text: &str) -> Result<()> {
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
-            Err(CliError::file("write", Path::new("standard output"), &e))
-        }
-        _ => Ok(()),
-    }
+    out!("{text}").map_err(|e| CliError::file("write", Path::new("standard output"), &e))
 }

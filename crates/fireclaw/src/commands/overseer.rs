@@ -7,7 +7,6 @@ mod service;
 mod unit;
 mod words;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use fireclaw_image::Home;
 use fireclaw_irc::client::{Rate, Sasl, Tls};
 use fireclaw_irc::mask::HostMask;
 use fireclaw_irc::{PrivateServer, Secret};
+use fireclaw_say::say;
 
 use crate::error::{CliError, Result};
 use crate::machine::Vmm;
@@ -122,6 +122,7 @@ pub fn execute(args: &Args) -> Result<u8> {
     }
     let home = Home::from_environment();
     ensure_set_up(&home)?;
+    fireclaw_say::never_wait();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime()?, async {
         let mut signals = Signals::listen()?;
@@ -130,7 +131,7 @@ pub fn execute(args: &Args) -> Result<u8> {
             ended = serving => ended,
             _ = signals.next() => {
                 notify::stopping();
-                eprintln!("fireclaw: the overseer ends; machines of agents live on");
+                say!("fireclaw: the overseer ends; machines of agents live on");
                 Ok(0)
             }
         }
@@ -143,7 +144,7 @@ fn ensure_set_up(home: &Home) -> Result<()> {
         fireclaw_image::resolve(home, fireclaw_image::Manifest::BASE_IMAGE, None),
         Err(fireclaw_image::Error::NotSetUp { .. })
     ) {
-        eprintln!("fireclaw: first use: preparing {} once", home.root().display());
+        say!("fireclaw: first use: preparing {} once", home.root().display());
         preparation::prepare(home, &fireclaw_image::Options::default())?;
     }
     Ok(())
@@ -176,7 +177,7 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
     let mut said = false;
     let listens = || {
         if !std::mem::replace(&mut said, true) {
-            eprintln!("fireclaw: {} listens in {}", args.nick, args.channel);
+            say!("fireclaw: {} listens in {}", args.nick, args.channel);
         }
     };
     let home = daemon.config().home.clone();
@@ -208,23 +209,20 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
 /// Tells who started it where everything is.
 fn say(daemon: &Daemon, private: Option<&PrivateServer>) {
     let config = daemon.config();
-    let mut err = std::io::stderr().lock();
     if let Some(server) = private {
-        let _ = writeln!(
-            err,
+        say!(
             "fireclaw: a private IRC server is on 127.0.0.1:{}; everybody on this machine may \
              give commands in {}",
             server.port(),
             config.control
         );
-        let _ = writeln!(
-            err,
+        say!(
             "fireclaw: join it: irssi -c 127.0.0.1 -p {} and /join {}",
             server.port(),
             config.control
         );
     }
-    let _ = writeln!(err, "fireclaw: models are asked at {}", config.model.url);
+    say!("fireclaw: models are asked at {}", config.model.url);
 }
 
 fn irc(args: &Options, private: Option<u16>) -> Irc {

@@ -1,6 +1,7 @@
 //! `fireclaw pool`: machines that wait.
 
 use fireclaw_image::Home;
+use fireclaw_say::say;
 use fireclaw_vm::pool::Pool;
 use fireclaw_vm::snapshot::Store;
 
@@ -65,11 +66,11 @@ pub fn execute(args: &Args) -> Result<u8> {
             let mut said = false;
             let never = pool.serve(|waiting, problem| {
                 if let Some(problem) = problem {
-                    eprintln!("fireclaw: a machine was lost: {problem}");
+                    say!("fireclaw: a machine was lost: {problem}");
                 }
                 if waiting == args.size && !said {
                     said = true;
-                    eprintln!("fireclaw: {waiting} machines wait; Ctrl-C ends them");
+                    say!("fireclaw: {waiting} machines wait; Ctrl-C ends them");
                 }
             });
             match never.await? {}

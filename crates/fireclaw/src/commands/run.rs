@@ -139,7 +139,7 @@ pub fn execute(args: Args) -> Result<u8> {
     phases.report();
     // Reading standard input cannot be interrupted: do not wait for it.
     runtime.shutdown_background();
-    outcome.map(|outcome| outcome.report(args.timeout))
+    outcome.map(|outcome| outcome.report("", args.timeout))
 }
 
 async fn single(

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use fireclaw_image::{Home, Options};
+use fireclaw_say::say;
 
 use crate::error::Result;
 use crate::preparation::prepare;
@@ -44,6 +45,6 @@ pub fn execute(args: &Args) -> Result<u8> {
         ..Options::default()
     };
     prepare(&home, &options)?;
-    eprintln!("ready: everything is in {}", home.root().display());
+    say!("ready: everything is in {}", home.root().display());
     Ok(0)
 }

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use comfy_table::{Table, presets};
 use fireclaw_image::Home;
+use fireclaw_say::say;
 use fireclaw_vm::snapshot::Store;
 
 use super::{print, print_json};
@@ -109,7 +110,7 @@ fn create(
             if !launcher.backend.capabilities().snapshot {
                 return Err(machine::no_snapshots(&launcher));
             }
-            let say = || eprintln!("fireclaw: making the snapshot");
+            let say = || say!("fireclaw: making the snapshot");
             Ok(launcher.snapshot(store, &recipe, None, say).await?.id)
         };
         tokio::select! {

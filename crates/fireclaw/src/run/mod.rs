@@ -9,6 +9,7 @@ pub mod relay;
 use std::time::Duration;
 
 use fireclaw_protocol::message::{ExecFailure, ExitStatus};
+use fireclaw_say::say;
 
 /// How a run ended, apart from Fireclaw's own failures.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,11 +25,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Tells the user what the exit status alone does not, and returns it.
-    pub fn report(self, timeout: Duration) -> u8 {
+    /// Tells the user what the exit status alone does not, after `label`, and returns it.
+    pub fn report(self, label: &str, timeout: Duration) -> u8 {
         let out_of_time = || {
-            eprintln!(
-                "fireclaw: the command's {} s are over; it and its machine are gone",
+            say!(
+                "{label}fireclaw: the command's {} s are over; it and its machine are gone",
                 timeout.as_secs_f64()
             );
             124
@@ -40,7 +41,7 @@ impl Outcome {
             Self::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
             Self::NotStarted(failure, message) => {
                 // Guest text: shown, not obeyed.
-                eprintln!("fireclaw: {}", fireclaw_vm::escape(&message));
+                say!("{label}fireclaw: {}", fireclaw_vm::escape(&message));
                 match failure {
                     ExecFailure::NotFound => 127,
                     ExecFailure::NotExecutable => 126,

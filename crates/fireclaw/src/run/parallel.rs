@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fireclaw_protocol::message::{EnvVar, ExecRequest, ExitStatus};
 use fireclaw_protocol::session::Channel;
+use fireclaw_say::say;
 use fireclaw_vm::Exec;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -39,9 +40,10 @@ pub async fn run(
 ) -> Result<Outcome> {
     let limit = Limit::of(order.launcher);
     if clones > limit.machines {
-        eprintln!(
+        say!(
             "fireclaw: {} at a time ({}); the others wait their turn",
-            limit.machines, limit.reason
+            limit.machines,
+            limit.reason
         );
     }
     let turns = Arc::new(Semaphore::new(limit.machines));
@@ -78,13 +80,10 @@ pub async fn run(
 fn code(label: &str, outcome: Result<Outcome>, order: &Order<'_>) -> u8 {
     match outcome {
         Ok(Outcome::Exited(ExitStatus::Code(code))) => code,
-        Ok(outcome) => {
-            eprint!("{label}");
-            outcome.report(order.timeout)
-        }
+        Ok(outcome) => outcome.report(label, order.timeout),
         Err(e) => {
             for line in e.text().lines() {
-                eprintln!("{label}{line}");
+                say!("{label}{line}");
             }
             RUN_FAILED
         }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::task::Poll;
 use std::time::Duration;
 
+use fireclaw_say::say;
 use fireclaw_vm::Commands;
 use rustix::net::sockopt::set_socket_linger;
 use tokio::io::copy_bidirectional_with_sizes;
@@ -123,7 +124,7 @@ fn listen(publication: &Publication) -> io::Result<std::net::TcpListener> {
     listener.set_nonblocking(true)?;
     if publication.host.port() == 0 {
         let host = listener.local_addr()?;
-        eprintln!("fireclaw: {host} leads to port {} of the machine", publication.guest);
+        say!("fireclaw: {host} leads to port {} of the machine", publication.guest);
     }
     Ok(listener)
 }

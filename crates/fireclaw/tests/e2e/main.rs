@@ -5,6 +5,7 @@
 //! the same tests run on Firecracker where KVM works. `FIRECLAW_BIN` names
 //! another binary than the one just built.
 
+#![allow(clippy::disallowed_macros, reason = "the test harness collects what these print")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod agent_approvals;
@@ -29,6 +30,7 @@ mod harness;
 mod images;
 mod inspircd;
 mod network;
+mod outputs;
 mod overseer;
 mod person;
 mod publish;

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use fireclaw_daemon::api::{Client, Ended, Exec, Frame, MOST, Streams};
+use fireclaw_say::say;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
@@ -153,11 +154,11 @@ fn status(ended: Ended) -> Result<u8> {
         Ended::Exited(code) => Ok(code),
         Ended::Signal(signal) => Ok(128u8.saturating_add(signal)),
         Ended::TimedOut => {
-            eprintln!("fireclaw: the command's time is over; it is gone");
+            say!("fireclaw: the command's time is over; it is gone");
             Ok(124)
         }
         Ended::NotStarted { status, message } => {
-            eprintln!("fireclaw: {}", fireclaw_vm::escape(&message));
+            say!("fireclaw: {}", fireclaw_vm::escape(&message));
             Ok(status)
         }
         Ended::Lost(problem) => {

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use fireclaw_daemon::{Condition, Daemon};
+use fireclaw_say::say;
 use sd_notify::NotifyState;
 
 /// How often the status is looked at if there is no watchdog.
@@ -18,7 +19,7 @@ pub async fn attend(daemon: &Daemon) -> Infallible {
     }
     let mut said = status(daemon);
     if let Err(e) = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&said)]) {
-        eprintln!("fireclaw: the service manager cannot be told that the overseer is ready: {e}");
+        say!("fireclaw: the service manager cannot be told that the overseer is ready: {e}");
     }
     let watchdog = sd_notify::watchdog_enabled();
     let mut tick = tokio::time::interval(watchdog.map_or(LOOK, |limit| limit / 2));

@@ -8,6 +8,7 @@ use fireclaw_image::Home;
 use fireclaw_irc::{PrivateServer, server};
 use fireclaw_llm::local::{self, LocalModel, LocalServer};
 use fireclaw_llm::{Key, ServerConfig, ServerKind};
+use fireclaw_say::say;
 use fireclaw_template::shipped;
 
 use super::Options;
@@ -82,7 +83,7 @@ impl Patience {
         self.since = Instant::now();
         let again = self.deaths <= MOST;
         if again {
-            eprintln!("fireclaw: {what} is started again: {death}");
+            say!("fireclaw: {what} is started again: {death}");
         }
         again
     }
@@ -100,7 +101,7 @@ pub async fn model(args: &Options, home: &Home) -> Result<(ServerConfig, Option<
     let mut progress = |what: &str, done: u64, of: u64| {
         let now = format!("fireclaw: fetching {what}: {} of {} MiB", done >> 20, of >> 20);
         if now != last && (done == of || (done >> 20).is_multiple_of(64)) {
-            eprintln!("{now}");
+            say!("{now}");
             last = now;
         }
     };
@@ -115,7 +116,7 @@ pub async fn model(args: &Options, home: &Home) -> Result<(ServerConfig, Option<
         threads: None,
     };
     let server = LocalServer::start(&options).await.map_err(model_error)?;
-    eprintln!("fireclaw: a small model of our own answers for all models");
+    say!("fireclaw: a small model of our own answers for all models");
     Ok((server.config(), Some(server)))
 }
 

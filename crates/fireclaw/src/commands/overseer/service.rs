@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use clap::Subcommand;
 use fireclaw_image::Home;
+use fireclaw_say::say;
 
 use super::unit::{MARK, Unit};
 use super::{Options, ensure_set_up};
@@ -180,9 +181,9 @@ impl Scope {
         }
         fs::write(&new, text).map_err(|e| self.file("write", &new, &e))?;
         fs::rename(&new, &self.unit).map_err(|e| self.file("write", &self.unit, &e))?;
-        eprintln!("fireclaw: wrote {}", self.unit.display());
+        say!("fireclaw: wrote {}", self.unit.display());
         for name in SECRETS.iter().filter(|name| std::env::var_os(name).is_some()) {
-            eprintln!(
+            say!(
                 "fireclaw: {name} is set here, but not for the service: write it into {}, mode 600",
                 self.secrets.display()
             );
@@ -190,7 +191,7 @@ impl Scope {
         let others_may = |file: fs::Metadata| file.permissions().mode() & 0o077 != 0;
         if fs::metadata(&self.secrets).is_ok_and(others_may) {
             let secrets = self.secrets.display();
-            eprintln!("fireclaw: others may read {secrets}: chmod 600 {secrets}");
+            say!("fireclaw: others may read {secrets}: chmod 600 {secrets}");
         }
         Ok(())
     }
@@ -198,7 +199,7 @@ impl Scope {
     fn start(&self) -> Result<()> {
         if !self.is_managed() {
             let systemctl = self.systemctl();
-            eprintln!(
+            say!(
                 "fireclaw: no systemd to start it runs here; where it does: {systemctl} daemon-reload && \
                  {systemctl} enable --now {NAME}"
             );
@@ -208,9 +209,9 @@ impl Scope {
         self.call(&["enable", NAME])?;
         // Also one that runs takes on what was written.
         self.call(&["restart", NAME])?;
-        eprintln!("fireclaw: the overseer runs; {} status {NAME} shows it", self.systemctl());
+        say!("fireclaw: the overseer runs; {} status {NAME} shows it", self.systemctl());
         if !self.is_system {
-            eprintln!("fireclaw: to have it run while you are logged out: loginctl enable-linger");
+            say!("fireclaw: to have it run while you are logged out: loginctl enable-linger");
         }
         Ok(())
     }
@@ -229,7 +230,7 @@ impl Scope {
         if self.is_managed() {
             self.call(&["daemon-reload"])?;
         }
-        eprintln!("fireclaw: removed {}; machines of agents live on", self.unit.display());
+        say!("fireclaw: removed {}; machines of agents live on", self.unit.display());
         Ok(())
     }
 
