@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::netlink::Netlink;
 use crate::{Error, Result};
 
+/// Where the state of the host's own network is.
+pub(crate) const RUN: &str = "/run/fireclaw";
+
 /// Where a machine's tap, bridge and rules are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
@@ -29,7 +32,7 @@ impl Place {
     /// Where the state of this place is kept: with the taps of the host it ends at a reboot.
     pub fn state_directory(self, home: &Path) -> PathBuf {
         match self {
-            Self::Host => "/run/fireclaw".into(),
+            Self::Host => RUN.into(),
             Self::Namespace => home.into(),
         }
     }

@@ -85,12 +85,28 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock> {
 /// Opens a file, made for its owner alone: who may read a file may lock it for ever.
 fn private(path: &Path) -> std::io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    close_to_others(path)?;
+    Ok(file)
+}
+
+/// Takes from others what they may do with a file or directory of ours that was made before.
+fn close_to_others(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let found = std::fs::symlink_metadata(path)?;
+    let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+    if is_ours && !found.is_symlink() && found.mode() & 0o077 != 0 {
+        let private = std::fs::Permissions::from_mode(found.mode() & 0o700);
+        std::fs::set_permissions(path, private)?;
+    }
+    Ok(())
 }
 
 fn make_directory(directory: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    // A home is mended by whoever owns it; this one is ours alone.
+    if directory == Path::new(crate::place::RUN) { close_to_others(directory) } else { Ok(()) }
 }
 
 impl State {

@@ -55,6 +55,11 @@ impl Pins {
         names.filter(|(_, ends)| **ends > now).map(|(name, _)| name.clone()).collect()
     }
 
+    /// Whether an address had names whose answers have expired.
+    pub fn expired(&self, address: Ipv4Addr, now: Instant) -> bool {
+        self.addresses.get(&address).is_some_and(|pinned| pinned.ends <= now)
+    }
+
     /// The guest chooses how often this is done, so it looks at addresses and not at names.
     fn make_room(&mut self) {
         let first = self.addresses.iter().min_by_key(|(_, pinned)| pinned.ends);
@@ -78,6 +83,9 @@ mod tests {
         assert_eq!(pins.names(A, now), ["a.org"]);
         assert_eq!(pins.names(A, now + Duration::from_secs(99)), ["a.org"]);
         assert!(pins.names(A, now + Duration::from_secs(101)).is_empty());
+        assert!(pins.expired(A, now + Duration::from_secs(101)));
+        assert!(!pins.expired(A, now + Duration::from_secs(99)));
+        assert!(!pins.expired(Ipv4Addr::new(203, 0, 113, 2), now));
         assert!(pins.names(Ipv4Addr::new(203, 0, 113, 2), now).is_empty());
         // A shorter answer takes nothing back.
         pins.pin("a.org", A, Duration::ZERO, now);

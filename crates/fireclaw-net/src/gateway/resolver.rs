@@ -1,6 +1,8 @@
 //! The guest's only resolver: answers for the names that the policy allows, and opens what
 //! it answered.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -8,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fireclaw_policy::{HOST_NAME, Network};
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::ResolveHosts;
+use hickory_resolver::config::{ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
@@ -36,6 +38,12 @@ const SILENCE: Duration = Duration::from_secs(10);
 const LONGEST_LIFE: u32 = 3600;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// What counts without one, or if it names no server (resolv.conf(5)).
+const DEFAULT_CONF: &str = "nameserver 127.0.0.1\n";
+/// The most that is read of one, in bytes. Three servers count, so more is a mistake.
+const LONGEST_CONF: u64 = 64 * 1024;
+/// The most of its odd lines that are told.
+const MAX_ODD: usize = 8;
 
 /// The guest's resolver.
 pub(super) struct Resolver {
@@ -132,12 +140,8 @@ impl Resolver {
             }
             Err(code) => answer.metadata.response_code = code,
         }
-        let bytes = answer.to_vec().ok()?;
         let room = question.edns.as_ref().map_or(512, |edns| edns.max_payload().min(UDP_ANSWER));
-        if udp && bytes.len() > room.max(512).into() {
-            return answer.truncate().to_vec().ok();
-        }
-        Some(bytes)
+        if udp { fitting(answer, room.max(512).into()) } else { answer.to_vec().ok() }
     }
 
     async fn records(&self, name: &Name, kind: RecordType) -> Result<Vec<Record>, ResponseCode> {
@@ -220,27 +224,117 @@ impl Resolver {
 
     /// The host's resolver as its configuration has it now.
     fn host(&self) -> Option<Arc<TokioResolver>> {
-        let written = std::fs::metadata(RESOLV_CONF).and_then(|file| file.modified()).ok()?;
+        // Without the file there is still the default.
+        let written = std::fs::metadata(RESOLV_CONF).and_then(|file| file.modified());
+        let written = written.unwrap_or(SystemTime::UNIX_EPOCH);
         let mut host = locked(&self.host);
         if let Some((at, resolver)) = &*host
             && *at == written
         {
             return Some(Arc::clone(resolver));
         }
-        let resolver = Arc::new(configured(Path::new(RESOLV_CONF))?);
+        let (resolver, odd) = configured(Path::new(RESOLV_CONF));
+        // Once for each time that the file was written.
+        for line in odd {
+            self.shared.deny(&line, None, "a line of resolv.conf that is not understood");
+        }
+        let resolver = Arc::new(resolver?);
         *host = Some((written, Arc::clone(&resolver)));
         Some(resolver)
     }
 }
 
-fn configured(path: &Path) -> Option<TokioResolver> {
-    let text = std::fs::read(path).ok()?;
-    let (config, mut options) = hickory_resolver::system_conf::parse_resolv_conf(text).ok()?;
+/// What a resolv.conf says (resolv.conf(5)), and the lines of it that were left out.
+fn configured(path: &Path) -> (Option<TokioResolver>, Vec<String>) {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST_CONF).read_to_end(&mut bytes));
+    let (lines, odd) = match read {
+        Ok(_) => understood(&String::from_utf8_lossy(&bytes)),
+        Err(_) => (DEFAULT_CONF.to_owned(), Vec::new()),
+    };
+    let (config, mut options) = match parsed(&lines) {
+        Some(parsed) => parsed,
+        None => return (None, odd),
+    };
+    // As in the C library. No time or no attempt would be no answer, and a question that
+    // waits for ever takes the place of others.
+    options.timeout = options.timeout.clamp(Duration::from_secs(1), Duration::from_secs(30));
+    options.attempts = options.attempts.clamp(1, 5);
     options.use_hosts_file = ResolveHosts::Never;
     options.cache_size = 256;
     let provider = TokioRuntimeProvider::default();
     let builder = TokioResolver::builder_with_config(config, provider).with_options(options);
-    builder.build().ok()
+    (builder.build().ok(), odd)
+}
+
+/// What of a resolv.conf is of use here and understood, and the lines that are not. One odd
+/// line must not cost all names, as it costs the C library none.
+fn understood(text: &str) -> (String, Vec<String>) {
+    let (mut lines, mut odd) = (String::new(), Vec::new());
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        match words.next() {
+            // Names are asked for whole, so the search list is of no use.
+            None | Some("search" | "domain" | "sortlist") => {}
+            Some(word) if word.starts_with(['#', ';']) => {}
+            Some("nameserver") if parsed(line).is_some() => {
+                lines.push_str(line);
+                lines.push('\n');
+            }
+            Some("options") => {
+                // Each by itself: the other ones still count.
+                for option in words {
+                    let option = format!("options {option}\n");
+                    if parsed(&format!("{DEFAULT_CONF}{option}")).is_some() {
+                        lines.push_str(&option);
+                    } else {
+                        odd.push(shown_line(&option));
+                    }
+                }
+            }
+            Some(_) => odd.push(shown_line(line)),
+        }
+    }
+    if !lines.contains("nameserver") {
+        lines.push_str(DEFAULT_CONF);
+    }
+    odd.truncate(MAX_ODD);
+    (lines, odd)
+}
+
+/// A line of a file as people are shown it.
+fn shown_line(line: &str) -> String {
+    line.trim().split_ascii_whitespace().map(shown).collect::<Vec<_>>().join(" ")
+}
+
+/// What some lines say; none without a name server, or if one is not understood.
+fn parsed(lines: &str) -> Option<(ResolverConfig, ResolverOpts)> {
+    hickory_resolver::system_conf::parse_resolv_conf(lines).ok()
+}
+
+/// An answer of at most `room` bytes. If not all records fit, it is marked as cut, and has
+/// those that do: many programs take them and never ask over TCP.
+fn fitting(mut answer: Message, room: usize) -> Option<Vec<u8>> {
+    let whole = answer.to_vec().ok()?;
+    if whole.len() <= room {
+        return Some(whole);
+    }
+    answer.metadata.truncation = true;
+    let records = std::mem::take(&mut answer.answers);
+    let mut best = answer.to_vec().ok()?;
+    // By halves: a record can have 64 KiB, and each look writes the whole answer.
+    let (mut fit, mut too_many) = (0, records.len());
+    while too_many - fit > 1 {
+        let count = (fit + too_many) / 2;
+        answer.answers = records.iter().take(count).cloned().collect();
+        let bytes = answer.to_vec().ok()?;
+        if bytes.len() <= room {
+            (fit, best) = (count, bytes);
+        } else {
+            too_many = count;
+        }
+    }
+    Some(best)
 }
 
 fn address(data: &RData) -> Option<Ipv4Addr> {
@@ -318,7 +412,111 @@ mod tests {
         assert!(answer(&resolver, b"").is_none());
     }
 
+    /// An answer with this many addresses.
+    fn long(records: u8) -> Message {
+        let mut answer = Message::response(7, OpCode::Query);
+        let name = Name::from_ascii("big.example.").unwrap();
+        answer.add_query(Query::query(name.clone(), RecordType::A));
+        let record =
+            |n| Record::from_rdata(name.clone(), 300, RData::A(A(Ipv4Addr::new(203, 0, 114, n))));
+        answer.add_answers((0..records).map(record));
+        answer
+    }
+
+    #[test]
+    fn a_cut_answer_has_the_records_that_fit() {
+        let whole = long(64);
+        let mut before = 0;
+        for room in 512..=usize::from(UDP_ANSWER) {
+            let bytes = fitting(whole.clone(), room).unwrap();
+            assert!(bytes.len() <= room);
+            let cut = Message::from_vec(&bytes).unwrap();
+            let count = cut.answers.len();
+            assert_eq!(cut.metadata.truncation, count < 64);
+            assert_eq!(cut.answers[..], whole.answers[..count]);
+            // One more would not have fitted.
+            if count < 64 {
+                let more = long(u8::try_from(count).unwrap() + 1).to_vec().unwrap();
+                assert!(more.len() > room, "{count} in {room}");
+            }
+            assert!(count >= before && count > 0);
+            before = count;
+        }
+        let all = fitting(long(10), 512).unwrap();
+        let all = Message::from_vec(&all).unwrap();
+        assert_eq!((all.answers.len(), all.metadata.truncation), (10, false));
+        // Not even one.
+        let none = Message::from_vec(&fitting(long(64), 40).unwrap()).unwrap();
+        assert!(none.answers.is_empty() && none.metadata.truncation);
+    }
+
+    #[test]
+    fn one_odd_line_costs_no_names() {
+        let server = "nameserver 203.0.113.53\n";
+        for odd in [
+            "search bad..name",
+            "search -x.example",
+            "domain a..b",
+            "nameserver",
+            "nameserver here",
+            "nameserver 1.2.3.4.5",
+            "options ndots",
+            "options ndots:x",
+            "options timeout:-1",
+            "nonsense",
+            "\u{fffd}\0",
+            &"x".repeat(5000),
+        ] {
+            for text in [format!("{odd}\n{server}"), format!("{server}{odd}\n")] {
+                let (lines, told) = understood(&text);
+                let (config, _) = parsed(&lines).unwrap();
+                let servers: Vec<_> = config.name_servers().iter().map(|it| it.ip).collect();
+                assert_eq!(servers, ["203.0.113.53".parse::<std::net::IpAddr>().unwrap()], "{odd}");
+                let tells = !odd.starts_with("search") && !odd.starts_with("domain");
+                assert!(told.len() <= usize::from(tells), "{told:?}");
+            }
+        }
+        assert_eq!(understood("nameserver here\n").1, ["nameserver here"]);
+        assert_eq!(understood("nonsense\n").1, ["nonsense"]);
+        for empty in ["", "# nothing\n", "options edns0\n"] {
+            assert!(understood(empty).0.ends_with(DEFAULT_CONF) && understood(empty).1.is_empty());
+        }
+        assert_eq!(understood(&"odd\n".repeat(100)).1.len(), MAX_ODD);
+    }
+
+    #[test]
+    fn no_time_and_no_attempts_are_some() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("resolv.conf");
+        for (text, servers) in [
+            (
+                "nameserver 203.0.113.53
+options timeout:0 attempts:0
+",
+                1,
+            ),
+            (
+                "options timeout:4294967295
+",
+                1,
+            ),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let resolver = configured(&path).0.unwrap();
+            let options = resolver.options();
+            assert!((1..=30).contains(&options.timeout.as_secs()), "{text}");
+            assert!((1..=5).contains(&options.attempts), "{text}");
+            assert_eq!(understood(text).0.matches("nameserver").count(), servers);
+        }
+        assert!(configured(&home.path().join("absent")).0.is_some());
+    }
+
     proptest! {
+        #[test]
+        fn any_resolv_conf_gives_a_resolver(text in "((nameserver|options|search|#|x)[ -~]{0,30}\n?|.|\n){0,12}") {
+            prop_assert!(parsed(&understood(&text).0).is_some());
+        }
+
         #[test]
         fn any_bytes_are_answered_or_not(
             bytes: Vec<u8>,

@@ -41,6 +41,9 @@ pub(super) struct Permit {
 /// Why not.
 pub(super) type Reason = &'static str;
 
+/// A program that keeps an address for longer than its answer was valid has to ask again.
+const EXPIRED: Reason = "the answer that had this address has expired; ask for the name again";
+
 /// A lock that no panic spoils: what it guards is whole after each statement.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -136,9 +139,13 @@ impl Shared {
             Network::Local if self.config.in_ranges(address) => permit(wanted.into(), Vec::new()),
             Network::Local => Err("not in a named range"),
             Network::Allow { .. } => {
-                let mut names = self.pins().names(address, Instant::now());
+                let now = Instant::now();
+                let mut names = self.pins().names(address, now);
                 if names.is_empty() {
-                    return Err("no allowed name has this address");
+                    return Err(match self.pins().expired(address, now) {
+                        true => EXPIRED,
+                        false => "no allowed name has this address",
+                    });
                 }
                 names.retain(|name| policy.rules.allows(name, port));
                 if names.is_empty() {
@@ -208,6 +215,18 @@ mod tests {
             shared.pins().pin("a.org", address, life, now);
             assert_eq!(shared.decide(SocketAddrV4::new(address, 443)), Err(reason));
         }
+    }
+
+    #[test]
+    fn an_expired_answer_is_told_as_expired() {
+        let shared = shared("allow:a.org");
+        let wanted = at("203.0.113.1:443");
+        let long_ago = Instant::now() - Duration::from_secs(100);
+        shared.pins().pin("a.org", *wanted.ip(), Duration::from_secs(5), long_ago);
+        assert_eq!(shared.decide(wanted), Err(EXPIRED));
+        assert_eq!(shared.decide(at("203.0.113.2:443")), Err("no allowed name has this address"));
+        shared.pins().pin("a.org", *wanted.ip(), Duration::from_secs(5), Instant::now());
+        assert!(shared.decide(wanted).is_ok());
     }
 
     #[test]

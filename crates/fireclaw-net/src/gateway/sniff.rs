@@ -74,20 +74,27 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | 0x0b..=0x0d | 0x1c..=0x1f | 0x85 | 0xa0)
 }
 
+/// Whether a byte may be of the first word of something that a server takes for HTTP. More
+/// than a method may have: whoever reads leniently must not see a request where we see none.
+/// Other control characters are of protocols that are not text.
+fn is_wordy(byte: &u8) -> bool {
+    byte.is_ascii_graphic() || *byte >= 0x80 || is_space(*byte)
+}
+
 /// HTTP/1 begins with a line of text: a method, a space, and at its end the version. Empty
-/// lines before it are passed over, as servers do (RFC 9112, 2.2). What may become such a
-/// line is waited for, so that nobody gains by how bytes are cut.
+/// lines before it are passed over, as servers do (RFC 9112, 2.2), and so are spaces and
+/// NULs. What may become such a line is waited for, so that nobody gains by how bytes are
+/// cut; what it becomes is parsed strictly.
 fn text(bytes: &[u8]) -> Sniff {
-    let start = bytes.iter().position(|byte| !b"\r\n".contains(byte));
+    let start = bytes.iter().position(|&byte| !(b"\n\0".contains(&byte) || is_space(byte)));
     let Some(line) = start.and_then(|start| bytes.get(start..)) else { return Sniff::More };
     let end = line.iter().position(|&byte| byte == b'\n');
     let line = line.get(..end.unwrap_or(line.len())).unwrap_or_default();
     let method = line.split(|byte| b" \t".contains(byte)).next().unwrap_or_default();
-    let token = |&byte: &u8| byte.is_ascii_graphic() && byte != b'"' || is_space(byte);
     // git's own protocol: a length in digits, a command, and a NUL (gitprotocol-pack(5)). It
     // does not end its line; and no server has methods of digits, with a NUL in the target.
     let is_git = method.first().is_some_and(u8::is_ascii_digit) && line.contains(&0);
-    if is_git || !method.iter().all(token) {
+    if is_git || !method.iter().all(is_wordy) {
         return Sniff::Other;
     }
     let has_version = line.windows(6).any(
@@ -227,6 +234,21 @@ mod tests {
             "GET /\rHTTP/1.1\r\nHost: b.org\r\n\r\n",
             "GET http://b.org/\r\n",
             "get  /\r\n",
+            // What begins like HTTP and is none: no server may find a request in it.
+            "\"GET / HTTP/1.1\r\nHost: b.org\r\n\r\n",
+            "G\u{c9}T / HTTP/1.1\r\nHost: b.org\r\n\r\n",
+            "\u{feff}GET / HTTP/1.1\r\nHost: b.org\r\n\r\n",
+            "\0GET / HTTP/1.1\r\nHost: b.org\r\n\r\n",
+            "\0\0\r\n\0GET / HTTP/1.1\r\nHost: b.org\r\n\r\n",
+            " GET / HTTP/1.1\r\nHost: b.org\r\n\r\n",
+            "\t\x0b\r\nGET / HTTP/1.1\r\nHost: b.org\r\n\r\n",
+            "(GET) / HTTP/1.1\r\nHost: b.org\r\n\r\n",
+            "G,T / HTTP/1.1\r\nHost: b.org\r\n\r\n",
+            "GET@ / HTTP/1.1\r\nHost: a.org\r\n\r\n",
+            "GET /\0 HTTP/1.1\r\nHost: a.org\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\rHost: b.org\r\nHost: a.org\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\0\r\nHost: a.org\r\n\r\n",
+            "\0GET /\r\n",
         ] {
             assert!(matches!(name(unclear), Sniff::Unclear(_)), "{unclear}");
         }
@@ -239,6 +261,11 @@ mod tests {
             "GET /\x01",
             "GET /\0",
             "0032git",
+            "\0",
+            "\0GET",
+            "\"G",
+            "\u{c9}",
+            " ",
         ] {
             assert_eq!(name(more), Sniff::More, "{more}");
         }
@@ -251,8 +278,23 @@ mod tests {
             "0\x0c\x02",
             "get key\r\n",
             "0032git-upload-pack /a.git\0host=a.org\0",
+            "\"quoted\" text\r\n",
+            "gr\u{fc}n HTTP\r\n",
         ] {
             assert_eq!(name(other), Sniff::Other, "{other}");
+        }
+        // Protocols that are not text are known at once: PostgreSQL, a question over TCP (its
+        // first length is a letter), MQTT, RDP, LDAP, Kafka, SMB.
+        for other in [
+            &b"\0\0\0\x08\x04\xd2\x16\x2f"[..],
+            b"\0A\x12\x34\x01\0\0\x01",
+            b"\x10\x0c\0\x04MQTT",
+            b"\x03\0\0\x13",
+            b"0\x0c\x02\x01",
+            b"\0\0\0\x2a\0\x12\0\x04",
+            b"\0\0\0\x40\xfeSMB@\0",
+        ] {
+            assert_eq!(sniff(other), Sniff::Other, "{other:?}");
         }
         // Not a space of HTTP.
         assert_ne!(name("GET / HTTP/1.1\r\nHost: a.org\u{a0}\r\n\r\n"), a());
@@ -267,6 +309,25 @@ mod tests {
                 bytes.splice(0..0, [0x16, 3, 1]);
             }
             sniff(&bytes);
+        }
+
+        /// Whatever stands before and in its method: a line that ends like a request's is
+        /// read as HTTP and never passed as something else, or it is no text at all.
+        #[test]
+        fn what_ends_like_a_request_is_no_other_protocol(
+            before in "[\r\n\0 \t]{0,3}",
+            method in "[!-~\u{80}-\u{ff}]{0,8}",
+            version in "(HTTP|http|Http)/[0-9]\\.[0-9]",
+        ) {
+            let text = format!("{before}{method} / {version}\r\nHost: b.org\r\n\r\n");
+            let found = sniff(text.as_bytes());
+            // A C1 character is two bytes, of which the first may look like a frame of SSL 2.
+            let is_b = found == Sniff::Name("b.org".into());
+            prop_assert!(is_b || matches!(found, Sniff::Unclear(_)), "{:?}: {:?}", text, found);
+            for cut in 0..text.len() {
+                let part = sniff(&text.as_bytes()[..cut]);
+                prop_assert!(!matches!(part, Sniff::Other | Sniff::Name(_)), "{}: {:?}", cut, part);
+            }
         }
 
         /// What was judged does not change with what comes after it: a client gains nothing
