@@ -2,6 +2,7 @@
 
 mod claim;
 mod stranded;
+mod unknown;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fireclaw_image::Home;
 use fireclaw_llm::{Broker, Limits, ModelInfo, Server};
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_template::{Entry, Store, Template, names};
@@ -23,6 +25,9 @@ use crate::state::{AgentRow, ApprovalRow, Pending, State, Wanted, now};
 use crate::talk::Talk;
 use crate::{Config, Error, Result, reach};
 pub use claim::Claim;
+
+/// The file of the state, in the home.
+const STATE: &str = "state.db";
 
 /// How long an agent may take to leave.
 const LEAVING: Duration = Duration::from_secs(60);
@@ -43,6 +48,8 @@ pub struct Shared {
     /// By name: why they could not be started again.
     stranded: RefCell<BTreeMap<String, String>>,
     notices: mpsc::Sender<Notice>,
+    /// Machines that ran before there was anything in the state.
+    unknown: RefCell<Vec<String>>,
     _claim: Claim,
 }
 
@@ -94,7 +101,7 @@ impl Daemon {
     /// a model server's.
     pub fn open(claim: Claim, config: Config) -> Result<(Self, mpsc::Receiver<Notice>)> {
         let root = config.home.root().to_owned();
-        let state = State::open(&root.join("state.db"))?;
+        let state = State::open(&root.join(STATE))?;
         let model = Server::new(config.model.clone())?;
         let (notices, receiver) = mpsc::channel(256);
         let shared = Shared {
@@ -105,11 +112,22 @@ impl Daemon {
             talk: RefCell::new(Talk::new(config.max_hops, config.loop_pause)),
             agents: RefCell::default(),
             stranded: RefCell::default(),
+            unknown: RefCell::default(),
             notices,
             _claim: claim,
             config,
         };
-        Ok((Self { shared: Rc::new(shared) }, receiver))
+        let daemon = Self { shared: Rc::new(shared) };
+        daemon.spare_unknown()?;
+        Ok((daemon, receiver))
+    }
+
+    /// Looks at the state of a home without changing it; whether there is one.
+    ///
+    /// # Errors
+    /// Those of the state, with its path.
+    pub fn check_state(home: &Home) -> Result<bool> {
+        State::check(&home.root().join(STATE)).map(|found| found.is_some())
     }
 
     /// What it was started with.
@@ -125,7 +143,8 @@ impl Daemon {
             self.announce(format!("what is left of networks could not be cleared away: {e}"));
         }
         for id in self.shared.machines.ids() {
-            if !rows.iter().any(|row| row.machine.as_ref() == Some(&id)) {
+            let is_known = rows.iter().any(|row| row.machine.as_ref() == Some(&id));
+            if !is_known && !self.shared.unknown.borrow().contains(&id) {
                 self.shared.machines.clear(&id)?;
                 self.shared.announce(&format!("cleared away {id}, which was nobody's"));
             }

@@ -18,6 +18,16 @@ pub enum Error {
         /// Its version.
         version: i64,
     },
+    /// The file of the state cannot be used. It is left as it is.
+    #[error("the state cannot be used: {}: {problem}", path.display())]
+    StateFile {
+        /// The file.
+        path: PathBuf,
+        /// Whether its content is not what was written; else the system refuses it.
+        damaged: bool,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The state could not be read or written.
     #[error("the state: {0}")]
     State(#[from] rusqlite::Error),

@@ -28,6 +28,10 @@ const FIRST_GREETING: Duration = Duration::from_secs(1);
 /// How long we are away between two tries, for a guest to notice.
 const ABSENCE: Duration = Duration::from_millis(100);
 
+/// The mark, in a machine's directory, of one that the state does not know and that is left
+/// alone while it runs.
+const SPARED: &str = "spared";
+
 /// The files behind a machine's own disks.
 struct Disks {
     workspace: PathBuf,
@@ -232,6 +236,17 @@ impl Machines {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Marks a machine as one that is not to be cleared away while it runs.
+    pub fn spare(&self, id: &str) -> Result<()> {
+        let mark = self.directory().join(id).join(SPARED);
+        fs::write(&mark, "").map_err(Error::file("write", mark))
+    }
+
+    /// Whether it has that mark.
+    pub fn is_spared(&self, id: &str) -> bool {
+        self.directory().join(id).join(SPARED).exists()
     }
 
     /// The ids of all machines that have left anything.

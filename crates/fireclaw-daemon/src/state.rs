@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fireclaw_protocol::agent::Said;
 use fireclaw_vm::ProcessStamp;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
 use crate::{Error, Result};
 
@@ -182,15 +182,50 @@ impl ApprovalRow {
 #[derive(Debug)]
 pub struct State {
     db: Connection,
+    is_new: bool,
 }
 
 impl State {
     /// Opens or makes the state in a file.
     ///
     /// # Errors
-    /// [`Error::State`]; [`Error::NewerState`] if a newer Fireclaw made it.
+    /// [`Error::StateFile`], with the file left as it is; [`Error::NewerState`] if a newer
+    /// Fireclaw made it.
     pub fn open(path: &Path) -> Result<Self> {
+        refuse_a_lost_start(path)?;
+        Self::open_database(path).map_err(|error| match error {
+            Error::State(e) => unusable(path, &e),
+            other => other,
+        })
+    }
+
+    /// Whether there was nothing in it when it was opened.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Looks at a state without changing it. There is no state if this is none.
+    ///
+    /// # Errors
+    /// Those of [`State::open`].
+    pub fn check(path: &Path) -> Result<Option<()>> {
+        if !path.try_exists().unwrap_or(true) {
+            return Ok(None);
+        }
+        refuse_a_lost_start(path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let checked = Connection::open_with_flags(path, flags).and_then(|db| whole(&db));
+        match checked {
+            // A daemon that works on it has looked at it.
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(Some(())),
+            Err(e) => Err(unusable(path, &e)),
+            Ok(()) => Ok(Some(())),
+        }
+    }
+
+    fn open_database(path: &Path) -> Result<Self> {
         let mut db = Connection::open(path)?;
+        whole(&db)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         // A commit survives the daemon's death, if not the host's: what is lost
         // then is found by what it carries.
@@ -209,7 +244,7 @@ impl State {
         }
         transaction.pragma_update(None, "user_version", VERSION)?;
         transaction.commit()?;
-        Ok(Self { db })
+        Ok(Self { db, is_new: version == 0 })
     }
 
     /// All agents by name.
@@ -473,6 +508,41 @@ impl State {
     }
 }
 
+/// A state without a beginning whose last changes are still there: SQLite would throw them
+/// away.
+fn refuse_a_lost_start(path: &Path) -> Result<()> {
+    let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if length(path) == 0 && length(Path::new(&log)) > 0 {
+        let problem = format!("it is empty, but {} is not", Path::new(&log).display());
+        return Err(Error::StateFile { path: path.to_owned(), damaged: true, problem });
+    }
+    Ok(())
+}
+
+/// An error if the file is not as SQLite wrote it. The state is small, so all of it is read.
+fn whole(db: &Connection) -> rusqlite::Result<()> {
+    let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    Err(rusqlite::Error::SqliteFailure(corrupt, Some(found)))
+}
+
+/// The error for a file that cannot be used.
+fn unusable(path: &Path, error: &rusqlite::Error) -> Error {
+    let damaged = matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    );
+    // SQLite names places in the file, of which the first is enough.
+    let problem = error.to_string();
+    let problem = problem.lines().next().unwrap_or_default().to_owned();
+    Error::StateFile { path: path.to_owned(), damaged, problem }
+}
+
 /// Seconds since the epoch.
 pub fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -675,6 +745,65 @@ mod tests {
         drop(state);
         let opened = State::open(&home.path().join("state.db"));
         assert!(matches!(opened, Err(Error::NewerState { .. })));
+    }
+
+    /// What opening says of a file with this content, which must be left as it was.
+    fn refused(path: &Path, content: &[u8]) -> String {
+        std::fs::write(path, content).unwrap();
+        let error = State::open(path).unwrap_err();
+        assert!(matches!(error, Error::StateFile { damaged: true, .. }), "{error}");
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        assert!(matches!(State::check(path), Err(Error::StateFile { damaged: true, .. })));
+        assert!(std::fs::read(path).unwrap() == content, "the file was changed");
+        error.to_string()
+    }
+
+    #[test]
+    fn a_damaged_state_is_refused_and_kept() {
+        let (home, mut state) = state();
+        for n in 0..200 {
+            state.keep("worker", &message(&format!("{n} {}", "x".repeat(500)))).unwrap();
+        }
+        state.ask("worker", 1, "run_command", "true").unwrap();
+        drop(state);
+        let path = home.path().join("state.db");
+        State::check(&path).unwrap().unwrap();
+        let good = std::fs::read(&path).unwrap();
+        assert!(good.len() > 64 << 10);
+        // Its beginning, its middle, its end.
+        let noise: Vec<u8> =
+            (0..4096u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        assert!(refused(&path, &[&noise, &good[4096..]].concat()).contains("not a database"));
+        refused(&path, &[&good[..8192], &noise, &noise, &good[16384..]].concat());
+        refused(&path, &good[..good.len() / 2]);
+        refused(&path, b"hello");
+        std::fs::write(&path, &good).unwrap();
+        assert_eq!(State::open(&path).unwrap().pending("worker").unwrap().len(), 200);
+    }
+
+    #[test]
+    fn an_empty_state_is_new_unless_its_last_changes_are_there() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("state.db");
+        assert_eq!(State::check(&path).unwrap(), None);
+        assert!(State::open(&path).unwrap().is_new());
+        assert!(!State::open(&path).unwrap().is_new());
+        std::fs::write(&path, "").unwrap();
+        assert!(State::open(&path).unwrap().is_new());
+        let log = home.path().join("state.db-wal");
+        std::fs::write(&log, "changes").unwrap();
+        refused(&path, b"");
+        assert_eq!(std::fs::read(&log).unwrap(), b"changes");
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_not_called_damage() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("state.db");
+        std::fs::create_dir(&path).unwrap();
+        let error = State::open(&path).unwrap_err();
+        assert!(matches!(error, Error::StateFile { damaged: false, .. }), "{error}");
+        assert!(error.to_string().contains("state.db"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Files that are either whole or absent.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -26,6 +27,11 @@ pub fn create(
     let partial = Partial(directory.join(name));
     fill(&partial.0)?;
     let file = File::open(&partial.0).map_err(Error::file("open", &partial.0))?;
+    // Shared by all machines, also by monitors that run as another user and get a link; who
+    // may get at it is the home's affair, whatever the umask.
+    let mode = file.metadata().map_err(Error::file("read", &partial.0))?.permissions().mode();
+    file.set_permissions(Permissions::from_mode(mode & 0o777 | 0o444))
+        .map_err(Error::file("write", &partial.0))?;
     file.sync_all().map_err(Error::file("write", &partial.0))?;
     let bytes = file.metadata().map_err(Error::file("read", &partial.0))?.len();
     let sha256 = digest(file).map_err(Error::file("read", &partial.0))?;

@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use crate::home::SETUP_LOCK;
 use crate::manifest::{Artifact, Image, Kernel, Manifest};
 use crate::{
     Error, GUEST_PROGRAM, Home, Progress, Result, base, ext4, files, initramfs, kernel, space,
@@ -313,14 +314,8 @@ struct Lock {
 
 impl Lock {
     fn wait(home: &Home, progress: &dyn Progress) -> Result<Self> {
-        fs::create_dir_all(home.root()).map_err(Error::file("create", home.root()))?;
         let path = home.setup_lock();
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(Error::file("create", &path))?;
+        let file = home.lock_file(SETUP_LOCK)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -32,5 +32,5 @@ pub use launcher::Launcher;
 pub use plug::{BLANK_MAC, Namespace, Plug, PlugKind};
 pub use process::{Console, ProcessStamp, VmmProcess};
 pub use program::find_program;
-pub use rundir::{RunDir, Swept, kill_marked, sweep};
+pub use rundir::{RunDir, Swept, is_marked, kill_marked, sweep};
 pub use socket_dir::SocketDir;

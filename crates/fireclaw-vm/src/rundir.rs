@@ -131,6 +131,22 @@ pub fn sweep(run: &Path) -> Result<Swept> {
     Ok(swept)
 }
 
+/// Whether a process has `id` as an argument of its own.
+pub fn is_marked(id: &str) -> bool {
+    let is_process = |name: &std::ffi::OsStr| {
+        name.to_str().is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter(|entry| is_process(&entry.file_name()))
+        .any(|entry| has_mark(&entry.path(), id))
+}
+
+fn has_mark(process: &Path, id: &str) -> bool {
+    fs::read(process.join("cmdline"))
+        .is_ok_and(|line| line.split(|b| *b == 0).any(|argument| argument == id.as_bytes()))
+}
+
 /// Kills every process that has `id` as an argument of its own, by pidfd so
 /// that a recycled pid is never hit. Their process ids.
 pub fn kill_marked(id: &str) -> Vec<i32> {
@@ -144,10 +160,7 @@ pub fn kill_marked(id: &str) -> Vec<i32> {
         else {
             continue;
         };
-        let marked = || {
-            fs::read(entry.path().join("cmdline"))
-                .is_ok_and(|line| line.split(|b| *b == 0).any(|argument| argument == id.as_bytes()))
-        };
+        let marked = || has_mark(&entry.path(), id);
         if !marked() {
             continue;
         }

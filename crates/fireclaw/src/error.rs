@@ -89,6 +89,16 @@ impl CliError {
         text
     }
 
+    /// What failed.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do next.
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// Tells the user.
     pub fn report(&self) {
         fireclaw_say::say!("{}", self.text().trim_end());

@@ -1,10 +1,12 @@
 //! One daemon to a home.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 
 use fireclaw_image::Home;
 
 use crate::{Error, Result};
+
+const LOCK: &str = "daemon.lock";
 
 /// That a home is ours, for as long as this lives. The kernel lets go of it however
 /// the process ends.
@@ -20,13 +22,11 @@ impl Claim {
     /// [`Error::AlreadyRuns`], [`Error::File`].
     pub fn of(home: &Home) -> Result<Self> {
         let root = home.root();
-        fs::create_dir_all(root).map_err(Error::file("create", root))?;
-        let path = root.join("daemon.lock");
-        let lock = File::create(&path).map_err(Error::file("create", &path))?;
+        let lock = home.lock_file(LOCK)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(Error::AlreadyRuns { home: root.to_owned() }),
-            Err(TryLockError::Error(e)) => Err(Error::file("lock", path)(e)),
+            Err(TryLockError::Error(e)) => Err(Error::file("lock", root.join(LOCK))(e)),
         }
     }
 }

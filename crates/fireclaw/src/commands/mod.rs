@@ -26,6 +26,12 @@ use crate::error::{CliError, Kind, Result};
 
 /// Runs a command; the value is the exit status.
 pub fn execute(cli: Cli) -> Result<u8> {
+    if keeps_something(&cli.command) {
+        let home = Home::from_environment();
+        if home.root().exists() {
+            home.make_private()?;
+        }
+    }
     // What a killed run left behind goes first, whatever is asked. Doctor does
     // it itself, to tell of it.
     if matches!(
@@ -57,6 +63,25 @@ pub fn execute(cli: Cli) -> Result<u8> {
         }
         Command::Completions(args) => completions::execute(&args, Cli::command()),
         Command::Man(args) => man::execute(&args, Cli::command()),
+    }
+}
+
+/// Whether a command works with the files of a home.
+fn keeps_something(command: &Command) -> bool {
+    match command {
+        Command::Run(_)
+        | Command::Setup(_)
+        | Command::Doctor(_)
+        | Command::Images(_)
+        | Command::Snapshot(_)
+        | Command::Pool(_)
+        | Command::Net(_)
+        | Command::Overseer(_) => true,
+        Command::Agent(_)
+        | Command::Template(_)
+        | Command::Gateway
+        | Command::Completions(_)
+        | Command::Man(_) => false,
     }
 }
 

@@ -16,13 +16,14 @@ use fireclaw_irc::client::{Rate, Sasl, Tls};
 use fireclaw_irc::mask::HostMask;
 use fireclaw_irc::{PrivateServer, Secret};
 use fireclaw_say::say;
+use rustix::fs::Mode;
 
 use crate::error::{CliError, Result};
 use crate::machine::Vmm;
 use crate::preparation;
 use crate::runtime::runtime;
 use crate::signals::Signals;
-use errors::daemon_error;
+pub use errors::daemon_error;
 
 /// Where Ollama listens unless told otherwise.
 const OLLAMA: &str = "http://127.0.0.1:11434";
@@ -123,6 +124,8 @@ pub fn execute(args: &Args) -> Result<u8> {
     let home = Home::from_environment();
     ensure_set_up(&home)?;
     fireclaw_say::never_wait();
+    // What it keeps is its owner's alone, sockets too from when they are made.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime()?, async {
         let mut signals = Signals::listen()?;
@@ -174,6 +177,9 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
     let (daemon, notices) = Daemon::open(claim, config).map_err(daemon_error)?;
     let door = api::listen(&daemon).map_err(daemon_error)?;
     say(&daemon, private.as_ref());
+    if let Some(text) = daemon.unknown_machines() {
+        say!("fireclaw: {text}");
+    }
     let mut said = false;
     let listens = || {
         if !std::mem::replace(&mut said, true) {

@@ -33,6 +33,7 @@ mod network;
 mod outputs;
 mod overseer;
 mod person;
+mod private;
 mod publish;
 mod run;
 mod service;

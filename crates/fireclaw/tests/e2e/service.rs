@@ -138,6 +138,10 @@ fn a_unit_can_be_looked_at_first() {
     let unit = home.path().join("fireclaw-overseer.service");
     fs::write(&unit, &printed.stdout).unwrap();
     assert!(printed.stdout().contains("WantedBy=multi-user.target"));
+    // Restart=on-failure alone would go on for ever.
+    let (head, _) =
+        printed.stdout().split_once("[Service]").map(|(a, b)| (a.to_owned(), b.len())).unwrap();
+    assert!(head.contains("\nStartLimitIntervalSec=10min\nStartLimitBurst=10\n"), "{head}");
     verify(&unit, "--system");
     let user = overseer(&home, &["install", "--print", "--user"]).exits(0).stdout();
     assert!(user.contains("WantedBy=default.target"), "{user}");

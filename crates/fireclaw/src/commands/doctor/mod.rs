@@ -58,7 +58,14 @@ struct Report {
 /// Runs every check.
 pub fn execute(args: &Args) -> Result<u8> {
     let home = Home::from_environment();
-    let mut checks = vec![processor(), memory(), home_check(&home), space(&home), left_over(&home)];
+    let mut checks = vec![
+        processor(),
+        memory(),
+        home_check(&home),
+        space(&home),
+        left_over(&home),
+        state(&home),
+    ];
     checks.extend(prepared(&home));
     checks.push(namespaces());
     checks.extend(tools());
@@ -127,6 +134,18 @@ fn space(home: &Home) -> Check {
         }
         Err(e) => {
             fail("disk", e.to_string(), "set FIRECLAW_HOME to a directory that you may write to")
+        }
+    }
+}
+
+/// What the overseer keeps.
+fn state(home: &Home) -> Check {
+    match fireclaw_daemon::Daemon::check_state(home) {
+        Ok(true) => ok("state", "state.db is whole"),
+        Ok(false) => ok("state", "none yet"),
+        Err(e) => {
+            let told = crate::commands::overseer::daemon_error(e);
+            warn("state", told.message().to_owned(), told.advice().unwrap_or_default())
         }
     }
 }

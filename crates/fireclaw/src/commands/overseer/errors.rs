@@ -12,6 +12,17 @@ pub fn daemon_error(error: Error) -> CliError {
             .hint("end that one first, or set FIRECLAW_HOME to another directory"),
         Error::NewerState { .. } => CliError::new(Kind::System, message)
             .hint("use that one, or set FIRECLAW_HOME to another directory"),
+        Error::StateFile { path, damaged: true, .. } => {
+            let path = path.display();
+            CliError::new(Kind::System, message).hint(format!(
+                "put a backup of it in its place; or begin anew: mv {path} {path}.damaged, and \
+                 the same with {path}-wal if it is there. Lost then are the list of agents with \
+                 their channels, open messages and questions, and the audit log; workspaces and \
+                 machines that run are kept"
+            ))
+        }
+        Error::StateFile { damaged: false, .. } => CliError::new(Kind::System, message)
+            .hint("may it be read and written by you, is it a file, and is there room?"),
         Error::State(_) => CliError::new(Kind::System, message).hint(
             "it is state.db under FIRECLAW_HOME: may it be written to, and is there room? \
              `fireclaw doctor` looks at both",

@@ -50,7 +50,11 @@ impl Unit<'_> {
 
 [Unit]
 Description=Fireclaw's overseer: agents in microVMs
-{network}
+{network}\
+# What fails ten times in ten minutes does not go away by itself: a damaged state, a taken port.
+StartLimitIntervalSec=10min
+StartLimitBurst=10
+
 [Service]
 Type=notify
 NotifyAccess=main
