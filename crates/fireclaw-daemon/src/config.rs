@@ -5,6 +5,7 @@ use std::time::Duration;
 use fireclaw_image::Home;
 use fireclaw_irc::client;
 use fireclaw_irc::mask::HostMask;
+use fireclaw_irc::message::Source;
 use fireclaw_irc::names::CaseMapping;
 use fireclaw_llm::ServerConfig;
 use fireclaw_vm::probe::Choice;
@@ -81,12 +82,19 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// Whether who said this may give commands.
-    pub fn may(&self, chat: &client::Chat, case: CaseMapping) -> bool {
-        let has_account = |account: &String| self.accounts.iter().any(|a| case.same(a, account));
+    /// Whether somebody may give commands: who they are, the account that the server
+    /// vouches for, and their rank in the control channel.
+    pub fn may(
+        &self,
+        from: &Source,
+        account: Option<&str>,
+        rank: client::Rank,
+        case: CaseMapping,
+    ) -> bool {
+        let has_account = |account| self.accounts.iter().any(|a| case.same(a, account));
         self.everybody
-            || (self.operators && chat.rank >= client::Rank::HalfOperator)
-            || chat.account.as_ref().is_some_and(has_account)
-            || self.masks.iter().any(|mask| mask.matches(&chat.from, case))
+            || (self.operators && rank >= client::Rank::HalfOperator)
+            || account.is_some_and(has_account)
+            || self.masks.iter().any(|mask| mask.matches(from, case))
     }
 }

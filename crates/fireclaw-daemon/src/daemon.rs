@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fireclaw_image::Home;
+use fireclaw_irc::client::{Chat, Member, Rank};
+use fireclaw_irc::message::Source;
+use fireclaw_irc::names::CaseMapping;
 use fireclaw_llm::{Broker, Limits, ModelInfo, Server};
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_template::{Entry, Store, Template, names};
@@ -21,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::agent::{self, AgentHandle, Order, Status};
 use crate::machines::{self, Machines};
+use crate::ours::Ours;
 use crate::state::{AgentRow, ApprovalRow, Pending, State, Wanted, now};
 use crate::talk::Talk;
 use crate::{Config, Error, Result, reach};
@@ -28,6 +32,9 @@ pub use claim::Claim;
 
 /// The file of the state, in the home.
 const STATE: &str = "state.db";
+
+/// The overseer's own connection among ours: no agent can have this name.
+const OVERSEER: &str = "";
 
 /// How long an agent may take to leave.
 const LEAVING: Duration = Duration::from_secs(60);
@@ -47,6 +54,9 @@ pub struct Shared {
     agents: RefCell<BTreeMap<String, AgentHandle>>,
     /// By name: why they could not be started again.
     stranded: RefCell<BTreeMap<String, String>>,
+    pub ours: RefCell<Ours>,
+    /// Nicks of the operators of the control channel, as the overseer sees them.
+    operators: RefCell<Vec<String>>,
     notices: mpsc::Sender<Notice>,
     /// Machines that ran before there was anything in the state.
     unknown: RefCell<Vec<String>>,
@@ -58,6 +68,30 @@ impl Shared {
     /// what is told. If nobody takes it any more, it is not worth waiting.
     pub fn announce(&self, text: &str) {
         let _ = self.notices.try_send(Notice(fireclaw_vm::escape(text)));
+    }
+
+    /// Whether a source on the chat server is one of our own connections.
+    pub fn is_ours(&self, from: &Source, account: Option<&str>, case: CaseMapping) -> bool {
+        let own = self.config.irc.sasl.as_ref().map(|sasl| sasl.account.as_str());
+        let is_other =
+            account.is_some_and(|account| !own.is_some_and(|own| case.same(own, account)));
+        self.ours.borrow().includes(from, is_other, case, Instant::now())
+    }
+
+    /// Whether somebody may have agents do something: never one of our own connections.
+    pub fn may(
+        &self,
+        from: &Source,
+        account: Option<&str>,
+        rank: Option<Rank>,
+        case: CaseMapping,
+    ) -> bool {
+        let is_operator = || self.operators.borrow().iter().any(|o| case.same(o, &from.nick));
+        let rank = rank.unwrap_or_else(|| match is_operator() {
+            true => Rank::Operator,
+            false => Rank::Member,
+        });
+        !self.is_ours(from, account, case) && self.config.owners.may(from, account, rank, case)
     }
 
     /// The agent that has this nick now.
@@ -112,6 +146,8 @@ impl Daemon {
             talk: RefCell::new(Talk::new(config.max_hops, config.loop_pause)),
             agents: RefCell::default(),
             stranded: RefCell::default(),
+            ours: RefCell::default(),
+            operators: RefCell::default(),
             unknown: RefCell::default(),
             notices,
             _claim: claim,
@@ -128,6 +164,38 @@ impl Daemon {
     /// Those of the state, with its path.
     pub fn check_state(home: &Home) -> Result<bool> {
         State::check(&home.root().join(STATE)).map(|found| found.is_some())
+    }
+
+    /// Whether a line comes from one of our own connections, which are never obeyed.
+    pub fn is_ours(&self, chat: &Chat, case: CaseMapping) -> bool {
+        self.shared.is_ours(&chat.from, chat.account.as_deref(), case)
+    }
+
+    /// Whether who said this in the control channel may give commands.
+    pub fn may(&self, chat: &Chat, case: CaseMapping) -> bool {
+        self.shared.may(&chat.from, chat.account.as_deref(), Some(chat.rank), case)
+    }
+
+    /// The overseer's own connection has this nick now.
+    pub fn overseer_is(&self, nick: &str) {
+        self.shared.ours.borrow_mut().has_nick(OVERSEER, nick, Instant::now());
+    }
+
+    /// The server shows the overseer's own connection like this.
+    pub fn overseer_is_shown(&self, source: &Source) {
+        self.shared.ours.borrow_mut().is_shown(OVERSEER, source);
+    }
+
+    /// Who is in the control channel now.
+    pub fn control_has(&self, members: &[Member]) {
+        let operators = members.iter().filter(|member| member.rank >= Rank::HalfOperator);
+        *self.shared.operators.borrow_mut() = operators.map(|member| member.nick.clone()).collect();
+    }
+
+    /// A nick in the control channel no longer stands for who had it.
+    pub fn control_lost(&self, nick: &str) {
+        let mut operators = self.shared.operators.borrow_mut();
+        operators.retain(|operator| !operator.eq_ignore_ascii_case(nick));
     }
 
     /// What it was started with.

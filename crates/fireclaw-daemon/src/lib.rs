@@ -13,6 +13,7 @@ mod config;
 mod daemon;
 mod error;
 mod machines;
+mod ours;
 mod reach;
 mod schedule;
 mod skills;

@@ -25,14 +25,35 @@ pub async fn run(
     let control = config.control.clone();
     let (voice, mut heard) = Client::spawn(config.irc.client(&config.nick, vec![control.clone()]))?;
     let _goodbye = Goodbye(voice.clone());
+    daemon.overseer_is(&config.nick);
     loop {
         tokio::select! {
             event = heard.recv() => match event {
                 Some(Event::Message(chat)) => listen(daemon, &voice, &control, chat),
-                Some(Event::Joined { channel, is_self: true, .. })
+                Some(Event::Connected { nick }) => daemon.overseer_is(&nick),
+                Some(Event::Joined { channel, from, is_self: true, .. }) => {
+                    daemon.overseer_is_shown(&from);
+                    if voice.status().case.same(&channel, &control) {
+                        on_join();
+                    }
+                }
+                Some(Event::Members { channel, members })
                     if voice.status().case.same(&channel, &control) =>
                 {
-                    on_join();
+                    daemon.control_has(&members);
+                }
+                Some(Event::NickChanged { from, to, is_self }) => {
+                    daemon.control_lost(&from);
+                    if is_self {
+                        daemon.overseer_is(&to);
+                    }
+                }
+                Some(Event::Quit { nick, .. }) => daemon.control_lost(&nick),
+                Some(
+                    Event::Parted { channel, nick, is_self: false, .. }
+                    | Event::Kicked { channel, nick, is_self: false, .. },
+                ) if voice.status().case.same(&channel, &control) => {
+                    daemon.control_lost(&nick);
                 }
                 Some(
                     Event::Refused { target, reason, .. }
@@ -80,8 +101,13 @@ fn listen(daemon: &Daemon, voice: &Handle, control: &str, chat: Chat) {
     if !is_ours || chat.is_history || chat.kind != ChatKind::Message {
         return;
     }
+    // Whatever an agent says is a guest's word. It is not even told so: that could have it
+    // go on for ever.
+    if daemon.is_ours(&chat, status.case) {
+        return;
+    }
     let Some(read) = command::parse(&chat.text) else { return };
-    let may = daemon.config().owners.may(&chat, status.case);
+    let may = daemon.may(&chat, status.case);
     let (daemon, voice, control) = (daemon.clone(), voice.clone(), control.to_owned());
     // A slow command must not hold the others up.
     tokio::task::spawn_local(async move {

@@ -1,11 +1,12 @@
 //! What an agent hears on the chat server, and what of it is for the agent.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fireclaw_irc::Event as Heard;
 use fireclaw_irc::address::addressed;
 use fireclaw_irc::client::{Chat, ChatKind};
+use fireclaw_irc::message::Source;
 use fireclaw_protocol::agent::Said;
 use fireclaw_template::Trigger;
 
@@ -18,6 +19,12 @@ const RECENT: usize = 20;
 
 /// How many messages may wait for an agent.
 const MOST_PENDING: usize = 64;
+
+/// How many channels an agent may be in.
+const MOST_CHANNELS: usize = 32;
+
+/// How long nobody else is told that they may not invite it.
+const DECLINED: Duration = Duration::from_secs(10);
 
 /// The answers to a JOIN that did not work (RFC 2812, 5.2; 477 as servers use it: only
 /// for those who are logged in).
@@ -66,11 +73,16 @@ impl Agent {
             Some(Heard::Message(chat)) => self.said(chat),
             Some(Heard::Connected { nick }) => {
                 self.log.add(&format!("is on the chat server as {nick}"));
-                self.status.send_modify(|status| status.nick = nick);
+                self.is_called(nick);
                 None
             }
             Some(Heard::NickChanged { to, is_self: true, .. }) => {
-                self.status.send_modify(|status| status.nick = to);
+                self.is_called(to);
+                None
+            }
+            Some(Heard::Joined { channel, from, is_self: true, .. }) => {
+                self.shared.ours.borrow_mut().is_shown(&self.row.name, &from);
+                self.joined(&channel);
                 None
             }
             Some(Heard::Disconnected { reason, retry_in }) => {
@@ -85,17 +97,14 @@ impl Agent {
             Some(Heard::Refused { target, numeric, reason }) => {
                 self.log.add(&format!("{target}: {reason} ({numeric})"));
                 if NOT_JOINED.contains(&numeric) {
+                    let case = self.voice.status().case;
+                    self.invited.retain(|invited| !case.same(invited, &target));
                     self.announce(&format!("{} cannot join {target}: {reason}", self.row.name));
                 }
                 None
             }
-            Some(Heard::Invited { channel, by, .. }) => {
-                self.log.add(&format!("is invited to {channel} by {}", by.nick));
-                self.note(self.shared.state.borrow().join(&self.row.name, &channel));
-                let voice = self.voice.clone();
-                tokio::task::spawn_local(async move {
-                    let _ = voice.join(&channel).await;
-                });
+            Some(Heard::Invited { channel, by, account }) => {
+                self.asked_to_join(&channel, &by, account.as_deref());
                 None
             }
             Some(
@@ -138,6 +147,66 @@ impl Agent {
         }
     }
 
+    fn is_called(&self, nick: String) {
+        self.shared.ours.borrow_mut().has_nick(&self.row.name, &nick, Instant::now());
+        self.status.send_modify(|status| status.nick = nick);
+    }
+
+    /// Somebody wants it in a channel. It goes where people with the right want it, and
+    /// never where what is said commands.
+    fn asked_to_join(&mut self, channel: &str, by: &Source, account: Option<&str>) {
+        let case = self.voice.status().case;
+        if let Some(refusal) = self.declines(channel, by, account) {
+            // Now and then: whoever may not invite must not fill the log or the voice either.
+            if self.declined.is_none_or(|last| last.elapsed() > DECLINED) {
+                self.declined = Some(Instant::now());
+                self.log.add(&format!("is invited to {channel} by {}: {refusal}", by.nick));
+                if !self.shared.is_ours(by, account, case) {
+                    self.say_soon(&by.nick, &format!("{channel}: {refusal}"));
+                }
+            }
+            return;
+        }
+        self.log.add(&format!("is invited to {channel} by {}", by.nick));
+        self.invited.push(channel.to_owned());
+        let (voice, channel) = (self.voice.clone(), channel.to_owned());
+        tokio::task::spawn_local(async move {
+            let _ = voice.join(&channel).await;
+        });
+    }
+
+    /// Why an invitation is not followed, if it is not.
+    fn declines(&self, channel: &str, by: &Source, account: Option<&str>) -> Option<&'static str> {
+        let case = self.voice.status().case;
+        if case.same(channel, &self.shared.config.control) {
+            return Some("agents do not join the control channel");
+        }
+        if !self.shared.may(by, account, None, case) {
+            return Some("only the owners of this overseer may invite me");
+        }
+        let kept = self.shared.state.borrow().channels(&self.row.name).map_or(0, |all| all.len());
+        (kept + self.invited.len() >= MOST_CHANNELS)
+            .then_some("I am in as many channels as I may be")
+    }
+
+    /// It is in a channel now. Only where it was asked to come does it come again.
+    fn joined(&mut self, channel: &str) {
+        let case = self.voice.status().case;
+        if case.same(channel, &self.shared.config.control) {
+            self.log.add(&format!("was put into {channel}, and leaves it"));
+            let (voice, channel) = (self.voice.clone(), channel.to_owned());
+            tokio::task::spawn_local(async move {
+                let _ = voice.part(&channel, "agents do not join the control channel").await;
+            });
+            return;
+        }
+        let before = self.invited.len();
+        self.invited.retain(|invited| !case.same(invited, channel));
+        if self.invited.len() < before {
+            self.note(self.shared.state.borrow().join(&self.row.name, channel));
+        }
+    }
+
     fn said(&mut self, chat: Chat) -> Option<Heeded> {
         let now = self.voice.status();
         let from = chat.from.nick.clone();
@@ -153,6 +222,11 @@ impl Agent {
             return None;
         }
         let speaker = self.shared.agent_with_nick(&from);
+        // The overseer's words are for people, and so are those of an agent that is just
+        // getting another nick.
+        if speaker.is_none() && self.shared.is_ours(&chat.from, chat.account.as_deref(), now.case) {
+            return None;
+        }
         let text = match addressed(&chat.text, &now.nick, now.case) {
             Some(rest) => rest.to_owned(),
             None if !chat.is_channel => chat.text.clone(),

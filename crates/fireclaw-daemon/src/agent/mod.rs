@@ -144,15 +144,22 @@ pub struct Agent {
     deaf: bool,
     /// What was said last in each channel.
     recent: Recent,
+    /// Where people with the right to have asked it to come.
+    invited: Vec<String>,
+    /// When somebody was last told that they may not invite it.
+    declined: Option<Instant>,
     /// How often each message was handed to the program.
     handed: HashMap<u64, u32>,
 }
 
 /// Starts an agent of which there is a row.
 pub fn start(shared: &Rc<Shared>, row: AgentRow, template: Template) -> Result<AgentHandle> {
-    let channels = shared.state.borrow().channels(&row.name)?;
+    let mut channels = shared.state.borrow().channels(&row.name)?;
+    // What is said there commands.
+    channels.retain(|channel| !channel.eq_ignore_ascii_case(&shared.config.control));
     let config = shared.config.irc.client(&row.nick, channels);
     let (voice, heard) = Client::spawn(config)?;
+    shared.ours.borrow_mut().has_nick(&row.name, &row.nick, Instant::now());
     let (give, orders) = mpsc::channel(64);
     let condition = Condition::Starting;
     let nick = row.nick.clone();
@@ -173,6 +180,8 @@ pub fn start(shared: &Rc<Shared>, row: AgentRow, template: Template) -> Result<A
         heard,
         deaf: false,
         recent: Recent::default(),
+        invited: Vec::new(),
+        declined: None,
         handed: HashMap::new(),
     };
     tokio::task::spawn_local(agent.run());
@@ -314,6 +323,7 @@ impl Agent {
         // First the voice: nobody should speak to who is not there.
         self.voice.quit(reason).await;
         self.clear();
+        self.shared.ours.borrow_mut().is_gone(&self.row.name, Instant::now());
         self.shared.talk.borrow_mut().forget(&self.row.name);
         self.shared.broker.forget(&self.row.name);
         if let Err(e) = self.shared.state.borrow().remove(&self.row.name) {

@@ -1,0 +1,134 @@
+//! Which sources on the chat server are connections of our own.
+//!
+//! What an agent says is a model's or a guest's word, so it commands nothing, whatever rights
+//! its nick, account or rank would give it. In doubt a source counts as ours.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use fireclaw_irc::message::Source;
+use fireclaw_irc::names::CaseMapping;
+
+/// How long a nick counts as ours after we had it: what was said under it may still be on
+/// its way, as each connection hears the server in its own time.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// The connections that we have, and those that we had until just now.
+#[derive(Debug, Default)]
+pub struct Ours {
+    /// By what it is for: an agent's name, or nothing for the overseer's own.
+    connections: HashMap<String, Connection>,
+    /// Nicks that we had, and until when they count.
+    before: Vec<(String, Instant)>,
+}
+
+#[derive(Debug, Default)]
+struct Connection {
+    nick: String,
+    /// The user and host that the server shows for it.
+    shown: Option<(String, String)>,
+}
+
+impl Ours {
+    /// A connection has this nick from now on, or asks for it.
+    pub fn has_nick(&mut self, connection: &str, nick: &str, now: Instant) {
+        let known = self.connections.entry(connection.to_owned()).or_default();
+        let before = std::mem::replace(&mut known.nick, nick.to_owned());
+        self.retire(before, now);
+    }
+
+    /// The server shows a connection like this.
+    pub fn is_shown(&mut self, connection: &str, source: &Source) {
+        let known = self.connections.entry(connection.to_owned()).or_default();
+        if !source.user.is_empty() && !source.host.is_empty() {
+            known.shown = Some((source.user.clone(), source.host.clone()));
+        }
+    }
+
+    /// A connection has ended.
+    pub fn is_gone(&mut self, connection: &str, now: Instant) {
+        if let Some(known) = self.connections.remove(connection) {
+            self.retire(known.nick, now);
+        }
+    }
+
+    fn retire(&mut self, nick: String, now: Instant) {
+        self.before.retain(|(_, until)| *until > now);
+        if !nick.is_empty() {
+            self.before.push((nick, now + KEPT));
+        }
+    }
+
+    /// Whether a source is one of our connections. `is_other` says that the server proved
+    /// who it is, by an account that is not ours: then the same user and host may be a
+    /// person on this machine.
+    pub fn includes(
+        &self,
+        source: &Source,
+        is_other: bool,
+        case: CaseMapping,
+        now: Instant,
+    ) -> bool {
+        let shown = |known: &Connection| {
+            let (user, host) = (&source.user, &source.host);
+            known.shown.as_ref().is_some_and(|(u, h)| u == user && h.eq_ignore_ascii_case(host))
+        };
+        let known = self.connections.values();
+        let mut nicks = known
+            .map(|known| &known.nick)
+            .chain(self.before.iter().filter(|(_, until)| *until > now).map(|(nick, _)| nick));
+        // A server's own words have no user, and come from no person.
+        source.user.is_empty()
+            || nicks.any(|nick| case.same(nick, &source.nick))
+            || (!is_other && self.connections.values().any(shown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CASE: CaseMapping = CaseMapping::Rfc1459;
+
+    #[test]
+    fn a_connection_is_ours_by_nick_and_by_what_the_server_shows() {
+        let now = Instant::now();
+        let mut ours = Ours::default();
+        ours.has_nick("worker", "worker", now);
+        let is_ours = |ours: &Ours, source: &str, later: u64| {
+            ours.includes(&Source::parse(source), false, CASE, now + Duration::from_secs(later))
+        };
+        assert!(is_ours(&ours, "Worker!~x@elsewhere", 0));
+        assert!(!is_ours(&ours, "ann!~fireclaw@host", 0));
+        // A server may rename it before it hears of that itself.
+        ours.is_shown("worker", &Source::parse("worker!~fireclaw@host"));
+        assert!(is_ours(&ours, "Guest123!~fireclaw@HOST", 0));
+        assert!(!is_ours(&ours, "ann!~ann@host", 0));
+        assert!(!is_ours(&ours, "ann!~fireclaw@other", 0));
+        // A nick that it had counts for a while.
+        ours.has_nick("worker", "worker_", now);
+        assert!(is_ours(&ours, "worker!~x@y", 59) && is_ours(&ours, "worker_!~x@y", 59));
+        assert!(!is_ours(&ours, "worker!~x@y", 61));
+        ours.is_gone("worker", now);
+        assert!(is_ours(&ours, "worker_!~x@y", 59));
+        assert!(!is_ours(&ours, "worker_!~x@y", 61));
+    }
+
+    #[test]
+    fn who_has_proved_to_be_somebody_else_may_look_like_us() {
+        let now = Instant::now();
+        let mut ours = Ours::default();
+        ours.has_nick("worker", "worker", now);
+        ours.is_shown("worker", &Source::parse("worker!ann@host"));
+        let person = Source::parse("ann!ann@host");
+        assert!(ours.includes(&person, false, CASE, now));
+        assert!(!ours.includes(&person, true, CASE, now));
+        assert!(ours.includes(&Source::parse("worker!ann@host"), true, CASE, now));
+    }
+
+    #[test]
+    fn a_source_without_a_user_is_no_person() {
+        let ours = Ours::default();
+        assert!(ours.includes(&Source::parse("irc.example.org"), true, CASE, Instant::now()));
+    }
+}
