@@ -13,8 +13,10 @@ pub enum Error {
         home: PathBuf,
     },
     /// The state was made by a newer Fireclaw.
-    #[error("the state has version {version}, made by a newer Fireclaw")]
+    #[error("a newer Fireclaw made the state: {} has version {version}", path.display())]
     NewerState {
+        /// Its file.
+        path: PathBuf,
         /// Its version.
         version: i64,
     },

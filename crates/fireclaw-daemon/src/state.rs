@@ -233,7 +233,7 @@ impl State {
         db.pragma_update(None, "foreign_keys", true)?;
         let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if !(0..=VERSION).contains(&version) {
-            return Err(Error::NewerState { version });
+            return Err(Error::NewerState { path: path.to_owned(), version });
         }
         let transaction = db.transaction()?;
         if version < 1 {

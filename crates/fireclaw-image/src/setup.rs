@@ -324,6 +324,7 @@ impl Lock {
             }
             Err(TryLockError::Error(e)) => return Err(Error::file("lock", &path)(e)),
         }
+        files::remove_partials(home.root());
         for directory in ["kernels", "images", "initramfs"] {
             remove_partials_below(&home.join(Path::new(directory)));
         }

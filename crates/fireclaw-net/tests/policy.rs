@@ -156,7 +156,7 @@ fn a_connection_ends_as_its_server_ends_it() {
         assert_eq!(said, "421 not now\r\n", "{policy}");
         // What it cuts off does not look whole.
         let mut stream = connect(4002);
-        stream.write_all(b"\0").unwrap();
+        stream.write_all(b"\x01").unwrap();
         let error = stream.read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{policy}");
         machine.end();

@@ -128,6 +128,7 @@ impl Cache {
         let Some(file) = &self.file else { return Ok(()) };
         if let Some(parent) = file.parent() {
             fs::create_dir_all(parent)?;
+            crate::leftover::remove_dead(parent, "tmp");
         }
         // Two processes may save at once: each writes a file of its own and
         // the last rename wins; either content is right.

@@ -258,6 +258,7 @@ impl Store {
 
     /// Removes what killed makers and removers left.
     pub fn sweep(&self) {
+        crate::leftover::remove_dead(&self.root.join("names"), "new");
         for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some(name) = name.to_str().and_then(|name| name.strip_prefix('.')) else {

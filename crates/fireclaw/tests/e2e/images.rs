@@ -1,6 +1,7 @@
 //! Set-up and images.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -145,6 +146,45 @@ fn set_up_survives_being_killed_and_doubled() {
     let pruned = fireclaw(&home, &["images", "prune"]).exits(0);
     assert_eq!(pruned.stdout(), "initramfs/old.cpio\n");
     home.run(["true"]).exits(0);
+    home.is_clean();
+}
+
+#[test]
+fn a_killed_import_leaves_one_partial_file_until_the_home_is_changed_again() {
+    let home = Home::new();
+    // Images of its own: others are not to be disturbed.
+    fs::remove_file(home.path().join("images")).unwrap();
+    fs::create_dir(home.path().join("images")).unwrap();
+    let before = files_below(home.path());
+    let mut add = home.fireclaw(["images", "add", "cut", "-"]);
+    add.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = add.spawn().unwrap();
+    // The beginning of an archive with a large file, and no end.
+    let mut header = tar::Header::new_gnu();
+    header.set_path("big").unwrap();
+    header.set_size(1 << 30);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(header.as_bytes()).unwrap();
+    stdin.write_all(&[0; 64 << 10]).unwrap();
+    let new = || {
+        let mut files = files_below(home.path());
+        files.retain(|file| !before.contains(file) && !file.ends_with("setup.lock"));
+        files
+    };
+    wait_until("the image to be begun", || !new().is_empty());
+    signal(&child, Signal::KILL);
+    wait(&mut child, patience());
+    let left = new();
+    let partial = format!(".ext4.partial-{}", child.id());
+    let is_partial = |file: &str| file.contains("images/cut-") && file.ends_with(&partial);
+    assert!(left.len() == 1 && is_partial(&left[0]), "{left:?}");
+    // Also what would replace the manifest.
+    let dead = home.path().join(format!("manifest.json.partial-{}", child.id()));
+    fs::write(&dead, "{").unwrap();
+    fireclaw(&home, &["images", "prune"]).exits(0);
+    assert!(new().is_empty(), "{:?}", new());
     home.is_clean();
 }
 
