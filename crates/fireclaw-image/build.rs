@@ -7,13 +7,14 @@
 #![allow(clippy::disallowed_macros, reason = "cargo reads what these print")]
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, exit};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Asked when it runs: the script itself may have been built somewhere else.
+    let crates = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..");
     for watched in [
         "fireclaw-agent/src",
         "fireclaw-agent/Cargo.toml",
