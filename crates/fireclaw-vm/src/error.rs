@@ -59,10 +59,10 @@ pub enum Error {
         console: String,
     },
     /// The guest did not report in time.
-    #[error("the guest did not answer within {seconds} s")]
+    #[error("the guest did not answer within {} s", limit.as_secs_f64())]
     GuestSilent {
         /// How long it was waited for.
-        seconds: u64,
+        limit: std::time::Duration,
         /// The last lines of the guest's console, escaped.
         console: String,
     },

@@ -281,9 +281,7 @@ async fn attended<T>(
     match outcome {
         Ok(Ok(said)) => Ok(said),
         Ok(Err(e)) => Err(explain(process, e).await),
-        Err(_) => {
-            Err(Error::GuestSilent { seconds: patience.as_secs(), console: process.console() })
-        }
+        Err(_) => Err(Error::GuestSilent { limit: patience, console: process.console() }),
     }
 }
 

@@ -51,7 +51,10 @@ impl Store {
         match self.recipe(name) {
             Some(other) if other != *recipe => Err(Error::BadName {
                 name: name.to_owned(),
-                problem: "it stands for another machine; remove that one first".into(),
+                problem: format!(
+                    "it stands for another machine, with {}; remove that one first",
+                    other.differences(recipe).join(", ")
+                ),
             }),
             _ => Ok(()),
         }
@@ -95,9 +98,58 @@ impl Store {
     }
 }
 
+impl Recipe {
+    /// What differs from another recipe, in words.
+    fn differences(&self, from: &Self) -> Vec<String> {
+        let Self { image, kernel, cpus, memory_mib, card, warm } = self;
+        let shown = |kernel: &Option<PathBuf>| {
+            kernel.as_ref().map_or("the usual".to_owned(), |it| it.display().to_string())
+        };
+        let line = |warm: &Option<String>| {
+            let line = warm.as_ref().map(|line| format!("{line:?}"));
+            line.unwrap_or_else(|| "nothing".to_owned())
+        };
+        let pairs = [
+            ("image", image.clone(), from.image.clone()),
+            ("kernel", shown(kernel), shown(&from.kernel)),
+            ("cpus", cpus.to_string(), from.cpus.to_string()),
+            ("memory", format!("{memory_mib} MiB"), format!("{} MiB", from.memory_mib)),
+            ("a network card", card.to_string(), from.card.to_string()),
+            ("warmed with", line(warm), line(&from.warm)),
+        ];
+        let differ = pairs.into_iter().filter(|(_, this, other)| this != other);
+        differ.map(|(what, this, other)| format!("{what} {this} instead of {other}")).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_name_stands_for_instead_is_said() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path().join("snapshots"));
+        let first = Recipe {
+            image: "base".into(),
+            kernel: None,
+            cpus: 1,
+            memory_mib: 256,
+            card: false,
+            warm: Some("python3 -c 'import json'".into()),
+        };
+        store.name("py", &first).unwrap();
+        let asked = Recipe { memory_mib: 512, warm: None, kernel: Some("/k".into()), ..first };
+        let said = store.can_name("py", &asked).unwrap_err().to_string();
+        for words in [
+            "memory 256 MiB instead of 512 MiB",
+            "kernel the usual instead of /k",
+            "warmed with \"python3 -c 'import json'\" instead of nothing",
+        ] {
+            assert!(said.contains(words), "no {words:?} in: {said}");
+        }
+        assert!(!said.contains("cpus") && !said.contains("image "), "{said}");
+    }
 
     #[test]
     fn a_name_is_no_path_and_stands_for_one_recipe() {
