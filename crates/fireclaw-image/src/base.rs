@@ -23,6 +23,7 @@ const PACKAGES: &[&str] = &[
     "passwd",
     "podman",
     "procps",
+    "python-is-python3",
     "python3",
     "uidmap",
     "uuid-runtime",
@@ -122,5 +123,14 @@ pub fn image(
     let rootfs = files::create(home, Path::new("images/base.ext4"), |path| {
         debian::fetch(&request, progress, |tar| ext4::from_tar(tar, &origin, path))
     })?;
-    Ok(Image { rootfs, origin })
+    Ok(Image { rootfs, origin, packages: self::packages(), extra: owned(extra) })
+}
+
+/// What a base image is made with, besides what its maker asked for.
+pub fn packages() -> Vec<String> {
+    owned(PACKAGES)
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
 }

@@ -70,6 +70,13 @@ pub struct Image {
     pub rootfs: Artifact,
     /// Where it came from, in words.
     pub origin: String,
+    /// Of a base image: the packages that set-up put into it by itself; it is made anew when
+    /// they change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<String>,
+    /// Of a base image: the packages that were asked for besides; they are in the next, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra: Vec<String>,
 }
 
 /// All that a home holds.

@@ -78,10 +78,16 @@ pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<
     }
 
     progress.step(2, 3, "base image");
-    let whole = manifest.images.get(Manifest::BASE_IMAGE).is_some_and(|i| intact(home, &i.rootfs));
+    let known = manifest.images.get(Manifest::BASE_IMAGE);
+    let whole = known.is_some_and(|image| is_current(home, image));
     if options.force || !whole {
         space::require(home.root())?;
-        let image = base::image(home, options.mirror, options.packages, progress)?;
+        // One that is only too old, or damaged, keeps what was asked for when it was made.
+        let before: Vec<String> =
+            known.filter(|_| !options.force).map(|it| it.extra.clone()).unwrap_or_default();
+        let mut extra: Vec<&str> = before.iter().map(String::as_str).collect();
+        extra.extend(options.packages);
+        let image = base::image(home, options.mirror, &extra, progress)?;
         manifest.images.insert(Manifest::BASE_IMAGE.into(), image);
         manifest.write(home)?;
     }
@@ -92,6 +98,11 @@ pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<
     let bootable = resolve(home, Manifest::BASE_IMAGE, None)?;
     progress.done(&format!("{} KiB", file_kib(&bootable.initramfs)));
     Ok(manifest)
+}
+
+/// Whether a base image is whole, and has in it what this program puts into one.
+fn is_current(home: &Home, image: &Image) -> bool {
+    image.packages == base::packages() && intact(home, &image.rootfs)
 }
 
 /// What a run boots: a named image, and the home's kernel or another one,
@@ -229,7 +240,8 @@ pub fn add_image(
     let unique = format!("images/{name}-{}.ext4", manifest.images.len() + 1);
     let relative = PathBuf::from(unique_name(home, &unique));
     let rootfs = files::create(home, &relative, |path| ext4::from_tar(tar, origin, path))?;
-    let image = Image { rootfs, origin: origin.to_owned() };
+    let image =
+        Image { rootfs, origin: origin.to_owned(), packages: Vec::new(), extra: Vec::new() };
     manifest.images.insert(name.to_owned(), image.clone());
     manifest.write(home)?;
     Ok(image)
@@ -380,7 +392,10 @@ mod tests {
         let rootfs = files::write(&home, Path::new("images/base.ext4"), b"kept").unwrap();
         files::write(&home, Path::new("images/old.ext4"), b"replaced").unwrap();
         files::write(&home, Path::new("kernels/6.0/vmlinux"), b"old").unwrap();
-        manifest.images.insert("base".into(), Image { rootfs, origin: String::new() });
+        manifest.images.insert(
+            "base".into(),
+            Image { rootfs, origin: String::new(), packages: Vec::new(), extra: Vec::new() },
+        );
         manifest.write(&home).unwrap();
         let pruned = prune(&home, &Silent).unwrap();
         assert_eq!(pruned.bytes, 11);
@@ -396,6 +411,23 @@ mod tests {
         fs::write(artifact.path(&home), b"wrong").unwrap();
         assert!(artifact.is_present(&home) && !intact(&home, &artifact));
         assert!(matches!(artifact.verify(&home), Err(Error::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_base_image_of_an_older_recipe_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::new(directory.path());
+        let rootfs = files::write(&home, Path::new("images/base.ext4"), b"whole").unwrap();
+        let packages = base::packages();
+        let image = Image { rootfs, origin: String::new(), packages, extra: Vec::new() };
+        assert!(is_current(&home, &image));
+        let mut older = image.packages.clone();
+        older.retain(|package| package != "python-is-python3");
+        assert!(!is_current(&home, &Image { packages: older, ..image.clone() }));
+        // One of a set-up that did not write them down.
+        assert!(!is_current(&home, &Image { packages: Vec::new(), ..image.clone() }));
+        fs::write(image.rootfs.path(&home), b"wrong").unwrap();
+        assert!(!is_current(&home, &image));
     }
 
     #[test]
