@@ -41,34 +41,72 @@ pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 
 /// Puts a file in the place of another at once: after a crash there is the old one or the
 /// new one. Its directory is made if it is missing.
+///
+/// When it returns, the new one is on the disk: who asked is told that it is saved, and the
+/// machine may be ended before the kernel writes by itself.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     };
-    fs::create_dir_all(directory)?;
+    make_directory(directory)?;
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
     temporary.push(".new");
     let temporary = directory.join(temporary);
     let _ = fs::remove_file(&temporary);
     let written = File::create_new(&temporary)
-        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            // Before the name leads to it: else a crash may leave an empty file.
+            sync(&file)
+        })
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
-    written
+    written.and_then(|()| sync_directory(directory))
 }
 
 /// Writes into a file as it is, so that links, owner and mode stay. Directories that are
-/// missing are made.
+/// missing are made. When it returns, all of it is on the disk.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
-    }
+    let directory = path.parent().unwrap_or(Path::new("."));
+    make_directory(directory)?;
+    let is_new = !path.exists();
     let mut file = open(OpenOptions::new().write(true).create(true).truncate(false), path)?;
     file.set_len(0)?;
-    file.write_all(bytes)
+    file.write_all(bytes)?;
+    sync(&file)?;
+    if is_new { sync_directory(directory) } else { Ok(()) }
+}
+
+/// Makes a directory and those above it, so that they survive a crash.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    let missing = directory.ancestors().take_while(|above| !above.exists()).count();
+    fs::create_dir_all(directory)?;
+    // The name of each that was made is in the one above it.
+    let holders = directory.ancestors().skip(1).take(missing);
+    holders.into_iter().try_for_each(sync_directory)
+}
+
+/// Has the names in a directory survive a crash (fsync(2)).
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    // The parent of a relative path with one name is an empty one.
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    match File::open(directory) {
+        // One may put files into a directory that one may not read.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        opened => sync(&opened?),
+    }
+}
+
+/// Waits until a file or directory is on the disk, if that is where it is.
+pub fn sync(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        // Nothing that can be synced (fsync(2)): a file of /proc.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod history;
 mod host;
 mod lines;
 mod memory;
+pub mod oom;
 mod process;
 mod prompt;
 mod queue;

@@ -32,6 +32,9 @@ const ABSENCE: Duration = Duration::from_millis(100);
 /// alone while it runs.
 const SPARED: &str = "spared";
 
+/// What stands at the end of a command's output if the machine's memory ran out.
+const OUT_OF_MEMORY: &str = "\n[the machine's memory ran out, and its kernel killed a process]\n";
+
 /// The files behind a machine's own disks.
 struct Disks {
     workspace: PathBuf,
@@ -315,13 +318,17 @@ async fn run_with(
         out.push_str(&a);
         err.push_str(&b);
         loop {
-            let code = match exec.events.next().await? {
+            let event = exec.events.next().await?;
+            if event.is_out_of_memory() {
+                err.push_str(OUT_OF_MEMORY);
+            }
+            let code = match event {
                 ExecEvent::Started => continue,
-                ExecEvent::Exited(ExitStatus::Code(code)) => Some(code),
-                ExecEvent::Exited(_) => None,
-                ExecEvent::Failed { message, .. } => {
+                ExecEvent::Exited(ExitStatus::Code(code), _) => Some(code),
+                ExecEvent::Exited(..) => None,
+                ExecEvent::Failed { cause, message } => {
                     err.push_str(&message);
-                    Some(127)
+                    Some(cause.status())
                 }
             };
             return Ok::<_, fireclaw_protocol::Error>((code, out + &err));
@@ -331,6 +338,20 @@ async fn run_with(
         Ok(Ok(done)) => Ok(done),
         Ok(Err(e)) => Err(Error::Workspace(e.to_string())),
         Err(_) => Err(Error::Workspace("the guest does not answer".into())),
+    }
+}
+
+/// Has a machine that is about to be ended write everything to its disks.
+///
+/// # Errors
+/// [`Error::Workspace`] if something may be lost.
+pub fn leave(guest: &Guest) -> impl Future<Output = Result<()>> + use<> {
+    // One that was stopped where it is would not hear of it.
+    let goes_on = guest.pause(false);
+    let commands = guest.commands();
+    async move {
+        goes_on?;
+        furnish::leave(&commands).await
     }
 }
 

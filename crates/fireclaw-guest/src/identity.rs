@@ -112,10 +112,27 @@ fn add_entropy(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
+/// Writes the machine's id, and has D-Bus use it, too.
+///
+/// An image brings the ids of the machine that it was made on, in either file or in both,
+/// and one may be a link to the other.
+fn write_machine_id(root: &Path, hex: &str) {
+    let [ours, of_dbus] = ["etc/machine-id", "var/lib/dbus/machine-id"].map(|it| root.join(it));
+    // Written through a link it would not be a file of /etc.
+    if ours.is_symlink() {
+        let _ = fs::remove_file(&ours);
+    }
+    let _ = fs::write(&ours, format!("{hex}\n"));
+    // As systemd makes it (machine-id(5)).
+    if of_dbus.symlink_metadata().is_ok() && fs::remove_file(&of_dbus).is_ok() {
+        let _ = std::os::unix::fs::symlink("/etc/machine-id", &of_dbus);
+    }
+}
+
 /// Files that repeat what the kernel knows. An image may lack `/etc`.
 fn write_names(identity: &Identity) {
     let hex: String = identity.machine_id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let _ = fs::write("/etc/machine-id", format!("{hex}\n"));
+    write_machine_id(Path::new("/"), &hex);
     if Path::new(BOOT_ID).exists()
         && let Ok(uuid) = fs::read("/proc/sys/kernel/random/uuid")
     {
@@ -129,4 +146,48 @@ fn write_names(identity: &Identity) {
             identity.hostname
         ),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    const OLD: &str = "0123456789abcdef0123456789abcdef\n";
+    const NEW: &str = "fedcba9876543210fedcba9876543210";
+
+    #[test]
+    fn no_id_of_an_image_is_left() {
+        let link = Some(PathBuf::from("/etc/machine-id"));
+        type Make = fn(&Path, &Path);
+        let images: [(Make, bool); 5] = [
+            (|etc, dbus| [etc, dbus].into_iter().for_each(|it| fs::write(it, OLD).unwrap()), true),
+            (|_, dbus| fs::write(dbus, OLD).unwrap(), true),
+            (|_, dbus| symlink("/etc/machine-id", dbus).unwrap(), true),
+            (
+                |etc, dbus| {
+                    fs::write(dbus, OLD).unwrap();
+                    symlink(dbus, etc).unwrap();
+                },
+                true,
+            ),
+            (|etc, _| fs::write(etc, OLD).unwrap(), false),
+        ];
+        for (n, (make, has_dbus)) in images.into_iter().enumerate() {
+            let root = tempfile::tempdir().unwrap();
+            let [etc, dbus] = ["etc", "var/lib/dbus"].map(|it| root.path().join(it));
+            fs::create_dir_all(&etc).unwrap();
+            fs::create_dir_all(&dbus).unwrap();
+            let [etc, dbus] = [etc, dbus].map(|it| it.join("machine-id"));
+            make(&etc, &dbus);
+            // A clone of a clone's snapshot gets another.
+            for id in [NEW, &OLD[..32]] {
+                write_machine_id(root.path(), id);
+                assert!(etc.symlink_metadata().unwrap().is_file(), "image {n}");
+                assert_eq!(fs::read_to_string(&etc).unwrap().trim(), id, "image {n}");
+                assert_eq!(fs::read_link(&dbus).ok(), link.clone().filter(|_| has_dbus));
+            }
+        }
+    }
 }

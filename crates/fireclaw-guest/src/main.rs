@@ -5,7 +5,8 @@
 //! image, makes that the root, and then serves the host over one stream until
 //! the machine is killed. It keeps no secret and trusts only the host.
 //!
-//! Started again as `/run/fireclaw/guest agent`, it is the built-in agent.
+//! Started again as `/run/fireclaw/guest agent`, it is the built-in agent, and as
+//! `/run/fireclaw/guest leave` it has the machine ready to be ended.
 
 /// Writes a line to the console, which the host shows when a machine ends too
 /// early. A console that cannot be written is no reason to end: a panic of PID 1
@@ -23,6 +24,8 @@ mod card;
 mod connect;
 mod exec;
 mod identity;
+mod leave;
+mod limits;
 mod serve;
 mod transport;
 
@@ -33,8 +36,10 @@ use tokio::net::unix::pipe;
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
-        if std::env::args_os().nth(1).is_some_and(|argument| argument == "agent") {
-            return agent();
+        match std::env::args_os().nth(1) {
+            Some(argument) if argument == "agent" => return agent(),
+            Some(argument) if argument == "leave" => return leave(),
+            _ => {}
         }
         let version = env!("CARGO_PKG_VERSION");
         say!("version {version} is the init of a microVM; it does nothing elsewhere");
@@ -60,6 +65,16 @@ fn agent() -> ExitCode {
     }
 }
 
+/// Ends what runs and writes everything to the disks; the host starts it as root, and ends
+/// the machine after it.
+fn leave() -> ExitCode {
+    let problems = leave::leave();
+    for problem in &problems {
+        say!("{problem}");
+    }
+    if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// Talks with the host over standard input and output, which are pipes as for every
 /// command.
 fn talk() -> std::io::Result<()> {
@@ -74,6 +89,7 @@ fn talk() -> std::io::Result<()> {
 
 fn run() -> Result<std::convert::Infallible, String> {
     let booted = boot::boot()?;
+    limits::set();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

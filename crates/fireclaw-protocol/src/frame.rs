@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_cut_message_is_a_violation_and_a_clean_end_is_none() {
-        let whole = encode(&ExecEvent::Exited(ExitStatus::Code(7)));
+        let whole = encode(&ExecEvent::Exited(ExitStatus::Code(7), None));
         for end in 1..whole.len() {
             let got = block(read::<_, ExecEvent>(&mut &whole[..end], MAX_FROM_GUEST));
             assert!(matches!(got, Err(Error::Violation(_))), "{end}: {got:?}");
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn bytes_after_a_message_are_a_violation() {
-        let mut body = encode(&ExecEvent::Exited(ExitStatus::Code(7)))[4..].to_vec();
+        let mut body = encode(&ExecEvent::Exited(ExitStatus::Code(7), None))[4..].to_vec();
         body.push(0);
         assert!(matches!(decode::<ExecEvent>(&body), Err(Error::Violation(_))));
     }

@@ -20,6 +20,7 @@ pub mod agent;
 pub mod chat;
 pub mod frame;
 pub mod hello;
+pub mod id;
 pub mod message;
 pub mod session;
 

@@ -115,7 +115,23 @@ pub enum ExecEvent {
     },
     /// The program ended; the last event.
     #[n(2)]
-    Exited(#[n(0)] ExitStatus),
+    Exited(
+        #[n(0)] ExitStatus,
+        /// How many processes the kernel killed meanwhile because the machine's memory ran
+        /// out, of this command or of another. Absent: none, or the guest is too old to say.
+        #[n(1)]
+        Option<u32>,
+    ),
+}
+
+impl ExecEvent {
+    /// Whether the machine's memory ran out under a program that did not succeed.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Exited(status, Some(1..)) => *status != ExitStatus::Code(0),
+            _ => false,
+        }
+    }
 }
 
 /// Why a command could not be started.
@@ -141,6 +157,17 @@ pub enum ExecFailure {
     Other,
 }
 
+impl ExecFailure {
+    /// The exit status that `env`, `timeout` and shells give for it.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::NotFound => 127,
+            Self::NotExecutable => 126,
+            Self::NoSuchUser | Self::BadWorkdir | Self::BadRequest | Self::Other => 125,
+        }
+    }
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum ExitStatus {
@@ -153,4 +180,40 @@ pub enum ExitStatus {
     /// Its time ran out and its process tree was killed.
     #[n(2)]
     TimedOut,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::decode;
+
+    /// As guests of generation 2 wrote it before memory was spoken of: `[2, [[0, [7]]]]`.
+    const OLD_EXITED: &[u8] = b"\x82\x02\x81\x82\x00\x81\x07";
+
+    #[test]
+    fn an_older_guest_s_end_of_a_command_is_understood() {
+        let event: ExecEvent = decode(OLD_EXITED).unwrap();
+        assert_eq!(event, ExecEvent::Exited(ExitStatus::Code(7), None));
+        assert!(!event.is_out_of_memory());
+    }
+
+    #[test]
+    fn an_end_that_nobody_told_of_memory_is_written_as_ever() {
+        let bytes = minicbor::to_vec(ExecEvent::Exited(ExitStatus::Code(7), None)).unwrap();
+        assert_eq!(bytes, OLD_EXITED);
+    }
+
+    #[test]
+    fn memory_is_to_blame_only_for_what_failed() {
+        for (status, kills, blamed) in [
+            (ExitStatus::Signal(9), Some(1), true),
+            (ExitStatus::Code(137), Some(2), true),
+            (ExitStatus::TimedOut, Some(1), true),
+            (ExitStatus::Code(0), Some(1), false),
+            (ExitStatus::Signal(9), Some(0), false),
+            (ExitStatus::Signal(9), None, false),
+        ] {
+            assert_eq!(ExecEvent::Exited(status, kills).is_out_of_memory(), blamed, "{status:?}");
+        }
+    }
 }

@@ -10,6 +10,8 @@ mod progress;
 mod run;
 mod runtime;
 mod signals;
+mod stack;
+mod stdin;
 mod values;
 
 use std::io::ErrorKind;
@@ -19,6 +21,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    if let Err(e) = stack::ensure() {
+        e.report();
+        return ExitCode::from(error::RUN_FAILED);
+    }
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(words) => return ExitCode::from(tell(&words)),

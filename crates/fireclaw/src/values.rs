@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use fireclaw_policy::{InvalidNetwork, Network};
+use fireclaw_protocol::id::{Id, check_user};
 use fireclaw_protocol::message::EnvVar;
 use fireclaw_vm::{MachineSpec, VmmKind};
 
@@ -103,10 +104,18 @@ pub fn pool_size(text: &str) -> Parsed<usize> {
 pub fn owner(text: &str) -> Parsed<(u32, u32)> {
     let wrong = || "it must be UID:GID, both numbers and not 0".to_owned();
     let (uid, gid) = text.split_once(':').ok_or_else(wrong)?;
-    match (uid.parse(), gid.parse()) {
+    match (uid.parse().map(Id::get), gid.parse().map(Id::get)) {
         (Ok(uid @ 1..), Ok(gid @ 1..)) => Ok((uid, gid)),
         _ => Err(wrong()),
     }
+}
+
+/// Refuses a user of the guest that cannot be, before anything is started.
+pub fn guest_user(user: &str) -> Result<()> {
+    check_user(user).map_err(|e| {
+        CliError::new(Kind::Usage, format!("user {user}: {e}"))
+            .hint("name a user, or a number that a user can have: --user 1000")
+    })
 }
 
 /// `NAME=VALUE`, any bytes.
@@ -165,7 +174,7 @@ mod tests {
     #[test]
     fn a_jail_is_never_roots() {
         assert_eq!(owner("60001:60002"), Ok((60001, 60002)));
-        for wrong in ["0:0", "1", "1:", "a:b", "-1:1", "1:2:3"] {
+        for wrong in ["0:0", "1", "1:", "a:b", "-1:1", "1:2:3", "4294967295:1", "1:4294967295"] {
             assert!(owner(wrong).is_err(), "{wrong}");
         }
     }

@@ -200,7 +200,7 @@ fn append(path: &Path, line: &[u8]) -> io::Result<bool> {
         // Torn, or whole but for its end: writing it anew keeps what can be read.
         return Ok(false);
     }
-    let written = file.write_all(line).and_then(|()| file.flush());
+    let written = file.write_all(line).and_then(|()| files::sync(&file));
     if written.is_err() {
         let _ = file.set_len(size);
     }

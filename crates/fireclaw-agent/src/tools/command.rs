@@ -7,8 +7,8 @@ use fireclaw_protocol::agent::Config;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::process;
 use crate::skills::Skill;
+use crate::{oom, process};
 
 /// The longest time a command may have, in seconds, whatever the configuration says.
 const MAX_SECONDS: u32 = 24 * 60 * 60;
@@ -60,10 +60,15 @@ pub async fn fetch(workspace: &Path, config: &Config, url: &str) -> Result<Strin
 async fn run(command: Command, input: Option<Vec<u8>>, config: &Config) -> Result<String, String> {
     let seconds = config.command_seconds.clamp(1, MAX_SECONDS);
     let limit = Duration::from_secs(seconds.into());
+    let kills = oom::kills();
     let ended = process::run(command, input, limit)
         .await
         .map_err(|e| format!("It could not be run: {e}."))?;
     let how = match ended.status {
+        // The status alone would tell a model nothing.
+        Some(status) if !status.success() && oom::kills() > kills => {
+            format!("{status}: killed, because the machine's memory ran out")
+        }
         // As in `exit status: 0`, and `signal: 9 (SIGKILL)`.
         Some(status) => status.to_string(),
         None => format!("killed, unfinished, after {seconds} seconds"),

@@ -124,9 +124,28 @@ impl<'a> Live<'a> {
             checked: Instant::now(),
             health: JoinSet::new(),
         };
-        match live.serve().await {
+        let end = match live.serve().await {
             Ok(end) => end,
             Err(lost) => End::Lost(live.cause(lost).await),
+        };
+        live.save(&end).await;
+        end
+    }
+
+    /// Has the machine write its disks, unless it goes on. One that was lost may still be
+    /// able to: its program may be what failed.
+    async fn save(&mut self, end: &End) {
+        let saved = match end {
+            End::Released => return,
+            End::Left { .. } | End::Lost(_) => tokio::select! {
+                saved = machines::leave(&self.guest) => saved,
+                _ = self.guest.died() => return,
+            },
+        };
+        if let (Err(e), End::Left { .. }) = (saved, end) {
+            let text = format!("{}: {e}", self.agent.row.name);
+            self.agent.log.add(&text);
+            self.agent.announce(&text);
         }
     }
 

@@ -122,11 +122,20 @@ async fn log(mut from: impl AsyncBufRead + Unpin, tell: mpsc::Sender<Said>) {
 
 async fn ended(mut events: ExecEvents, tell: mpsc::Sender<Said>) {
     let how = loop {
-        break match events.next().await {
+        let event = events.next().await;
+        let why = match event.as_ref().is_ok_and(ExecEvent::is_out_of_memory) {
+            true => "; the machine's memory ran out",
+            false => "",
+        };
+        break match event {
             Ok(ExecEvent::Started) => continue,
-            Ok(ExecEvent::Exited(ExitStatus::Code(code))) => format!("ended with status {code}"),
-            Ok(ExecEvent::Exited(ExitStatus::Signal(n))) => format!("was ended by signal {n}"),
-            Ok(ExecEvent::Exited(ExitStatus::TimedOut)) => "took too long".to_owned(),
+            Ok(ExecEvent::Exited(ExitStatus::Code(code), _)) => {
+                format!("ended with status {code}{why}")
+            }
+            Ok(ExecEvent::Exited(ExitStatus::Signal(n), _)) => {
+                format!("was ended by signal {n}{why}")
+            }
+            Ok(ExecEvent::Exited(ExitStatus::TimedOut, _)) => "took too long".to_owned(),
             Ok(ExecEvent::Failed { message, .. }) => {
                 format!("cannot be started: {}", fireclaw_vm::escape(&message))
             }

@@ -22,6 +22,8 @@ pub enum Ended {
     Signal(u8),
     /// Its time ran out.
     TimedOut,
+    /// With the status that a shell would give, after the machine's memory had run out.
+    OutOfMemory(u8),
     /// It never ran.
     NotStarted {
         /// The status that a shell would give.
@@ -131,6 +133,7 @@ mod tests {
             any::<u8>().prop_map(Ended::Exited),
             any::<u8>().prop_map(Ended::Signal),
             Just(Ended::TimedOut),
+            any::<u8>().prop_map(Ended::OutOfMemory),
             (any::<u8>(), any::<String>())
                 .prop_map(|(status, message)| Ended::NotStarted { status, message }),
             any::<String>().prop_map(Ended::Lost),

@@ -143,9 +143,11 @@ fn exec_request(exec: Exec) -> std::result::Result<ExecRequest, Refusal> {
     if limit.is_some_and(|limit| limit.as_millis() == 0) {
         return Err(bad("seconds is too short"));
     }
+    let user = exec.user.unwrap_or_else(|| "agent".into());
+    fireclaw_protocol::id::check_user(&user).map_err(|e| bad(&format!("user {user}: {e}")))?;
     Ok(ExecRequest {
         argv: exec.argv.into_iter().map(|word| word.into_bytes().into()).collect(),
-        user: Some(exec.user.unwrap_or_else(|| "agent".into())),
+        user: Some(user),
         timeout_ms: limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         ..ExecRequest::default()
     })

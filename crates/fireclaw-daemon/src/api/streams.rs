@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fireclaw_protocol::message::{ExecEvent, ExecFailure, ExecRequest, ExitStatus};
+use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
 use fireclaw_protocol::session::Channel;
 use fireclaw_vm::{Commands, Exec, ExecEvents};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -103,18 +103,21 @@ async fn run(
 /// How the command ends.
 async fn end(events: &mut ExecEvents) -> Ended {
     loop {
-        return match events.next().await {
+        let event = events.next().await;
+        let out_of_memory = event.as_ref().is_ok_and(ExecEvent::is_out_of_memory);
+        return match event {
             Ok(ExecEvent::Started) => continue,
-            Ok(ExecEvent::Exited(ExitStatus::Code(code))) => Ended::Exited(code),
-            Ok(ExecEvent::Exited(ExitStatus::Signal(signal))) => Ended::Signal(signal),
-            Ok(ExecEvent::Exited(ExitStatus::TimedOut)) => Ended::TimedOut,
+            Ok(ExecEvent::Exited(ExitStatus::TimedOut, _)) => Ended::TimedOut,
+            Ok(ExecEvent::Exited(ExitStatus::Code(code), _)) if out_of_memory => {
+                Ended::OutOfMemory(code)
+            }
+            Ok(ExecEvent::Exited(ExitStatus::Signal(signal), _)) if out_of_memory => {
+                Ended::OutOfMemory(128u8.saturating_add(signal))
+            }
+            Ok(ExecEvent::Exited(ExitStatus::Code(code), _)) => Ended::Exited(code),
+            Ok(ExecEvent::Exited(ExitStatus::Signal(signal), _)) => Ended::Signal(signal),
             Ok(ExecEvent::Failed { cause, message }) => {
-                let status = match cause {
-                    ExecFailure::NotFound => 127,
-                    ExecFailure::NotExecutable => 126,
-                    _ => 125,
-                };
-                Ended::NotStarted { status, message: fireclaw_vm::escape(&message) }
+                Ended::NotStarted { status: cause.status(), message: fireclaw_vm::escape(&message) }
             }
             Err(e) => Ended::Lost(e.to_string()),
         };

@@ -14,6 +14,14 @@ use crate::{Error, Result};
 /// How long it may take, a check of the workspace's file system included.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// How long programs in a machine may take to end and its disks to be written, when it is
+/// about to be ended: a guest that does not want to may not keep it.
+const LEAVE_LIMIT: Duration = Duration::from_secs(15);
+
+/// What has a machine ready to be ended; the second is for a guest program that does not
+/// know the first, in a machine that is older than this program.
+const LEAVE: [&[&str]; 2] = [&["/run/fireclaw/guest", "leave"], &["sync"]];
+
 /// What [`WORKSPACE`] exits with if the file system needs more than its journal.
 const DAMAGED: u8 = 3;
 
@@ -87,16 +95,35 @@ pub async fn skills(commands: &Commands, archive: &[u8]) -> Result<()> {
     done.map_err(|(_, said)| Error::Skills(format!("they cannot be unpacked: {said}")))
 }
 
+/// Has a machine end its programs and write its disks, so that it can be ended.
+pub async fn leave(commands: &Commands) -> Result<()> {
+    let mut said = String::new();
+    for words in LEAVE {
+        let argv = words.iter().map(|word| word.as_bytes().to_vec().into()).collect();
+        let request = ExecRequest { argv, ..ExecRequest::default() };
+        let code;
+        (code, said) = run_with(commands, request, &[], LEAVE_LIMIT).await?;
+        if code == Some(0) {
+            return Ok(());
+        }
+    }
+    Err(Error::Workspace(format!("what was written last may be lost: {}", shown(&said))))
+}
+
+/// The beginning of what a script said.
+fn shown(said: &str) -> String {
+    const SHOWN: usize = 300;
+    fireclaw_vm::escape(said.trim()).chars().take(SHOWN).collect()
+}
+
 /// Runs a script as root; if it fails, its status and the end of what it said.
 async fn shell(
     commands: &Commands,
     script: &str,
     input: &[u8],
 ) -> Result<std::result::Result<(), (Option<u8>, String)>> {
-    const SHOWN: usize = 300;
     let argv = ["/bin/sh", "-c", script].map(|word| word.as_bytes().to_vec().into());
     let request = ExecRequest { argv: argv.into(), ..ExecRequest::default() };
     let (code, said) = run_with(commands, request, input, LIMIT).await?;
-    let said: String = fireclaw_vm::escape(said.trim()).chars().take(SHOWN).collect();
-    Ok(if code == Some(0) { Ok(()) } else { Err((code, said)) })
+    Ok(if code == Some(0) { Ok(()) } else { Err((code, shown(&said))) })
 }

@@ -120,8 +120,9 @@ pub fn system() {
         Some(c"mode=0620,gid=5,ptmxmode=0666"),
     );
     let _ = on("shm", "/dev/shm", "tmpfs", safe, Some(c"mode=1777"));
-    let _ = on("tmp", "/tmp", "tmpfs", safe, Some(c"mode=1777"));
-    let _ = on("run", "/run", "tmpfs", safe, Some(c"mode=0755"));
+    // Nothing is mounted on /run and /tmp: what is written there is in memory as it is, and
+    // what the image has there stays, with its owners and modes.
+    places(Path::new("/"));
     if let Err(e) = guest_program() {
         crate::say!("{GUEST} is not there: {e}");
     }
@@ -150,6 +151,25 @@ pub fn system() {
     }
 }
 
+/// Makes the places for passing files that an image lacks. What it has stays as it is.
+fn places(root: &Path) {
+    place(&root.join("run"), 0o755);
+    place(&root.join("tmp"), 0o1777);
+    // Debian's /var/lock is a link to it, and boot scripts make it there.
+    let is_linked = fs::read_link(root.join("var/lock"))
+        .is_ok_and(|to| to.ends_with("run/lock") && !to.starts_with("/var"));
+    if is_linked {
+        place(&root.join("run/lock"), 0o1777);
+    }
+}
+
+fn place(path: &Path, mode: u32) {
+    // The umask must not take from the mode.
+    if fs::create_dir(path).is_ok() {
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    }
+}
+
 /// What containers of a user other than root ask of the mounts around them.
 fn for_containers(safe: MountFlags) -> Result<(), String> {
     // The kernel lets a user namespace have a /proc only if there is one on which
@@ -168,4 +188,31 @@ fn guest_program() -> std::io::Result<()> {
     let safe = MountFlags::NOSUID | MountFlags::NODEV;
     // A bind takes no other flags before it is there.
     Ok(mount_remount(GUEST, MountFlags::BIND | MountFlags::RDONLY | safe, "")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn places_that_an_image_lacks_are_made_and_those_it_has_stay() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("var")).unwrap();
+        symlink("/run/lock", root.path().join("var/lock")).unwrap();
+        places(root.path());
+        for (name, expected) in [("run", 0o755), ("tmp", 0o1777), ("run/lock", 0o1777)] {
+            assert_eq!(mode(&root.path().join(name)), expected, "{name}");
+        }
+
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("run/app")).unwrap();
+        fs::set_permissions(root.path().join("run"), fs::Permissions::from_mode(0o711)).unwrap();
+        places(root.path());
+        assert_eq!(mode(&root.path().join("run")), 0o711);
+        assert!(root.path().join("run/app").is_dir() && !root.path().join("run/lock").exists());
+    }
 }

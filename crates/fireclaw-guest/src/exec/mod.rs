@@ -13,6 +13,7 @@ use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
+use fireclaw_agent::oom;
 use fireclaw_protocol::frame;
 use fireclaw_protocol::message::{
     ExecControl, ExecEvent, ExecFailure, ExecRequest, ExitStatus, Open,
@@ -136,6 +137,7 @@ impl Execs {
         to_host: &mut WriteHalf<Channel>,
     ) -> Result<(), Failure> {
         let tree = Tree::new();
+        let kills = oom::kills();
         let mut child = spawn::spawn(request, &tree)?;
         let pid = child.id();
         // Nothing else runs between fork and this line: the reaper cannot have
@@ -153,7 +155,9 @@ impl Execs {
         // Whatever the command left running goes with it, and closes its pipes.
         tree.kill(pid).await;
         stdin.abort();
-        let _ = frame::write(to_host, &ExecEvent::Exited(status)).await;
+        let kills = u32::try_from(oom::kills().saturating_sub(kills)).unwrap_or(u32::MAX);
+        let exited = ExecEvent::Exited(status, (kills > 0).then_some(kills));
+        let _ = frame::write(to_host, &exited).await;
         let _ = stdout.await;
         let _ = stderr.await;
         Ok(())

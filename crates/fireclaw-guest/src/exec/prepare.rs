@@ -46,7 +46,7 @@ async fn run(session: &Session, mut request: ExecRequest) -> Result<Prepared> {
         match frame::read(&mut control, frame::MAX_FROM_GUEST).await? {
             Some(ExecEvent::Started) => {}
             Some(ExecEvent::Failed { message, .. }) => return Ok(failed(&message)),
-            Some(ExecEvent::Exited(status)) => {
+            Some(ExecEvent::Exited(status, _)) => {
                 let output = output.await.unwrap_or_default().into();
                 return Ok(Prepared { status: Some(status), output });
             }

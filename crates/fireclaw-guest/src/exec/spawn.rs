@@ -54,22 +54,56 @@ pub fn spawn(request: &ExecRequest, tree: &Tree) -> Result<Child, Failure> {
         .stderr(Stdio::piped());
     become_user(&mut command, user, tree);
     command.spawn().map_err(|e| {
-        let name = String::from_utf8_lossy(program);
         let cause = match e.kind() {
             ErrorKind::NotFound => ExecFailure::NotFound,
-            ErrorKind::PermissionDenied | ErrorKind::IsADirectory => ExecFailure::NotExecutable,
+            ErrorKind::PermissionDenied
+            | ErrorKind::IsADirectory
+            | ErrorKind::ArgumentListTooLong => ExecFailure::NotExecutable,
             _ if e.raw_os_error() == Some(libc::ENOEXEC) => ExecFailure::NotExecutable,
             _ => ExecFailure::Other,
         };
-        (cause, format!("{name}: {e}"))
+        let name = String::from_utf8_lossy(&program[..program.len().min(MAX_NAME_SHOWN)]);
+        let why = match e.kind() {
+            ErrorKind::ArgumentListTooLong => too_long(request),
+            _ => e.to_string(),
+        };
+        (cause, format!("{name}: {why}"))
     })
+}
+
+/// How much of a program's name an error repeats, in bytes: it may have 4 MiB.
+const MAX_NAME_SHOWN: usize = 4096;
+
+/// The longest argument or variable that Linux takes, in bytes, with the NUL at its end
+/// (execve(2), `MAX_ARG_STRLEN` for pages of 4 KiB).
+const MAX_ARGUMENT: usize = 128 * 1024;
+
+/// What all arguments and variables may have together, in bytes: a quarter of the limit
+/// on the stack, which is 8 MiB (execve(2)).
+const MAX_ARGUMENTS: usize = 2 * 1024 * 1024;
+
+/// Which limit of the kernel the command's words do not keep.
+fn too_long(request: &ExecRequest) -> String {
+    // `NAME=VALUE` is one string.
+    let variables = request.env.iter().map(|it| it.name.len() + 1 + it.value.len());
+    let strings = request.argv.iter().map(|word| word.len()).chain(variables);
+    match strings.max().unwrap_or(0) + 1 {
+        longest if longest > MAX_ARGUMENT => format!(
+            "an argument or variable of {longest} bytes is too long, Linux takes {MAX_ARGUMENT}; \
+             pass it on standard input or in a file"
+        ),
+        _ => format!(
+            "all arguments and variables together are too long, Linux takes {MAX_ARGUMENTS} \
+             bytes; pass them on standard input or in a file"
+        ),
+    }
 }
 
 fn user(asked: &str) -> Result<User, Failure> {
     let passwd = fs::read("/etc/passwd").unwrap_or_default();
     let group = fs::read("/etc/group").unwrap_or_default();
     users::find(asked, &String::from_utf8_lossy(&passwd), &String::from_utf8_lossy(&group))
-        .ok_or_else(|| (ExecFailure::NoSuchUser, format!("the image has no user {asked:?}")))
+        .map_err(|why| (ExecFailure::NoSuchUser, why))
 }
 
 fn workdir<'a>(request: &'a ExecRequest, user: &'a User) -> Result<&'a Path, Failure> {
@@ -94,8 +128,8 @@ fn workdir<'a>(request: &'a ExecRequest, user: &'a User) -> Result<&'a Path, Fai
 fn become_user(command: &mut Command, user: User, tree: &Tree) {
     use std::os::unix::process::CommandExt;
     let mut entrance = tree.entrance();
-    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(gid.get())).collect();
+    let (uid, gid) = (Uid::from_raw(user.uid.get()), Gid::from_raw(user.gid.get()));
     let hook = move || {
         rustix::process::setsid()?;
         if let Some(file) = &mut entrance {
@@ -105,6 +139,10 @@ fn become_user(command: &mut Command, user: User, tree: &Tree) {
         rustix::thread::set_thread_groups(&groups)?;
         rustix::thread::set_thread_res_gid(gid, gid, gid)?;
         rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+        // Whatever was asked of the kernel: nothing runs as somebody else.
+        if rustix::process::geteuid() != uid || rustix::process::getegid() != gid {
+            return Err(rustix::io::Errno::PERM.into());
+        }
         Ok(())
     };
     // SAFETY: between fork and exec only async-signal-safe calls are allowed.

@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
+use fireclaw_protocol::id::{Id, InvalidId};
+
 /// Who a command runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     pub name: String,
-    pub uid: u32,
-    pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
+    pub uid: Id,
+    pub gid: Id,
+    /// Supplementary groups. One that no process can have is left out.
+    pub groups: Vec<Id>,
     pub home: PathBuf,
     pub shell: PathBuf,
 }
@@ -17,37 +19,47 @@ pub struct User {
 /// Finds a user by name or number in `passwd(5)` and `group(5)` texts.
 ///
 /// Root and plain numbers need no entry: a minimal image has no such files.
-pub fn find(asked: &str, passwd: &str, group: &str) -> Option<User> {
-    let number: Option<u32> = asked.parse().ok();
+///
+/// # Errors
+/// In words: there is no such user, or one with ids that no process can have.
+pub fn find(asked: &str, passwd: &str, group: &str) -> Result<User, String> {
+    fireclaw_protocol::id::check_user(asked).map_err(|e| format!("user {asked}: {e}"))?;
+    let number: Option<Id> = asked.parse().ok();
     let listed = passwd.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         let [name, _, uid, gid, _, home, shell] = fields[..] else { return None };
-        let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
-        (name == asked || number == Some(uid)).then(|| User {
-            name: name.into(),
-            uid,
-            gid,
-            groups: groups_of(name, group),
-            home: home.into(),
-            shell: if shell.is_empty() { "/bin/sh".into() } else { shell.into() },
-        })
+        let uid = uid.parse::<Id>();
+        if name != asked && (number.is_none() || number != uid.ok()) {
+            return None;
+        }
+        let user = || {
+            Ok(User {
+                name: name.into(),
+                uid: uid?,
+                gid: gid.parse()?,
+                groups: groups_of(name, group),
+                home: home.into(),
+                shell: if shell.is_empty() { "/bin/sh".into() } else { shell.into() },
+            })
+        };
+        Some(user().map_err(|e: InvalidId| format!("user {asked} of the image's /etc/passwd: {e}")))
     });
-    let unlisted = || {
-        let uid = if asked == "root" { 0 } else { number? };
-        let home = if uid == 0 { "/root" } else { "/" };
-        Some(User {
-            name: asked.into(),
-            uid,
-            gid: uid,
-            groups: Vec::new(),
-            home: home.into(),
-            shell: "/bin/sh".into(),
-        })
-    };
-    listed.or_else(unlisted)
+    if let Some(listed) = listed {
+        return listed;
+    }
+    let uid = if asked == "root" { Some(Id::ROOT) } else { number };
+    let uid = uid.ok_or_else(|| format!("the image has no user {asked:?}"))?;
+    Ok(User {
+        name: asked.into(),
+        uid,
+        gid: uid,
+        groups: Vec::new(),
+        home: if uid == Id::ROOT { "/root".into() } else { "/".into() },
+        shell: "/bin/sh".into(),
+    })
 }
 
-fn groups_of(name: &str, group: &str) -> Vec<u32> {
+fn groups_of(name: &str, group: &str) -> Vec<Id> {
     group
         .lines()
         .filter_map(|line| {
@@ -70,16 +82,33 @@ mod tests {
     #[test]
     fn by_name_and_by_number() {
         let agent = find("agent", PASSWD, GROUP).unwrap();
-        assert_eq!((agent.uid, agent.gid, &agent.groups[..]), (1000, 1001, &[27][..]));
-        assert_eq!(find("1000", PASSWD, GROUP), Some(agent));
-        assert_eq!(find("nobody", PASSWD, GROUP), None);
+        let groups: Vec<u32> = agent.groups.iter().map(|id| id.get()).collect();
+        assert_eq!((agent.uid.get(), agent.gid.get(), &groups[..]), (1000, 1001, &[27][..]));
+        assert_eq!(find("1000", PASSWD, GROUP), Ok(agent));
+        assert!(find("nobody", PASSWD, GROUP).unwrap_err().contains("no user \"nobody\""));
+    }
+
+    #[test]
+    fn an_id_that_would_leave_a_command_root_is_refused() {
+        let passwd = "x:x:4294967295:4294967295::/:\ny:x:1000:4294967295::/:\n\
+                      z:x:1001:1001::/:\nw:x:-1:0::/:\nv:x:+0:0::/:\n";
+        let group = "g:x:4294967295:z\nh:x:7:z\n";
+        for user in ["x", "y", "1000", "w", "v"] {
+            let said = find(user, passwd, group).unwrap_err();
+            assert!(said.contains(user) && said.contains("0 to 4294967294"), "{said}");
+        }
+        for number in ["4294967295", "4294967296"] {
+            assert!(find(number, "", "").unwrap_err().contains("0 to 4294967294"));
+        }
+        let groups = find("z", passwd, group).unwrap().groups;
+        assert_eq!(groups.iter().map(|id| id.get()).collect::<Vec<_>>(), [7]);
     }
 
     #[test]
     fn an_image_without_files_has_root_and_numbers() {
-        assert_eq!(find("root", "", "").unwrap().uid, 0);
-        assert_eq!(find("4711", "", "").unwrap().gid, 4711);
-        assert_eq!(find("agent", "", ""), None);
+        assert_eq!(find("root", "", "").unwrap().uid, Id::ROOT);
+        assert_eq!(find("4711", "", "").unwrap().gid.get(), 4711);
+        find("agent", "", "").unwrap_err();
     }
 
     proptest! {

@@ -217,6 +217,7 @@ impl Args {
                 )));
             }
         };
+        self.user.as_deref().map_or(Ok(()), values::guest_user)?;
         Ok(ExecRequest {
             id: 0,
             argv,

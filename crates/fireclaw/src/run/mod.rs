@@ -16,6 +16,8 @@ use fireclaw_say::say;
 pub enum Outcome {
     /// The command ran to its end.
     Exited(ExitStatus),
+    /// The same, and meanwhile the machine's memory ran out.
+    OutOfMemory(ExitStatus),
     /// The command could not be started.
     NotStarted(ExecFailure, String),
     /// Its time ran out and the guest did not see to it.
@@ -38,15 +40,18 @@ impl Outcome {
             Self::Exited(ExitStatus::Code(code)) => code,
             Self::Exited(ExitStatus::Signal(signal)) => 128u8.saturating_add(signal),
             Self::Exited(ExitStatus::TimedOut) | Self::TimedOut => out_of_time(),
+            Self::OutOfMemory(status) => {
+                say!(
+                    "{label}fireclaw: the machine's memory ran out, and its kernel killed a process; \
+                     more is given with --memory"
+                );
+                Self::Exited(status).report(label, timeout)
+            }
             Self::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
             Self::NotStarted(failure, message) => {
                 // Guest text: shown, not obeyed.
                 say!("{label}fireclaw: {}", fireclaw_vm::escape(&message));
-                match failure {
-                    ExecFailure::NotFound => 127,
-                    ExecFailure::NotExecutable => 126,
-                    _ => 125,
-                }
+                failure.status()
             }
         }
     }

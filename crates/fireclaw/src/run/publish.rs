@@ -111,7 +111,7 @@ impl Ports {
             }
         };
         drop(listeners);
-        if matches!(outcome, Ok(Outcome::Exited(_))) {
+        if matches!(outcome, Ok(Outcome::Exited(_) | Outcome::OutOfMemory(_))) {
             let ended = async { while connections.join_next().await.is_some() {} };
             let _ = tokio::time::timeout(LAST_BYTES, ended).await;
         }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::Outcome;
 use crate::error::{CliError, Kind};
 use crate::signals::Signals;
+use crate::stdin::Input;
 
 /// How long a command may take to end after a signal, or past its time limit,
 /// before the machine is ended under it.
@@ -94,9 +95,14 @@ pub async fn finished(
 ) -> Result<Outcome, Broken> {
     let ending = async {
         loop {
-            match events.next().await.map_err(Broken::Guest)? {
+            let event = events.next().await.map_err(Broken::Guest)?;
+            let out_of_memory = event.is_out_of_memory();
+            match event {
                 ExecEvent::Started => {}
-                ExecEvent::Exited(status) => return Ok(Outcome::Exited(status)),
+                ExecEvent::Exited(status, _) if out_of_memory => {
+                    return Ok(Outcome::OutOfMemory(status));
+                }
+                ExecEvent::Exited(status, _) => return Ok(Outcome::Exited(status)),
                 ExecEvent::Failed { cause, message } => {
                     return Ok(Outcome::NotStarted(cause, message));
                 }
@@ -113,7 +119,7 @@ pub async fn finished(
         }
     };
     // A command that never ran has no output to wait for.
-    if matches!(ended, Outcome::Exited(_)) {
+    if !matches!(ended, Outcome::NotStarted(..)) {
         output.await?;
     }
     Ok(ended)
@@ -122,7 +128,7 @@ pub async fn finished(
 /// Copies our standard input to the command until either ends.
 async fn feed(mut to: Channel, with_stdin: bool) {
     if with_stdin {
-        let mut from = tokio::io::stdin();
+        let mut from = Input::open();
         let mut buffer = vec![0; BUFFER];
         while let Ok(n @ 1..) = from.read(&mut buffer).await {
             if to.write_all(&buffer[..n]).await.is_err() {

@@ -224,7 +224,7 @@ async fn run(guest: &Guest, line: &str) -> (ExitStatus, String) {
     loop {
         match exec.events.next().await.unwrap() {
             ExecEvent::Started => {}
-            ExecEvent::Exited(status) => return (status, said),
+            ExecEvent::Exited(status, _) => return (status, said),
             failed @ ExecEvent::Failed { .. } => panic!("{failed:?}"),
         }
     }

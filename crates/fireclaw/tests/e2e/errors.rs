@@ -32,6 +32,9 @@ fn values_out_of_range() {
     ] {
         home.run([option, value, "true"]).exits(2).says(&[said]);
     }
+    for user in ["4294967295", "99999999999"] {
+        home.run(["--user", user, "true"]).exits(125).says(&[user, "0 to 4294967294", "hint:"]);
+    }
     home.run(["--memory", "10T", "true"]).exits(125).says(&["this machine has", "hint:"]);
 }
 
@@ -43,6 +46,20 @@ fn no_command_or_too_much_of_one() {
     home.run([""]).exits(2).says(&["empty"]);
     home.run(["--", ""]).exits(2).says(&["empty"]);
     home.run(["echo", "hello"]).exits(2).says(&["quote it", "-- echo hello"]);
+}
+
+#[test]
+fn a_small_stack_is_made_larger_or_told() {
+    let home = Home::new();
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", "ulimit -S -s 64; exec \"$0\" run -n true"]).arg(crate::harness::binary());
+    shell.env("FIRECLAW_HOME", home.path());
+    finish(shell, Vec::new(), patience()).exits(0);
+    // What nobody but root may raise: here nobody may at all.
+    let mut shell = std::process::Command::new("setpriv");
+    shell.args(["--bounding-set", "-all", "--inh-caps", "-all", "bash", "-c"]);
+    shell.args(["ulimit -s 64; exec \"$0\" --version"]).arg(crate::harness::binary());
+    finish(shell, Vec::new(), patience()).exits(125).says(&["64 KiB", "ulimit -s 8192"]);
 }
 
 #[test]

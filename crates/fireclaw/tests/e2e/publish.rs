@@ -116,6 +116,36 @@ fn a_server_in_the_machine_is_reached_and_gone_with_it() {
     home.is_clean();
 }
 
+/// Servers that listen on one address only, whichever that is.
+#[test]
+fn a_server_is_reached_at_whatever_address_it_listens() {
+    let home = Home::new();
+    let line = "ip addr add 10.9.8.7/32 dev lo; python3 -c '
+import socket, threading
+def serve(address, port, family):
+    server = socket.create_server((address, port), family=family)
+    def answer():
+        while True:
+            stream, _ = server.accept()
+            stream.sendall(address.encode())
+            stream.close()
+    return threading.Thread(target=answer)
+threads = [serve(\"::1\", 80, socket.AF_INET6), serve(\"10.9.8.7\", 81, socket.AF_INET),
+           serve(\"0.0.0.0\", 82, socket.AF_INET)]
+for thread in threads: thread.start()
+print(\"up\", flush=True)
+'";
+    let mut run = start(&home, &[80, 81, 82], line);
+    for (port, address) in run.ports.iter().zip(["::1", "10.9.8.7", "0.0.0.0"]) {
+        let mut answer = String::new();
+        connect(*port).read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, address);
+    }
+    signal(&run.child, Signal::INT);
+    assert_eq!(wait(&mut run.child, patience()).code(), Some(130));
+    home.is_clean();
+}
+
 /// Each direction ends by itself: the answer comes after the question's end.
 /// And it arrives whole, although its server has ended meanwhile.
 #[test]

@@ -68,6 +68,9 @@ fn a_guest_has_what_programs_expect() {
         ip link show lo | grep -q UP; getent hosts localhost >/dev/null
         hostname | grep -qx 'fireclaw-[0-9a-f]*'
         python3 -c 'import os, ssl, json; os.urandom(8)'
+        python --version >/dev/null; touch /run/lock/x /var/lock/y
+        test $(ulimit -Hn) -ge 524288; test $(ulimit -n) = 1024
+        setpriv --reuid agent --clear-groups sh -c 'ulimit -n 8192; touch /var/lock/z'
         git --version; curl --version >/dev/null; bash -c 'ps aux' >/dev/null
         date +%s; cat /etc/machine-id";
     let before = unix_time();
@@ -102,6 +105,20 @@ fn time_runs_out() {
     let script = "trap '' TERM INT; setsid sh -c \"trap '' TERM; sleep 600\" & sleep 600";
     home.run(["-t", "1", script]).exits(124).says(&["1 s are over"]);
     assert!(start.elapsed().as_secs() < 60);
+    home.is_clean();
+}
+
+#[test]
+fn memory_that_ran_out_is_told() {
+    let home = Home::new();
+    let hungry = "x = []\nwhile 1: x.append(b'a' * (1 << 20))";
+    let done = home.run(["-n", "-m", "128", "--", "python3", "-c", hungry]).exits(137);
+    done.says(&["memory ran out", "--memory"]);
+    // A part of a command may be what was killed; one that does without it succeeds.
+    let line = format!("python3 -c \"{hungry}\" || python3 -c 'print(6*7)'");
+    let done = home.run(["-n", "-m", "128", &line]).exits(0);
+    assert_eq!(done.stdout(), "42\n");
+    assert!(!done.stderr().contains("fireclaw:"), "{}", done.stderr());
     home.is_clean();
 }
 

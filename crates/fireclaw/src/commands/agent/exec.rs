@@ -7,11 +7,12 @@ use std::time::Duration;
 use fireclaw_daemon::api::{Client, Ended, Exec, Frame, MOST, Streams};
 use fireclaw_say::say;
 use rustix::process::Signal;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
 use crate::error::{CliError, Kind, Result};
 use crate::signals::Signals;
+use crate::stdin::Input;
 use crate::values;
 
 /// How long a command may take to end after a signal before it is ended.
@@ -56,6 +57,7 @@ pub async fn execute(client: &Client, args: Args) -> Result<u8> {
     let argv: Option<Vec<String>> =
         args.command.into_iter().map(|word| word.into_string().ok()).collect();
     let argv = argv.ok_or_else(|| CliError::usage("the command is not UTF-8"))?;
+    values::guest_user(&args.user)?;
     let seconds = args.timeout.map(|limit| limit.as_secs_f64());
     let exec = Exec { argv, user: Some(args.user), seconds };
     let started = client.exec(super::segment(&args.name)?, &exec);
@@ -104,7 +106,7 @@ async fn send(mut to: WriteHalf<Streams>, mut frames: mpsc::Receiver<Frame>) {
 
 /// Reads standard input, piece by piece, as it is wanted.
 async fn feed(mut wanted: mpsc::Receiver<()>, tell: mpsc::Sender<Frame>, with_stdin: bool) {
-    let mut stdin = tokio::io::stdin();
+    let mut stdin = Input::open();
     let mut buffer = vec![0; MOST];
     while wanted.recv().await.is_some() {
         let n = match with_stdin {
@@ -153,6 +155,13 @@ fn status(ended: Ended) -> Result<u8> {
     match ended {
         Ended::Exited(code) => Ok(code),
         Ended::Signal(signal) => Ok(128u8.saturating_add(signal)),
+        Ended::OutOfMemory(code) => {
+            say!(
+                "fireclaw: the machine's memory ran out, and its kernel killed a process; \
+                 the agent's template gives it more"
+            );
+            Ok(code)
+        }
         Ended::TimedOut => {
             say!("fireclaw: the command's time is over; it is gone");
             Ok(124)
