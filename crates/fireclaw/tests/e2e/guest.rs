@@ -118,8 +118,9 @@ impl Loop {
         }
     }
 
-    /// Has it remember something, up to the moment at which it tells the model that it did.
-    fn remember(&mut self, number: u64, text: &str) {
+    /// Has it remember something, up to the moment at which it tells the model that it did;
+    /// the number of that question to the model.
+    fn remember(&mut self, number: u64, text: &str) -> Value {
         self.tell(&json!({
             "event": "message", "id": number, "place": "ann", "private": true, "from": "ann",
             "text": format!("remember this: {text}"),
@@ -132,6 +133,13 @@ impl Loop {
         let results = think["messages"].as_array().unwrap();
         let result = results.last().unwrap()["content"].as_str().unwrap();
         assert!(result.starts_with("Saved"), "{result}");
+        think["ask"].clone()
+    }
+
+    /// Answers the question, which ends the message.
+    fn answer(&mut self, ask: &Value) {
+        self.tell(&json!({ "event": "thought", "ask": ask, "step": { "say": "I will." } }));
+        self.until("done");
     }
 }
 
@@ -145,13 +153,16 @@ fn what_an_agent_was_told_is_saved_survives_its_machine() {
     let overseer = Overseer::start(&[]);
     overseer.fireclaw(&["agent", "start", "puppet"]).exits(0);
     let mut pid = overseer.ready("puppet");
-    // Each at another moment: at once, and while the next is being saved.
-    for (round, later) in [(1, 0), (2, 1), (3, 2)] {
+    // Each round one more is saved, the last at the moment of the kill.
+    for round in 1..=3_u64 {
         let mut agent = Loop::start(&overseer, "puppet");
-        let text = format!("the word of round {round} is swordfish-{round}");
-        agent.remember(round * 10, &text);
-        for extra in 1..=later {
-            agent.remember(round * 10 + extra, "something else");
+        let words: Vec<String> = (1..=round).map(|n| format!("swordfish-{round}-{n}")).collect();
+        for (n, word) in words.iter().enumerate() {
+            let number = round * 10 + n as u64;
+            let ask = agent.remember(number, &format!("the word is {word}"));
+            if n + 1 < words.len() {
+                agent.answer(&ask);
+            }
         }
         kill(pid);
         is_gone(pid);
@@ -162,12 +173,11 @@ fn what_an_agent_was_told_is_saved_survives_its_machine() {
             next != pid
         });
         pid = overseer.ready("puppet");
-        // Whatever of it another user has made cannot be read.
-        let find = format!(
-            "find /workspace -type f 2>/dev/null | xargs grep -q swordfish-{round} && exit
-             find /workspace -ls; exit 1"
-        );
-        exec(&overseer, &["sh", "-c", &find]).exits(0);
+        for word in words {
+            // Not all that is there can be read by the agent.
+            let find = format!("find /workspace -type f 2>/dev/null | xargs grep -q {word}");
+            exec(&overseer, &["sh", "-c", &find]).exits(0);
+        }
         // No file is there but empty, and none is half done.
         let line = "find /workspace -name '.*.new' -o -type f -empty -name '*.md' 2>/dev/null; :";
         assert_eq!(exec(&overseer, &["sh", "-c", line]).exits(0).stdout(), "");
