@@ -13,7 +13,7 @@ use super::connect::{Prover, Stream, open};
 use super::event::{Event, Typing};
 use super::handle::{Command, Status};
 use super::lines::LineBuffer;
-use super::outbox::{MIN_BUDGET, Outbox, Verb};
+use super::outbox::{Lane, MIN_BUDGET, Outbox, Verb};
 use super::rate::Backoff;
 use super::session::{Action, Actions, Session};
 use crate::message::{LINE_LEN, Line, Message};
@@ -181,6 +181,10 @@ impl Driver {
                 Ok(next) => next,
                 Err(end) => return end,
             };
+            match self.outbox.dropped() {
+                0 => {}
+                lines => self.pending.push_back(Event::Dropped { lines }),
+            }
             self.publish();
             buffer.clear();
             let deadline = self.session.deadline();
@@ -307,8 +311,8 @@ impl Driver {
         let mut actions = Actions::default();
         let mut acted = |done: Result<Actions>| done.map(|new| actions = new);
         match command {
-            Command::Say { verb, target, text, reply } => {
-                let _ = reply.send(self.queue(verb, &target, &text));
+            Command::Say { lane, verb, target, text, reply } => {
+                let _ = reply.send(self.queue(lane, verb, &target, &text));
             }
             Command::Join { channel, reply } => {
                 let _ = reply.send(acted(self.session.join(&channel)));
@@ -330,14 +334,14 @@ impl Driver {
         actions
     }
 
-    fn queue(&mut self, verb: Verb, target: &str, text: &str) -> Result<usize> {
+    fn queue(&mut self, lane: Lane, verb: Verb, target: &str, text: &str) -> Result<usize> {
         let budget = self.session.relay().budget(verb.command(), target);
         if !self.is_target(target) || budget < MIN_BUDGET {
             return Err(Error::name("target", target));
         }
         let lines = lines(text, budget, self.config.formatting);
         let count = lines.len();
-        self.outbox.push(verb, target, lines, now())?;
+        self.outbox.push(lane, verb, target, lines, now())?;
         Ok(count)
     }
 

@@ -101,6 +101,11 @@ pub enum Event {
         /// The server's words.
         reason: String,
     },
+    /// Lines that waited to be said became too old for it, and were not said.
+    Dropped {
+        /// How many.
+        lines: usize,
+    },
     /// The server will never take this client: a wrong password, a ban, a nick
     /// that it does not allow. The client has stopped.
     Failed {

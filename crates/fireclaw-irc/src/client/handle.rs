@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::event::{Member, Typing};
-use super::outbox::Verb;
+use super::outbox::{Lane, Verb};
 use crate::names::CaseMapping;
 use crate::text::Relay;
 use crate::{Error, Result};
@@ -11,13 +11,39 @@ use crate::{Error, Result};
 /// One request, with the place for its answer.
 #[derive(Debug)]
 pub(super) enum Command {
-    Say { verb: Verb, target: String, text: String, reply: oneshot::Sender<Result<usize>> },
-    Join { channel: String, reply: oneshot::Sender<Result<()>> },
-    Part { channel: String, reason: String, reply: oneshot::Sender<Result<()>> },
-    Nick { nick: String, reply: oneshot::Sender<Result<()>> },
-    Typing { target: String, typing: Typing, reply: oneshot::Sender<Result<()>> },
-    Members { channel: String, reply: oneshot::Sender<Option<Vec<Member>>> },
-    Quit { reason: String, reply: oneshot::Sender<()> },
+    Say {
+        lane: Lane,
+        verb: Verb,
+        target: String,
+        text: String,
+        reply: oneshot::Sender<Result<usize>>,
+    },
+    Join {
+        channel: String,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Part {
+        channel: String,
+        reason: String,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Nick {
+        nick: String,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Typing {
+        target: String,
+        typing: Typing,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Members {
+        channel: String,
+        reply: oneshot::Sender<Option<Vec<Member>>>,
+    },
+    Quit {
+        reason: String,
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// The state of a client, for who needs no event.
@@ -47,15 +73,26 @@ impl Handle {
     ///
     /// It returns when the lines wait to be sent, at the rate of
     /// [`Config::rate`](super::Config::rate). Without a connection they wait up
-    /// to five minutes for one; what was sent right before a connection broke may
-    /// be lost. Use [`text::fold`](crate::text::fold) with [`Handle::budget`]
+    /// to five minutes for one, and what waits longer is dropped, which
+    /// [`Event::Dropped`](super::Event::Dropped) tells; what was sent right before a
+    /// connection broke may be lost. Use [`text::fold`](crate::text::fold) with [`Handle::budget`]
     /// first, to bound the number of lines.
     ///
     /// # Errors
     /// [`Error::Name`] for a target that is neither channel nor nick,
     /// [`Error::QueueFull`] if 512 lines would wait, [`Error::Stopped`].
     pub async fn say(&self, target: &str, text: &str) -> Result<usize> {
-        self.chat(Verb::Say, target, text).await
+        self.chat(Lane::Ordinary, Verb::Say, target, text).await
+    }
+
+    /// Like [`Handle::say`], before everything that [`Handle::say`] and
+    /// [`Handle::notice`] have waiting, and with room of its own: for what people
+    /// decide on or asked for, which nobody's chatter may hold up.
+    ///
+    /// # Errors
+    /// As [`Handle::say`]; [`Error::QueueFull`] if 128 urgent lines would wait.
+    pub async fn say_urgent(&self, target: &str, text: &str) -> Result<usize> {
+        self.chat(Lane::Urgent, Verb::Say, target, text).await
     }
 
     /// Like [`Handle::say`], as a notice, which no program answers.
@@ -63,12 +100,12 @@ impl Handle {
     /// # Errors
     /// As [`Handle::say`].
     pub async fn notice(&self, target: &str, text: &str) -> Result<usize> {
-        self.chat(Verb::Notice, target, text).await
+        self.chat(Lane::Ordinary, Verb::Notice, target, text).await
     }
 
-    async fn chat(&self, verb: Verb, target: &str, text: &str) -> Result<usize> {
+    async fn chat(&self, lane: Lane, verb: Verb, target: &str, text: &str) -> Result<usize> {
         let (target, text) = (target.to_owned(), text.to_owned());
-        self.ask(|reply| Command::Say { verb, target, text, reply }).await?
+        self.ask(|reply| Command::Say { lane, verb, target, text, reply }).await?
     }
 
     /// Joins a channel, now and after each connecting, until it leaves or is

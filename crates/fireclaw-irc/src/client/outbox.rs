@@ -9,8 +9,12 @@ use crate::message::Line;
 use crate::text::{Relay, split};
 use crate::{Error, Result};
 
-/// The most lines that wait.
+/// The most ordinary lines that wait.
 pub(super) const MAX_WAITING: usize = 512;
+
+/// The most urgent lines that wait, in room of their own: questions to people and
+/// answers to their commands, which are short and few.
+pub(super) const MAX_URGENT: usize = 128;
 
 /// The smallest budget, in bytes, that is worth a line. Only names of absurd
 /// lengths leave less.
@@ -36,6 +40,15 @@ impl Verb {
     }
 }
 
+/// What goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Before everything ordinary.
+    Urgent,
+    /// In its turn.
+    Ordinary,
+}
+
 #[derive(Debug)]
 struct Waiting {
     since: Instant,
@@ -44,32 +57,45 @@ struct Waiting {
     text: String,
 }
 
-/// A bounded queue of chat with a rate.
+/// Two bounded queues of chat with one rate.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    waiting: VecDeque<Waiting>,
+    urgent: VecDeque<Waiting>,
+    ordinary: VecDeque<Waiting>,
     bucket: Bucket,
+    /// Lines that became too old and were not told of yet.
+    dropped: usize,
 }
 
 impl Outbox {
     pub fn new(rate: Rate, now: Instant) -> Self {
-        Self { waiting: VecDeque::new(), bucket: Bucket::new(rate, now) }
+        let bucket = Bucket::new(rate, now);
+        Self { urgent: VecDeque::new(), ordinary: VecDeque::new(), bucket, dropped: 0 }
+    }
+
+    fn lane(&mut self, lane: Lane) -> (&mut VecDeque<Waiting>, usize) {
+        match lane {
+            Lane::Urgent => (&mut self.urgent, MAX_URGENT),
+            Lane::Ordinary => (&mut self.ordinary, MAX_WAITING),
+        }
     }
 
     /// Takes all lines, or none and says that there is no room.
     pub fn push(
         &mut self,
+        lane: Lane,
         verb: Verb,
         target: &str,
         lines: Vec<String>,
         now: Instant,
     ) -> Result<()> {
-        if self.waiting.len() + lines.len() > MAX_WAITING {
-            return Err(Error::QueueFull { waiting: self.waiting.len() });
+        let (waiting, most) = self.lane(lane);
+        if waiting.len() + lines.len() > most {
+            return Err(Error::QueueFull { waiting: waiting.len() });
         }
         let target = target.to_owned();
         let wait = |text| Waiting { since: now, verb, target: target.clone(), text };
-        self.waiting.extend(lines.into_iter().map(wait));
+        waiting.extend(lines.into_iter().map(wait));
         Ok(())
     }
 
@@ -77,8 +103,11 @@ impl Outbox {
     /// shows us by a longer name than when it was said, is cut again.
     pub fn pop(&mut self, relay: &Relay, now: Instant) -> Option<Line> {
         while self.next(now).is_some_and(|next| next <= now) {
-            let mut chat = self.waiting.pop_front()?;
+            let lane = if self.urgent.is_empty() { Lane::Ordinary } else { Lane::Urgent };
+            let waiting = self.lane(lane).0;
+            let mut chat = waiting.pop_front()?;
             if now.saturating_duration_since(chat.since) > MAX_AGE {
+                self.dropped += 1;
                 continue;
             }
             let budget = relay.budget(chat.verb.command(), &chat.target).max(MIN_BUDGET);
@@ -88,7 +117,7 @@ impl Outbox {
             let rest = rest.unwrap_or_default().join(" ");
             if !rest.is_empty() {
                 chat.text = rest;
-                self.waiting.push_front(chat);
+                waiting.push_front(chat);
             }
             if let Ok(line) = line {
                 self.bucket.take(now);
@@ -98,14 +127,23 @@ impl Outbox {
         None
     }
 
+    /// How many lines became too old to be said since this was asked last.
+    pub fn dropped(&mut self) -> usize {
+        std::mem::take(&mut self.dropped)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.urgent.is_empty() && self.ordinary.is_empty()
+    }
+
     /// Whether a line that is not worth waiting for may go now.
     pub fn spare(&mut self, now: Instant) -> bool {
-        self.waiting.is_empty() && self.bucket.take(now)
+        self.is_empty() && self.bucket.take(now)
     }
 
     /// When the next line may go, if one waits.
     pub fn next(&self, now: Instant) -> Option<Instant> {
-        (!self.waiting.is_empty()).then(|| self.bucket.next(now))
+        (!self.is_empty()).then(|| self.bucket.next(now))
     }
 }
 
@@ -122,10 +160,12 @@ mod tests {
     fn all_or_none() {
         let now = Instant::now();
         let mut outbox = Outbox::new(Rate::default(), now);
-        outbox.push(Verb::Say, "#a", vec!["x".into(); MAX_WAITING - 1], now).unwrap();
-        let full = outbox.push(Verb::Say, "#a", vec!["x".into(); 2], now);
+        outbox
+            .push(Lane::Ordinary, Verb::Say, "#a", vec!["x".into(); MAX_WAITING - 1], now)
+            .unwrap();
+        let full = outbox.push(Lane::Ordinary, Verb::Say, "#a", vec!["x".into(); 2], now);
         assert!(matches!(full, Err(Error::QueueFull { waiting: 511 })), "{full:?}");
-        outbox.push(Verb::Say, "#a", vec!["x".into()], now).unwrap();
+        outbox.push(Lane::Ordinary, Verb::Say, "#a", vec!["x".into()], now).unwrap();
         assert_eq!(std::iter::from_fn(|| outbox.pop(&relay(6), now)).count(), 5);
         assert_eq!(outbox.next(now), Some(now + Duration::from_secs(2)));
     }
@@ -134,11 +174,32 @@ mod tests {
     fn old_lines_are_dropped() {
         let now = Instant::now();
         let mut outbox = Outbox::new(Rate::default(), now);
-        outbox.push(Verb::Say, "#a", vec!["old".into()], now).unwrap();
+        outbox.push(Lane::Ordinary, Verb::Say, "#a", vec!["old".into()], now).unwrap();
         let later = now + MAX_AGE + Duration::from_secs(1);
-        outbox.push(Verb::Notice, "#a", vec!["new".into()], later).unwrap();
+        outbox.push(Lane::Ordinary, Verb::Notice, "#a", vec!["new".into()], later).unwrap();
         assert_eq!(outbox.pop(&relay(6), later).unwrap().as_str(), "NOTICE #a new");
         assert!(outbox.pop(&relay(6), later).is_none());
+        assert_eq!((outbox.dropped(), outbox.dropped()), (1, 0));
+    }
+
+    #[test]
+    fn an_urgent_line_passes_a_full_queue() {
+        let now = Instant::now();
+        let mut outbox = Outbox::new(Rate { burst: 1, interval: Duration::ZERO }, now);
+        let full = vec!["notes".to_owned(); MAX_WAITING];
+        outbox.push(Lane::Ordinary, Verb::Say, "#a", full, now).unwrap();
+        for text in ["first", "second"] {
+            outbox.push(Lane::Urgent, Verb::Say, "#a", vec![text.into()], now).unwrap();
+        }
+        let said: Vec<_> = std::iter::from_fn(|| outbox.pop(&relay(6), now))
+            .map(|line| line.as_str().to_owned())
+            .collect();
+        assert_eq!(said[..3], ["PRIVMSG #a first", "PRIVMSG #a second", "PRIVMSG #a notes"]);
+        assert_eq!(said.len(), MAX_WAITING + 2);
+        // It is bounded too, all or none.
+        let many = vec!["x".to_owned(); MAX_URGENT + 1];
+        let full = outbox.push(Lane::Urgent, Verb::Say, "#a", many, now);
+        assert!(matches!(full, Err(Error::QueueFull { waiting: 0 })), "{full:?}");
     }
 
     proptest! {
@@ -146,7 +207,7 @@ mod tests {
         fn every_line_fits_when_it_is_sent(text in "[a-zé ]{1,400}", nick in 1_usize..300) {
             let now = Instant::now();
             let mut outbox = Outbox::new(Rate { burst: 1, interval: Duration::ZERO }, now);
-            outbox.push(Verb::Say, "#agents", vec![text.clone()], now).unwrap();
+            outbox.push(Lane::Ordinary, Verb::Say, "#agents", vec![text.clone()], now).unwrap();
             let mut said = String::new();
             while let Some(line) = outbox.pop(&relay(nick), now) {
                 let relayed = 1 + nick + 1 + 4 + 1 + 9 + 1 + line.as_str().len() + 1 + 2;
