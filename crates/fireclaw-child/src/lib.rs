@@ -9,6 +9,6 @@ mod owner;
 mod tail;
 
 pub use child::Child;
-pub use owner::die_with_owner;
+pub use owner::{die_with_owner, keep_open};
 pub use rustix::process::Signal;
 pub use tail::{Tail, escape};

@@ -1,10 +1,11 @@
 //! What ties a child to its parent, in the kernel.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setpgid};
 
 /// Has the kernel send `signal` to the child when this process ends, even by `kill -9`, and
@@ -25,6 +26,11 @@ pub fn die_with_owner(command: &mut Command, signal: Signal) {
         setpgid(None, None)?;
         Ok(())
     });
+}
+
+/// Leaves a descriptor open in the child, under the same number, and in no other.
+pub fn keep_open(command: &mut Command, descriptor: OwnedFd) {
+    before_exec(command, move || Ok(fcntl_setfd(&descriptor, FdFlags::empty())?));
 }
 
 #[allow(unsafe_code)]

@@ -139,7 +139,9 @@ pub struct Pending {
 impl Pending {
     /// Whether somebody said it in a place; anywhere if that is absent.
     pub fn is_of(&self, sender: &str, place: Option<&str>) -> bool {
-        self.sender == sender && place.is_none_or(|place| place == self.place)
+        // Said to some members of a channel, as `@#channel`, it was said in the channel.
+        let bare = self.place.trim_start_matches(['~', '&', '@', '%', '+']);
+        self.sender == sender && place.is_none_or(|place| place == self.place || place == bare)
     }
 }
 

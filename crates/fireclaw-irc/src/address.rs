@@ -3,7 +3,7 @@
 use crate::names::CaseMapping;
 
 /// What is said to `nick` if the line starts by addressing it, as `nick: …`,
-/// `nick, …` or `@nick …`, in any case; `None` if it does not.
+/// `nick, …` or `@nick …`, in any case and with full-width signs too; `None` if it does not.
 ///
 /// The rest comes without the spaces around it, and may be empty.
 pub fn addressed<'a>(line: &'a str, nick: &str, mapping: CaseMapping) -> Option<&'a str> {
@@ -18,7 +18,8 @@ pub fn addressed<'a>(line: &'a str, nick: &str, mapping: CaseMapping) -> Option<
         return None;
     }
     match rest.chars().next() {
-        Some(':' | ',') => Some(rest[1..].trim()),
+        // The last two are full-width, as keyboards for Chinese and Japanese write them.
+        Some(mark @ (':' | ',' | '：' | '，')) => Some(rest[mark.len_utf8()..].trim()),
         None if at => Some(""),
         Some(c) if at && c.is_whitespace() => Some(rest.trim()),
         _ => None,
@@ -43,6 +44,8 @@ mod tests {
         assert_eq!(to_worker("worker:hi"), Some("hi"));
         assert_eq!(to_worker("worker:"), Some(""));
         assert_eq!(to_worker("@worker"), Some(""));
+        assert_eq!(to_worker("worker：你好"), Some("你好"));
+        assert_eq!(to_worker("@worker， hi"), Some("hi"));
         for other in [
             "worker",
             "worker hi",

@@ -446,6 +446,36 @@ async fn hostile_words_are_heard_as_text() {
 }
 
 #[tokio::test]
+async fn the_lines_of_a_paste_come_as_one_message() {
+    let place = Place::new().await;
+    let mut ada = Raw::join(place.port(), "ada").await;
+    let mut config = config(place.port(), "worker");
+    config.joins_pastes = true;
+    let mut worker = Bot::start(config);
+    worker.in_channel().await;
+    ada.send("PRIVMSG #agents :worker: fix\r\nPRIVMSG #agents :a\r\nPRIVMSG #agents :b").await;
+    assert_eq!(worker.heard().await.text, "worker: fix\na\nb");
+    ada.send("PRIVMSG #agents :worker: 1\r\nPRIVMSG #agents :worker: 2\r\nQUIT").await;
+    assert_eq!(worker.heard().await.text, "worker: 1");
+    assert_eq!(worker.heard().await.text, "worker: 2");
+}
+
+#[tokio::test]
+async fn a_nick_that_is_too_long_here_gives_way_to_one_that_is_told() {
+    let options = Options { nick_len: 9, ..Options::default() };
+    let place = Place::with(&options).await;
+    let mut worker = Bot::start(config(place.port(), "researcher"));
+    let said = worker
+        .until("an answer", |event| match event {
+            Event::Connected { nick } => Some(nick),
+            Event::Held { reason, .. } => Some(reason),
+            _ => None,
+        })
+        .await;
+    assert!(said.len() <= 9 || said.contains("does not allow the nick"), "{said}");
+}
+
+#[tokio::test]
 async fn another_nick_by_wish() {
     let place = Place::new().await;
     let mut ada = Raw::join(place.port(), "ada").await;
@@ -461,14 +491,14 @@ async fn the_servers_password_is_needed() {
     let mut config = config(place.port(), "worker");
     config.password = Some(Secret::new("wrong"));
     let mut stranger = Bot::start(config.clone());
-    let reason = stranger
+    let (reason, retry_in) = stranger
         .until("the refusal", |event| match event {
-            Event::Failed { reason } => Some(reason),
+            Event::Held { reason, retry_in } => Some((reason, retry_in)),
             _ => None,
         })
         .await;
     assert!(reason.contains("password"), "{reason}");
-    stranger.ended().await;
+    assert!(retry_in >= Duration::from_secs(60), "{retry_in:?}");
     config.password = password;
     Bot::start(config).in_channel().await;
 }
@@ -480,6 +510,64 @@ async fn a_taken_port_is_said_to_be() {
     let dir = tempfile::tempdir().unwrap();
     let error = PrivateServer::start(dir.path(), &options).await.unwrap_err();
     assert!(error.to_string().contains(&place.port().to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_left_to_its_owner_where_any_will_do() {
+    let place = Place::new().await;
+    let options = Options { port: Some(place.port()), any_port: true, ..Options::default() };
+    let other = Place::with(&options).await;
+    assert_ne!(other.port(), place.port());
+    Bot::join(other.port(), "worker").await;
+}
+
+#[tokio::test]
+async fn nobody_is_an_operator_where_the_channel_was_there_first() {
+    let options = Options { channels: vec!["#control".into()], ..Options::default() };
+    let place = Place::with(&options).await;
+    let mut first = Raw::register(place.port(), "first").await;
+    first.send("JOIN #control").await;
+    let names = first.line("the names", |line| line.contains(" 353 ")).await;
+    assert!(names.ends_with(":first"), "{names}");
+    first.send("MODE #control +o first").await;
+    first.line("a refusal", |line| line.contains(" 482 ")).await;
+    // Nor after all have left and somebody comes again.
+    first.send("PART #control\r\nJOIN #control").await;
+    let names = first.line("the names", |line| line.contains(" 353 ")).await;
+    assert!(names.ends_with(":first"), "{names}");
+    // And there is no password for operators of the server.
+    first.send("OPER first x").await;
+    first.line("a refusal", |line| line.contains(" 491 ") || line.contains(" 464 ")).await;
+}
+
+#[tokio::test]
+async fn it_starts_again_where_it_listened_and_nobody_else_can() {
+    let mut place = Place::new().await;
+    let mut worker = Bot::join(place.port(), "worker").await;
+    kill_process(place.pid(), Signal::KILL).unwrap();
+    let death = tokio::time::timeout(LIMIT, place.server.died()).await.unwrap();
+    assert!(death.to_string().contains("ngircd was ended by signal 9"), "{death}");
+    let taken = std::net::TcpListener::bind(("127.0.0.1", place.port()));
+    assert!(taken.is_err(), "somebody could pass for the server");
+    place.server.restart().await.unwrap();
+    worker.in_channel().await;
+}
+
+#[tokio::test]
+async fn the_program_may_lie_beside_where_its_user_cannot_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let beside = dir.path().join("closed/usr/sbin");
+    std::fs::create_dir_all(&beside).unwrap();
+    let program = beside.join("ngircd");
+    let found = ["/usr/sbin/ngircd", "../../target/tools/ngircd/usr/sbin/ngircd"];
+    let found = std::env::var("FIRECLAW_NGIRCD").ok().into_iter().chain(found.map(str::to_owned));
+    let found = found.into_iter().find(|path| std::path::Path::new(path).exists());
+    std::fs::copy(found.expect("ngircd is installed or unpacked"), &program).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    let closed = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(dir.path().join("closed"), closed).unwrap();
+    let place = Place::with(&Options { program: Some(program), ..Options::default() }).await;
+    Bot::join(place.port(), "worker").await;
 }
 
 #[tokio::test]

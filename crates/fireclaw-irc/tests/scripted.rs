@@ -333,3 +333,50 @@ async fn retries_become_rarer() {
     assert!(waits[13] >= Duration::from_secs(150), "{waits:?}");
     assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(300)), "{waits:?}");
 }
+
+#[tokio::test]
+async fn operators_are_answered_where_only_they_hear_it() {
+    let (listener, config) = listen().await;
+    let mut bot = Bot::start(config);
+    let mut server = Script::new(listener.accept().await.unwrap().0);
+    server.hears("USER fireclaw 0 * worker").await;
+    server.say(":s 001 worker :Welcome").await;
+    server.say(":s 005 worker CHANTYPES=# STATUSMSG=@+ :are supported").await;
+    server.say(":s 376 worker :End of MOTD").await;
+    server.hears("JOIN #agents").await;
+    server.say(":ada!u@h PRIVMSG @#agents :worker: secret?").await;
+    let chat = bot.heard().await;
+    assert_eq!((chat.target.as_str(), chat.reply_to.as_str()), ("#agents", "@#agents"));
+    bot.handle.say(&chat.reply_to, "a secret").await.unwrap();
+    server.hears("PRIVMSG @#agents :a secret").await;
+    // Signs that the server does not know are no way around what a target is.
+    for target in ["~#agents", "@ada", "@#a,#b", "@"] {
+        assert!(matches!(bot.handle.say(target, "x").await, Err(Error::Name { .. })), "{target}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_is_tried_ever_more_rarely_and_told_of_once() {
+    let (listener, mut config) = listen().await;
+    config.timing = fireclaw_irc::client::Timing::default();
+    let mut bot = Bot::start(config);
+    let mut times = Vec::new();
+    for n in 0..9 {
+        let mut server = Script::new(listener.accept().await.unwrap().0);
+        times.push(tokio::time::Instant::now());
+        let why = if n == 8 { "K-Lined" } else { "Trying to reconnect too fast." };
+        server.say(&format!("ERROR :Closing link: {why}")).await;
+        while !server.next().await.is_empty() {}
+    }
+    let waits: Vec<_> = times.windows(2).map(|two| (two[1] - two[0]).as_secs()).collect();
+    assert!(waits[0] >= 60 && waits[7] >= 1800, "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait <= 3700), "{waits:?}");
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        match bot.events.recv().await.unwrap() {
+            Event::Held { reason, .. } => told.push(reason),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(told[0].contains("too fast") && told[1].contains("K-Lined"), "{told:?}");
+}

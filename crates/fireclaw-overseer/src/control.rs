@@ -70,6 +70,13 @@ pub async fn run(
                     say!("fireclaw: the chat server does not let the overseer in: {reason}");
                     std::future::pending::<()>().await;
                 }
+                Some(Event::Held { reason, retry_in }) => {
+                    let minutes = retry_in.as_secs().div_ceil(60);
+                    say!("fireclaw: {reason}; again in {minutes} min, then more rarely");
+                }
+                Some(Event::Dropped { lines }) => {
+                    say!("fireclaw: {lines} lines waited too long and were not said");
+                }
                 Some(Event::Disconnected { reason, retry_in }) => {
                     let seconds = retry_in.as_secs_f32();
                     say!("fireclaw: no chat server: {reason}; again in {seconds:.1} s");

@@ -73,6 +73,10 @@ impl Agent {
             Some(Heard::Message(chat)) => self.said(chat),
             Some(Heard::Connected { nick }) => {
                 self.log.add(&format!("is on the chat server as {nick}"));
+                let case = self.voice.status().case;
+                if !case.same(&nick, &self.row.nick) && self.status.borrow().nick != nick {
+                    self.announce(&format!("{} is called {nick} for now", self.row.name));
+                }
                 self.is_called(nick);
                 None
             }
@@ -88,6 +92,16 @@ impl Agent {
             Some(Heard::Disconnected { reason, retry_in }) => {
                 let seconds = retry_in.as_secs_f32();
                 self.log.add(&format!("lost the chat server: {reason}; again in {seconds:.1} s"));
+                None
+            }
+            Some(Heard::Held { reason, retry_in }) => {
+                let minutes = retry_in.as_secs().div_ceil(60);
+                let name = &self.row.name;
+                self.announce(&format!("{name} is not let in: {reason}; again in {minutes} min"));
+                None
+            }
+            Some(Heard::Dropped { lines }) => {
+                self.log.add(&format!("{lines} lines waited too long and were not said"));
                 None
             }
             Some(Heard::Failed { reason }) => {
@@ -213,7 +227,8 @@ impl Agent {
         if now.case.same(&from, &now.nick) || chat.kind == ChatKind::Notice {
             return None;
         }
-        let place = if chat.is_channel { chat.target.clone() } else { from.clone() };
+        // Where those hear the answer who heard this: in a channel maybe only some.
+        let place = chat.reply_to.clone();
         let recent = if chat.is_channel { self.recent.of(&place) } else { Vec::new() };
         if chat.is_channel {
             self.recent.add(&place, &from, &chat.text);

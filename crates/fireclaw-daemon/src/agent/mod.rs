@@ -157,7 +157,8 @@ pub fn start(shared: &Rc<Shared>, row: AgentRow, template: Template) -> Result<A
     let mut channels = shared.state.borrow().channels(&row.name)?;
     // What is said there commands.
     channels.retain(|channel| !channel.eq_ignore_ascii_case(&shared.config.control));
-    let config = shared.config.irc.client(&row.nick, channels);
+    let mut config = shared.config.irc.client(&row.nick, channels);
+    config.joins_pastes = true;
     let (voice, heard) = Client::spawn(config)?;
     shared.ours.borrow_mut().has_nick(&row.name, &row.nick, Instant::now());
     let (give, orders) = mpsc::channel(64);

@@ -41,6 +41,9 @@ pub struct Config {
     pub timing: Timing,
     /// The answer to CTCP VERSION.
     pub version: String,
+    /// Whether lines that somebody sends within a moment come as one message, as those of a
+    /// paste that the client had to split. Each message then comes that moment later.
+    pub joins_pastes: bool,
 }
 
 /// How a server proves who it is.
@@ -98,6 +101,11 @@ pub struct Timing {
     pub retry_first: Duration,
     /// The most before an attempt to connect again.
     pub retry_max: Duration,
+    /// Before the first attempt to connect again after the server refused us; it doubles
+    /// with each. Servers that count attempts do so over a minute or so.
+    pub refused_first: Duration,
+    /// The most before such an attempt: bans are for hours or for ever.
+    pub refused_max: Duration,
     /// How long a connection must stand for the next retry to be the first.
     pub stable: Duration,
     /// Between looks whether the wanted nick is free.
@@ -115,6 +123,8 @@ impl Default for Timing {
             pong: Duration::from_secs(30),
             retry_first: Duration::from_millis(500),
             retry_max: Duration::from_secs(300),
+            refused_first: Duration::from_secs(120),
+            refused_max: Duration::from_secs(60 * 60),
             stable: Duration::from_secs(60),
             regain: Duration::from_secs(30),
             quit: Duration::from_secs(5),
@@ -156,6 +166,7 @@ impl Config {
             rate: Rate::default(),
             timing: Timing::default(),
             version: concat!("Fireclaw ", env!("CARGO_PKG_VERSION")).to_owned(),
+            joins_pastes: false,
         }
     }
 
@@ -192,9 +203,22 @@ impl Config {
         if !(1..=MAX_BURST).contains(&burst) || interval > MAX_WAIT {
             return wrong("rate", "it must be a burst of 1 to 10000 lines, and at most a day");
         }
-        let Timing { connect, register, idle, pong, retry_first, retry_max, stable, regain, quit } =
-            self.timing;
+        let Timing {
+            connect,
+            register,
+            idle,
+            pong,
+            retry_first,
+            retry_max,
+            refused_first,
+            refused_max,
+            stable,
+            regain,
+            quit,
+        } = self.timing;
+        let refused = [refused_first, refused_max];
         let waits = [connect, register, idle, pong, retry_first, retry_max, regain, quit];
+        let waits = [&waits[..], &refused].concat();
         if waits.contains(&Duration::ZERO) || waits.iter().chain([&stable]).any(|w| *w > MAX_WAIT) {
             return wrong("timing", "each must be more than nothing and at most a day");
         }

@@ -14,6 +14,7 @@ use super::event::{Event, Typing};
 use super::handle::{Command, Status};
 use super::lines::LineBuffer;
 use super::outbox::{Lane, MIN_BUDGET, Outbox, Verb};
+use super::paste::Paste;
 use super::rate::Backoff;
 use super::session::{Action, Actions, Session};
 use crate::message::{LINE_LEN, Line, Message};
@@ -42,6 +43,8 @@ const MAX_REASON: usize = 120;
 enum End {
     /// Broken, refused or timed out: try again.
     Lost(String),
+    /// The server does not want us now: try again much later.
+    Held(String),
     /// The server will never take us.
     Failed(String),
     /// The owner wants no more.
@@ -58,6 +61,12 @@ pub(super) struct Driver {
     pending: VecDeque<Event>,
     status: watch::Sender<Status>,
     typed: Option<(String, Instant)>,
+    /// Whether a server let us in since it last refused us.
+    was_in: bool,
+    /// Which of a server's addresses is tried first: another each time, should one of them
+    /// take connections and nothing more.
+    address: usize,
+    paste: Paste,
     /// Who waits for the end.
     quitting: Vec<oneshot::Sender<()>>,
 }
@@ -87,6 +96,9 @@ impl Driver {
             pending: VecDeque::new(),
             status,
             typed: None,
+            was_in: false,
+            address: 0,
+            paste: Paste::default(),
             quitting: Vec::new(),
         };
         (driver, watching)
@@ -94,7 +106,9 @@ impl Driver {
 
     /// Keeps a connection until the owner quits or the server refuses for good.
     pub async fn run(mut self) {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut refused) = (Backoff::default(), Backoff::default());
+        // Why we were refused last, as the owner was told.
+        let mut told = None;
         let failed = loop {
             match self.once(&mut backoff).await {
                 End::Stopped => break None,
@@ -103,6 +117,20 @@ impl Driver {
                     let timing = &self.config.timing;
                     let wait = backoff.next(timing.retry_first, timing.retry_max, random());
                     self.pending.push_back(Event::Disconnected { reason, retry_in: wait });
+                    if self.meanwhile(tokio::time::sleep(wait)).await.is_none() {
+                        break None;
+                    }
+                }
+                End::Held(reason) => {
+                    if std::mem::take(&mut self.was_in) {
+                        (refused, told) = (Backoff::default(), None);
+                    }
+                    let timing = &self.config.timing;
+                    let wait = refused.next(timing.refused_first, timing.refused_max, random());
+                    if told.as_ref() != Some(&reason) {
+                        told = Some(reason.clone());
+                        self.pending.push_back(Event::Held { reason, retry_in: wait });
+                    }
                     if self.meanwhile(tokio::time::sleep(wait)).await.is_none() {
                         break None;
                     }
@@ -124,13 +152,16 @@ impl Driver {
 
     /// Connects once and stays for as long as it lasts.
     async fn once(&mut self, backoff: &mut Backoff) -> End {
-        let opening = open(Arc::clone(&self.config), self.prover.clone());
+        let opening = open(Arc::clone(&self.config), self.prover.clone(), self.address);
+        self.address = self.address.wrapping_add(1);
         let stream = match self.meanwhile(opening).await {
             None => return End::Stopped,
             Some(Err(reason)) => return End::Lost(reason),
             Some(Ok(stream)) => stream,
         };
         let end = self.converse(stream).await;
+        self.pending.extend(self.paste.take());
+        self.was_in |= self.session.is_ready();
         let stood = self.session.ready_since().map(|since| now() - since);
         if stood.is_some_and(|stood| stood >= self.config.timing.stable) {
             backoff.reset();
@@ -185,10 +216,13 @@ impl Driver {
                 0 => {}
                 lines => self.pending.push_back(Event::Dropped { lines }),
             }
+            self.pending.extend(self.paste.due(now()));
             self.publish();
             buffer.clear();
             let deadline = self.session.deadline();
-            let deadline = quit_by.unwrap_or(chat.map_or(deadline, |chat| chat.min(deadline)));
+            let next =
+                [chat, self.paste.until()].into_iter().flatten().fold(deadline, Instant::min);
+            let deadline = quit_by.unwrap_or(next);
             let leaving = tokio::select! {
                 read = reader.read_buf(&mut buffer), if self.pending.len() < MAX_EVENTS => {
                     match read {
@@ -297,8 +331,13 @@ impl Driver {
                     None => {}
                     end => return end,
                 },
+                Action::Emit(event) if self.config.joins_pastes => {
+                    let us = (self.session.nick(), self.session.isupport().case);
+                    self.pending.extend(self.paste.add(event, us, now()));
+                }
                 Action::Emit(event) => self.pending.push_back(event),
                 Action::Close(reason) => return Some(End::Lost(reason)),
+                Action::Hold(reason) => return Some(End::Held(reason)),
                 Action::Fail(reason) => return Some(End::Failed(reason)),
             }
         }
@@ -347,6 +386,9 @@ impl Driver {
 
     fn is_target(&self, target: &str) -> bool {
         let isupport = self.session.isupport();
+        // Signs before a channel: for some of its members only.
+        let bare = target.trim_start_matches(|c| isupport.status_message.contains(c));
+        let target = if isupport.is_channel(bare) { bare } else { target };
         match isupport.is_channel(target) {
             true => names::is_channel(target, &isupport.channel_types, isupport.channel_len),
             false => names::is_recipient(target),

@@ -21,6 +21,15 @@ pub enum Event {
         /// When it is tried again.
         retry_in: Duration,
     },
+    /// The server does not want this client now: a wrong password, a ban, a nick that it
+    /// does not allow, too many attempts. It is tried again ever more rarely, which is told
+    /// only when the reason changes.
+    Held {
+        /// Why, in words.
+        reason: String,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
     /// Somebody, or this client, is in a channel now.
     Joined {
         /// The channel.
@@ -91,8 +100,8 @@ pub enum Event {
         /// Everybody in it, this client too.
         members: Vec<Member>,
     },
-    /// The server did not do what was asked: a channel that cannot be joined, a
-    /// nick that is taken, somebody who is not there.
+    /// The server did not do what was asked: a channel that cannot be joined, which is tried
+    /// again ever more rarely and told once, a nick that is taken, somebody who is not there.
     Refused {
         /// The channel or nick.
         target: String,
@@ -106,8 +115,8 @@ pub enum Event {
         /// How many.
         lines: usize,
     },
-    /// The server will never take this client: a wrong password, a ban, a nick
-    /// that it does not allow. The client has stopped.
+    /// The server will never take this client: it refuses the account's password. The
+    /// client has stopped.
     Failed {
         /// Why, in words.
         reason: String,
@@ -125,6 +134,10 @@ pub struct Chat {
     pub rank: Rank,
     /// The channel, or this client's nick.
     pub target: String,
+    /// Where an answer reaches those who heard this, and nobody else: the channel, with the
+    /// signs that stood before it if it was for some of its members only (`@#channel`), or
+    /// the nick of who said it.
+    pub reply_to: String,
     /// Whether `target` is a channel.
     pub is_channel: bool,
     /// What was said.

@@ -31,6 +31,7 @@ mod event;
 mod handle;
 mod lines;
 mod outbox;
+mod paste;
 mod rate;
 mod session;
 

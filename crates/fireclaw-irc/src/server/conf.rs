@@ -12,6 +12,9 @@ use crate::{Error, Result, Secret};
 /// The longest value that ngircd takes, in bytes.
 const MAX_VALUE: usize = 120;
 
+/// The longest channel name that ngircd takes, in bytes.
+const MAX_CHANNEL: usize = 50;
+
 /// Writes the file and opens it for ngircd, which gets it as an open file: the
 /// directory may be closed to the user that it runs as.
 pub(super) fn write(path: &Path, options: &Options, port: u16, user: Option<User>) -> Result<File> {
@@ -38,7 +41,7 @@ pub(super) fn write(path: &Path, options: &Options, port: u16, user: Option<User
 }
 
 fn text(options: &Options, port: u16) -> Result<String> {
-    let Options { password, name, motd, nick_len, .. } = options;
+    let Options { password, name, motd, nick_len, channels, .. } = options;
     let password = password.as_ref().map(Secret::reveal);
     for (setting, value) in
         [("name", Some(name.as_str())), ("motd", Some(motd)), ("password", password)]
@@ -63,6 +66,14 @@ fn text(options: &Options, port: u16) -> Result<String> {
         return Err(Error::Config { setting: "nick_len", reason });
     }
     let password = password.map_or(String::new(), |password| format!("Password = {password}\n"));
+    // `#` and `;` begin a comment only at the start of a line.
+    let mut rooms = String::new();
+    for channel in channels {
+        if !crate::names::is_channel(channel, "#", MAX_CHANNEL) {
+            return Err(Error::name("channel", channel));
+        }
+        rooms.push_str(&format!("[Channel]\nName = {channel}\nModes = nt\n"));
+    }
     Ok(format!(
         "# Written by Fireclaw at each start.\n\
          [Global]\n\
@@ -91,7 +102,8 @@ fn text(options: &Options, port: u16) -> Result<String> {
          ConnectIPv4 = no\n\
          ConnectIPv6 = no\n\
          AllowRemoteOper = no\n\
-         IncludeDir = /nonexistent\n"
+         IncludeDir = /nonexistent\n\
+         {rooms}"
     ))
 }
 
@@ -106,6 +118,7 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line}");
         }
         assert!(!text.contains("Password"));
+        assert!(!text.contains("[Channel]") && !text.contains("[Operator]"));
     }
 
     #[test]
@@ -120,6 +133,8 @@ mod tests {
         assert!(with(|o| o.name = "nodot".into()).is_err());
         assert!(with(|o| o.name = "a.b;c".into()).is_err());
         assert!(with(|o| o.nick_len = 99).is_err());
+        assert!(with(|o| o.channels = vec!["#a\nModes = o".into()]).is_err());
+        assert!(with(|o| o.channels = vec!["a".into()]).is_err());
         assert!(
             with(|o| o.password = Some(Secret::new("s3 cret")))
                 .unwrap()

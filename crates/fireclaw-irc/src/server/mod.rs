@@ -4,16 +4,17 @@
 //! connects is not looked up anywhere, and nobody is slowed down.
 
 mod conf;
+mod password;
 mod process;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use crate::{Error, Result, Secret};
 use process::Process;
+
+pub use password::{FILE as PASSWORD_FILE, own as own_password};
 
 /// The environment variable that can name ngircd.
 pub const VARIABLE: &str = "FIRECLAW_NGIRCD";
@@ -25,19 +26,23 @@ const START: Duration = Duration::from_secs(20);
 /// its owner does, but not in the same moment.
 const FREED: Duration = Duration::from_secs(2);
 
-/// Between two looks whether it does.
+/// Between two looks whether it is free.
 const LOOK: Duration = Duration::from_millis(10);
-
-/// How often a free port is looked for, should others be faster.
-const ATTEMPTS: usize = 3;
 
 /// What a private server is to be like.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The TCP port on 127.0.0.1; a free one if `None`.
     pub port: Option<u16>,
+    /// Whether another port will do if that one is taken.
+    pub any_port: bool,
     /// The password that clients must send; none if `None`.
     pub password: Option<Secret>,
+    /// Channels that are there from the start: whoever joins them first is not
+    /// their operator, and nobody ever is.
+    pub channels: Vec<String>,
+    /// Where ngircd is looked for after the environment and before `PATH`.
+    pub program: Option<PathBuf>,
     /// The server's name, with at least one dot.
     pub name: String,
     /// What it says to those who connect.
@@ -50,7 +55,10 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             port: None,
+            any_port: false,
             password: None,
+            channels: Vec::new(),
+            program: None,
             name: "irc.fireclaw.internal".to_owned(),
             motd: "A private server for people and agents of this machine.".to_owned(),
             nick_len: 31,
@@ -59,10 +67,16 @@ impl Default for Options {
 }
 
 /// A running ngircd, which ends with this value, and with this process.
+///
+/// The socket that it listens on is ours: while ngircd is started again, nobody
+/// else can listen there, and whoever connects waits.
 #[derive(Debug)]
 pub struct PrivateServer {
     process: Process,
+    listener: TcpListener,
     port: u16,
+    program: PathBuf,
+    options: Options,
     config: PathBuf,
 }
 
@@ -80,40 +94,25 @@ impl PrivateServer {
     /// options that cannot be written down, [`Error::ServerFailed`] if it does
     /// not come up, for example because the port is taken, and [`Error::File`].
     pub async fn start(dir: &Path, options: &Options) -> Result<Self> {
-        let program = process::find()?;
-        let mut attempt = 1;
-        loop {
-            match Self::attempt(&program, dir, options).await {
-                Err(Error::ServerFailed { .. }) if options.port.is_none() && attempt < ATTEMPTS => {
-                    attempt += 1;
-                }
-                done => return done,
-            }
-        }
+        let program = process::find(options.program.as_deref())?;
+        let listener = match listen(options.port).await {
+            Err(_) if options.any_port => listen(None).await?,
+            done => done?,
+        };
+        let port = listener.local_addr().map_err(Error::system("cannot read a port"))?.port();
+        let config = dir.join("ngircd.conf");
+        let process = begin(&program, &config, options, &listener, port).await?;
+        Ok(Self { process, listener, port, program, options: options.clone(), config })
     }
 
-    async fn attempt(program: &Path, dir: &Path, options: &Options) -> Result<Self> {
-        let port = free_port(options.port).await?;
-        let config = dir.join("ngircd.conf");
-        let user = process::user();
-        let file = conf::write(&config, options, port, user)?;
-        let mut process = Process::spawn(program, file, user)?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let deadline = tokio::time::Instant::now() + START;
-        loop {
-            let accepts = TcpStream::connect(address).await.is_ok();
-            if let Some(reason) = process.ended()? {
-                return Err(process.failed(reason).await);
-            }
-            if accepts {
-                return Ok(Self { process, port, config });
-            }
-            if tokio::time::Instant::now() > deadline {
-                let reason = format!("it did not accept connections within {START:?}");
-                return Err(process.failed(reason).await);
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+    /// Starts ngircd again where it listened, after it died.
+    ///
+    /// # Errors
+    /// As [`PrivateServer::start`], but the port cannot be taken.
+    pub async fn restart(&mut self) -> Result<()> {
+        let Self { program, config, options, listener, port, .. } = self;
+        self.process = begin(program, config, options, listener, *port).await?;
+        Ok(())
     }
 
     /// Its TCP port on 127.0.0.1.
@@ -147,28 +146,47 @@ impl PrivateServer {
     }
 }
 
-/// The port that is wanted, once nobody listens on it any more; or any free one.
-async fn free_port(wanted: Option<u16>) -> Result<u16> {
-    let deadline = tokio::time::Instant::now() + FREED;
-    loop {
-        match try_port(wanted) {
-            Err(_) if wanted.is_some() && tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(LOOK).await;
-            }
-            done => return done,
+/// Starts ngircd and waits until it says that it is ready. To connect would prove
+/// nothing: the socket is ours and takes connections before ngircd is there.
+async fn begin(
+    program: &Path,
+    config: &Path,
+    options: &Options,
+    listener: &TcpListener,
+    port: u16,
+) -> Result<Process> {
+    let user = process::user();
+    let file = conf::write(config, options, port, user)?;
+    let mut process = Process::spawn(program, file, listener, user)?;
+    match tokio::time::timeout(START, process.ready()).await {
+        Ok(true) => Ok(process),
+        Ok(false) => {
+            let reason = process.wait().await?;
+            Err(process.failed(reason).await)
+        }
+        Err(_) => {
+            let reason = format!("it was not ready within {START:?}");
+            Err(process.failed(reason).await)
         }
     }
 }
 
-/// A port that nobody listens on right now.
-fn try_port(wanted: Option<u16>) -> Result<u16> {
-    let taken = |error: std::io::Error| Error::ServerFailed {
-        reason: match wanted {
-            Some(port) => format!("127.0.0.1:{port} cannot be listened on: {error}"),
-            None => format!("there is no port to listen on: {error}"),
-        },
-        log: String::new(),
-    };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted.unwrap_or(0))).map_err(taken)?;
-    Ok(listener.local_addr().map_err(taken)?.port())
+/// Listens on the port that is wanted, once nobody else does; or on any.
+async fn listen(wanted: Option<u16>) -> Result<TcpListener> {
+    let deadline = tokio::time::Instant::now() + FREED;
+    loop {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, wanted.unwrap_or(0))) {
+            Ok(listener) => return Ok(listener),
+            Err(_) if wanted.is_some() && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(LOOK).await;
+            }
+            Err(error) => {
+                let reason = match wanted {
+                    Some(port) => format!("127.0.0.1:{port} cannot be listened on: {error}"),
+                    None => format!("there is no port to listen on: {error}"),
+                };
+                return Err(Error::ServerFailed { reason, log: String::new() });
+            }
+        }
+    }
 }

@@ -2,12 +2,14 @@
 
 use std::env;
 use std::fs::File;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use fireclaw_child::{Child, Tail};
+use fireclaw_child::{Child, Tail, keep_open};
 
 use crate::{Error, Result};
 
@@ -43,15 +45,18 @@ fn lookup(users: &str, name: &str) -> Option<User> {
     })
 }
 
-/// Finds ngircd: what the environment names, else on `PATH`, else where
-/// distributions put what is not for everybody's `PATH`.
-pub(super) fn find() -> Result<PathBuf> {
+/// Finds ngircd: what the environment names, else what the caller has beside, else on
+/// `PATH`, else where distributions put what is not for everybody's `PATH`.
+pub(super) fn find(beside: Option<&Path>) -> Result<PathBuf> {
     let named = env::var_os(super::VARIABLE).filter(|value| !value.is_empty());
     let path = env::var_os("PATH").unwrap_or_default();
     let places = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     let mut candidates: Vec<PathBuf> = match &named {
         Some(named) => vec![PathBuf::from(named)],
-        None => places.map(|place| place.join("ngircd")).collect(),
+        None => {
+            let found = places.map(|place| place.join("ngircd"));
+            beside.map(Path::to_owned).into_iter().chain(found).collect()
+        }
     };
     candidates.retain(|path| {
         path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
@@ -65,6 +70,12 @@ pub(super) fn find() -> Result<PathBuf> {
     })
 }
 
+/// Moves the socket from the place of standard error, where a child can be given one, to
+/// descriptor 3, and becomes ngircd: whom a socket is for is told by its process id, which
+/// only the process itself knows in time.
+const WRAPPER: &str = "exec 3<&2 2>/dev/null; LISTEN_FDS=1 LISTEN_PID=$$ \
+                       exec \"$0\" --nodaemon --config /proc/self/fd/0";
+
 /// The child and the end of its log.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -73,12 +84,27 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts ngircd in the foreground with an open configuration file. It has nothing to
-    /// save when it is killed, as it is when dropped.
-    pub fn spawn(program: &Path, config: File, user: Option<User>) -> Result<Self> {
-        let mut command = Command::new(program);
-        command.args(["--nodaemon", "--config", "/proc/self/fd/0"]);
-        command.stdin(config).stdout(Stdio::piped()).stderr(Stdio::null());
+    /// Starts ngircd in the foreground with an open configuration file and a socket that
+    /// listens already, as systemd does it (sd_listen_fds(3)). It has nothing to save when
+    /// it is killed, as it is when dropped.
+    pub fn spawn(
+        program: &Path,
+        config: File,
+        listener: &TcpListener,
+        user: Option<User>,
+    ) -> Result<Self> {
+        let socket = listener.try_clone().map_err(Error::system("cannot share a socket"))?;
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", WRAPPER]);
+        if user.is_some() && !program.starts_with("/usr") {
+            // That user may not be let into the directory, /root for one.
+            let file = File::open(program).map_err(Error::file("open", program))?;
+            command.arg(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            keep_open(&mut command, file.into());
+        } else {
+            command.arg(program);
+        }
+        command.stdin(config).stdout(Stdio::piped()).stderr(OwnedFd::from(socket));
         command.env_clear().current_dir("/");
         // Changed here and not by ngircd, which would no longer be tied to us then.
         if let Some(User { uid, gid }) = user {
@@ -89,19 +115,22 @@ impl Process {
         Ok(Self { child, log })
     }
 
+    /// Waits until it says that it serves our socket; false if it ended before.
+    pub async fn ready(&self) -> bool {
+        let ready = |line: &str| line.contains(" ready.").then_some(());
+        self.log.find(ready).await.is_some()
+    }
+
     /// The process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.pid()
     }
 
-    /// How it ended, in words, if it has.
-    pub fn ended(&mut self) -> Result<Option<String>> {
-        self.child.has_ended().map_err(Error::system("waiting for ngircd"))
-    }
-
     /// Waits for its end, and says how it ended.
     pub async fn wait(&mut self) -> Result<String> {
-        self.child.ended().await.map_err(Error::system("waiting for ngircd"))
+        let reason = self.child.ended().await.map_err(Error::system("waiting for ngircd"))?;
+        // The name of what it was before it became ngircd.
+        Ok(reason.strip_prefix("sh ").map_or(reason.clone(), |how| format!("ngircd {how}")))
     }
 
     /// The error for a server that should have gone on, with all of its log.

@@ -4,6 +4,8 @@
 //! left out): control characters go ([`scrub`]), lines are cut to what the
 //! server relays whole ([`Relay`], [`split`]), and their number is bounded.
 
+#[cfg(test)]
+mod cost;
 mod fold;
 mod relay;
 mod scrub;

@@ -30,9 +30,12 @@ fn cut(rest: &str, limit: usize) -> usize {
     if rest.len() <= limit {
         return rest.len();
     }
+    // A cluster may be as long as its writer likes. What is looked at is no more than what
+    // decides: where a cluster ends within the limit, one character after it tells.
+    let window = floor_char_boundary(rest, limit + MIN_LIMIT);
     let mut end = 0;
     let mut space = None;
-    for (at, cluster) in rest.grapheme_indices(true) {
+    for (at, cluster) in rest[..window].grapheme_indices(true) {
         // A space may stand right behind the piece: it is dropped.
         if cluster.chars().all(char::is_whitespace) {
             space = Some(at);
@@ -50,7 +53,7 @@ fn cut(rest: &str, limit: usize) -> usize {
 }
 
 fn floor_char_boundary(text: &str, limit: usize) -> usize {
-    (1..=limit).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(text.len())
+    (1..=limit.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(text.len())
 }
 
 #[cfg(test)]
@@ -83,7 +86,22 @@ mod tests {
         text.chars().filter(|c| !c.is_whitespace()).collect()
     }
 
+    /// Where it is cut if all of the rest is looked at.
+    fn plain_cut(rest: &str, limit: usize) -> usize {
+        let ends = rest.grapheme_indices(true).map(|(at, cluster)| at + cluster.len());
+        ends.take_while(|end| *end <= limit)
+            .last()
+            .unwrap_or_else(|| floor_char_boundary(rest, limit))
+    }
+
     proptest! {
+        #[test]
+        fn a_window_is_enough(line in "(\\PC|e\u{301}{1,9}|👩‍👩‍👧|🇩🇪|\u{915}\u{94d}){1,60}", limit in 4_usize..40) {
+            let solid = without_spaces(&line);
+            prop_assume!(solid.len() > limit);
+            prop_assert_eq!(cut(&solid, limit), plain_cut(&solid, limit));
+        }
+
         #[test]
         fn pieces_fit_and_lose_nothing(line in "(\\PC|[a-z ]|e\u{301}|👩‍👩‍👧){0,200}", limit in 0_usize..80) {
             let pieces = split(&line, limit);

@@ -98,7 +98,7 @@ fn fifty_messages_in_a_second_are_all_answered_in_order() {
     ann.command("!invoke puppet", "boots");
     overseer.ready("puppet");
     for n in 0..50 {
-        ann.say("puppet", &format!("echo answer {n}."));
+        ann.say("puppet", &format!("puppet: echo answer {n}."));
     }
     for n in 0..50 {
         assert_eq!(ann.hears("puppet", "me", ""), format!("answer {n}."));

@@ -79,7 +79,7 @@ fn a_hostile_guest_gets_nothing_through() {
     assert!(log.contains("what is no action") && log.contains("says too much"), "{log}");
     // Fifty messages in a second, and one as long as IRC allows.
     for n in 0..50 {
-        ann.say("puppet", &format!("echo number {n} {}", "x".repeat(300)));
+        ann.say("puppet", &format!("puppet: echo number {n} {}", "x".repeat(300)));
     }
     for n in 0..50 {
         ann.hears("puppet", "me", &format!("number {n} "));

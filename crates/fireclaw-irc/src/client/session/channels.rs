@@ -1,6 +1,7 @@
 //! The channels we are in, and who else is.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::{Actions, Isupport, MAX_CHANNELS, Session, name, words};
 use crate::client::event::{Event, Member, Rank};
@@ -15,6 +16,21 @@ const MAX_NICK: usize = 128;
 
 /// How much of a JOIN's line the channels may take, in bytes.
 const JOIN_LEN: usize = 400;
+
+/// How long after a refused JOIN it is tried again for the first time, and at most: what
+/// keeps us out is lifted by people, if at all.
+const KNOCK_FIRST: Duration = Duration::from_secs(60);
+const KNOCK_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// A channel that does not let us in.
+#[derive(Debug)]
+pub(super) struct Shut {
+    /// Its folded name.
+    key: String,
+    wait: Duration,
+    /// When it is tried again.
+    pub again: Instant,
+}
 
 /// The channels we are in, by their folded names.
 #[derive(Debug, Default)]
@@ -86,7 +102,52 @@ impl Session {
 
     fn unwant(&mut self, channel: &str) {
         let case = self.link.isupport.case;
+        self.forget_shut(channel);
         self.wanted.retain(|wanted| !case.same(wanted, channel));
+    }
+
+    fn forget_shut(&mut self, channel: &str) {
+        let key = self.link.isupport.case.fold(channel);
+        self.shut.retain(|shut| shut.key != key);
+    }
+
+    /// A channel does not let us in (`client channel :words`): told once, and tried again
+    /// ever more rarely for as long as we want to be there.
+    pub(super) fn on_shut(
+        &mut self,
+        numeric: u16,
+        message: &Message,
+        now: Instant,
+        out: &mut Actions,
+    ) {
+        let case = self.link.isupport.case;
+        let channel = message.param(1);
+        if !self.is_ready() || !self.wanted.iter().any(|wanted| case.same(wanted, channel)) {
+            return self.on_refused(numeric, message, out);
+        }
+        let key = case.fold(channel);
+        match self.shut.iter_mut().find(|shut| shut.key == key) {
+            Some(shut) => {
+                shut.wait = (shut.wait * 2).min(KNOCK_MAX);
+                shut.again = now + shut.wait;
+            }
+            None => {
+                self.shut.push(Shut { key, wait: KNOCK_FIRST, again: now + KNOCK_FIRST });
+                self.on_refused(numeric, message, out);
+            }
+        }
+    }
+
+    /// Tries the channels whose time it is.
+    pub(super) fn knock(&mut self, now: Instant, out: &mut Actions) {
+        let case = self.link.isupport.case;
+        for shut in self.shut.iter_mut().filter(|shut| now >= shut.again) {
+            // Without an answer it is tried as rarely.
+            shut.again = now + shut.wait;
+            if let Some(channel) = self.wanted.iter().find(|w| case.fold(w) == shut.key) {
+                out.send("JOIN", &[channel]);
+            }
+        }
     }
 
     /// Joins a channel, now and after each connecting.
@@ -99,6 +160,8 @@ impl Session {
             return Err(Error::name("channel", channel));
         }
         self.want(channel);
+        // Who asks again is told again.
+        self.forget_shut(channel);
         let mut out = Actions::default();
         if self.is_ready() {
             out.send("JOIN", &[channel]);
@@ -165,6 +228,7 @@ impl Session {
                 self.link.channels.0.insert(key, new);
             }
             self.want(channel);
+            self.forget_shut(channel);
             if self.config.history > 0 && self.link.caps.has_history() {
                 let count = self.config.history.to_string();
                 out.send("CHATHISTORY", &["LATEST", channel, "*", &count]);

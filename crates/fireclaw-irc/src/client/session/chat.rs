@@ -66,6 +66,8 @@ impl Session {
             false => Rank::Member,
         };
         let target = if is_channel { name(to) } else { self.link.nick.clone() };
+        // Signs before a channel: only some of its members hear it, and hear the answer.
+        let reply_to = if is_channel { name(marked) } else { name(&from.nick) };
         let account = self.account_of(message);
         let time = self.server_time(message).unwrap_or(time);
         let from = clean(from);
@@ -74,6 +76,7 @@ impl Session {
             account,
             rank,
             target,
+            reply_to,
             is_channel,
             text,
             time,

@@ -30,6 +30,25 @@ const MAX_CHANNELS: usize = 256;
 /// How long after the welcome a server without a message of the day may take.
 const MOTD_WAIT: Duration = Duration::from_secs(10);
 
+/// What servers write into an ERROR, in lower case, to who should not come again soon:
+/// ngircd, InspIRCd, UnrealIRCd, Solanum, ircu.
+const UNWANTED: [&str; 14] = [
+    "bad password",
+    "password mismatch",
+    "invalid password",
+    "access denied",
+    "too fast",
+    "throttle",
+    "too many connections",
+    "too many host connections",
+    "too many user connections",
+    "maximum connections",
+    "-lined",
+    "-line:",
+    "banned",
+    "not authorized",
+];
+
 /// What the driver is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -39,6 +58,9 @@ pub(crate) enum Action {
     Emit(Event),
     /// Close the connection and connect again later.
     Close(String),
+    /// Close the connection and connect again much later: the server does not want us now,
+    /// and likes us less the more often we come.
+    Hold(String),
     /// Close the connection and stop.
     Fail(String),
 }
@@ -67,6 +89,10 @@ impl Actions {
 
     fn close(&mut self, reason: impl Into<String>) {
         self.0.push(Action::Close(reason.into()));
+    }
+
+    fn hold(&mut self, reason: impl Into<String>) {
+        self.0.push(Action::Hold(reason.into()));
     }
 
     fn fail(&mut self, reason: impl Into<String>) {
@@ -102,6 +128,8 @@ pub(crate) struct Session {
     wanted_nick: String,
     /// The channels to be in.
     wanted: Vec<String>,
+    /// Those that did not let us in, for when it is tried again.
+    shut: Vec<channels::Shut>,
     link: Link,
 }
 
@@ -156,7 +184,7 @@ impl Session {
     pub fn new(config: Arc<Config>, now: Instant) -> Self {
         let link = Link::new(&config.nick, now);
         let wanted_nick = config.nick.clone();
-        let mut session = Self { config, wanted_nick, wanted: Vec::new(), link };
+        let mut session = Self { config, wanted_nick, wanted: Vec::new(), shut: Vec::new(), link };
         for channel in session.config.channels.clone() {
             session.want(&channel);
         }
@@ -226,12 +254,13 @@ impl Session {
             376 | 422 => self.on_ready(now, out),
             396 => self.on_host_shown(message),
             464 | 465 if self.link.phase == Phase::Registering => {
-                out.fail(format!("the server refuses us: {}", words(message.trailing())));
+                out.hold(format!("the server refuses us: {}", words(message.trailing())));
             }
             431..=433 | 436 | 437 => self.on_nick_refused(numeric, message, now, out),
             730 => self.on_monitor(message, false, out),
             731 => self.on_monitor(message, true, out),
             900 | 902..=908 => self.on_sasl(numeric, message, out),
+            405 | 471 | 473..=475 | 477 | 489 => self.on_shut(numeric, message, now, out),
             // Other errors, but those about commands that a server need not know.
             400..=599 if !matches!(numeric, 421 | 422 | 451 | 461 | 462) => {
                 self.on_refused(numeric, message, out);
@@ -243,17 +272,18 @@ impl Session {
     /// `ERROR :words`, after which the server closes the connection.
     fn on_error(&self, message: &Message, out: &mut Actions) {
         let reason = words(message.trailing());
-        // ngircd says nothing but this to a wrong password, no number.
-        let password = reason.to_ascii_lowercase().contains("bad password");
-        if password && self.link.phase == Phase::Registering {
-            out.fail(format!("the server refuses us: {reason}"));
+        // Servers have no numbers for these; ngircd says nothing else to a wrong password.
+        let lower = reason.to_ascii_lowercase();
+        let unwanted = UNWANTED.iter().any(|words| lower.contains(words));
+        if unwanted && self.link.phase == Phase::Registering {
+            out.hold(format!("the server refuses us: {reason}"));
         } else {
             out.close(reason);
         }
     }
 
     /// An error about a channel or a nick: `client target :words`.
-    fn on_refused(&self, numeric: u16, message: &Message, out: &mut Actions) {
+    pub(super) fn on_refused(&self, numeric: u16, message: &Message, out: &mut Actions) {
         if self.link.phase == Phase::Ready && message.params.len() > 2 {
             let target = name(message.param(1));
             out.emit(Event::Refused { target, numeric, reason: words(message.trailing()) });
@@ -285,7 +315,10 @@ impl Session {
         match link.phase {
             Phase::Registering => link.since + timing.register,
             Phase::Welcomed => (link.since + MOTD_WAIT).min(silence),
-            Phase::Ready => link.regain.next.map_or(silence, |next| next.min(silence)),
+            Phase::Ready => {
+                let knock = self.shut.iter().map(|shut| shut.again).min();
+                [link.regain.next, knock].into_iter().flatten().fold(silence, Instant::min)
+            }
         }
     }
 
@@ -301,7 +334,10 @@ impl Session {
             Phase::Registering => return out,
             Phase::Welcomed if now >= self.link.since + MOTD_WAIT => self.on_ready(now, &mut out),
             Phase::Welcomed => {}
-            Phase::Ready => self.tick_regain(now, &mut out),
+            Phase::Ready => {
+                self.tick_regain(now, &mut out);
+                self.knock(now, &mut out);
+            }
         }
         match self.link.asked {
             Some(asked) if now >= asked + timing.pong => {
@@ -372,10 +408,15 @@ fn words(text: &str) -> String {
     crate::text::scrub(text, crate::text::Formatting::Remove)
 }
 
+/// The longest name that is shown, in characters: beyond all that servers give.
+const MAX_NAME: usize = 200;
+
 /// A name that decides about rights, safe to show. What is not text is replaced,
-/// not removed, so that no other name comes out.
+/// not removed, and what is cut off leaves a mark, so that no other name comes out.
 fn name(name: &str) -> String {
-    name.chars().map(|c| if crate::text::is_unsafe(c) { '\u{fffd}' } else { c }).collect()
+    let safe = |c| if crate::text::is_unsafe(c) { '\u{fffd}' } else { c };
+    let cut = name.chars().nth(MAX_NAME).map(|_| '\u{fffd}');
+    name.chars().take(MAX_NAME).map(safe).chain(cut).collect()
 }
 
 #[cfg(test)]

@@ -86,12 +86,12 @@ impl Session {
             return;
         }
         if matches!(numeric, 431 | 432) {
-            out.fail(format!("the server does not allow the nick {}: {reason}", self.link.nick));
+            out.hold(format!("the server does not allow the nick {}: {reason}", self.link.nick));
             return;
         }
         self.link.regain.attempts += 1;
         if self.link.regain.attempts > MAX_ATTEMPTS {
-            out.close(format!("no nick like {} is free", self.wanted_nick));
+            out.hold(format!("no nick like {} is free", self.wanted_nick));
             return;
         }
         self.link.nick = alternative(&self.wanted_nick, self.link.regain.attempts);

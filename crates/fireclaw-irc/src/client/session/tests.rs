@@ -37,6 +37,7 @@ impl Scene {
                 Action::Send(line) => self.sent.push(line.as_str().to_owned()),
                 Action::Emit(event) => self.events.push(event),
                 Action::Close(reason) => self.ended = Some(format!("close: {reason}")),
+                Action::Hold(reason) => self.ended = Some(format!("hold: {reason}")),
                 Action::Fail(reason) => self.ended = Some(format!("fail: {reason}")),
             }
         }
@@ -186,13 +187,21 @@ fn no_connection_without_the_account() {
 #[test]
 fn refusals_for_good_and_for_now() {
     for (line, how) in [
-        (":s 464 worker :Bad password", "fail: the server refuses us: Bad password"),
-        (":s 465 worker :Banned\x02", "fail: the server refuses us: Banned"),
+        (":s 464 worker :Bad password", "hold: the server refuses us: Bad password"),
+        (":s 465 worker :Banned\x02", "hold: the server refuses us: Banned"),
         (
             ":s 432 * worker :Erroneous",
-            "fail: the server does not allow the nick worker: Erroneous",
+            "hold: the server does not allow the nick worker: Erroneous",
         ),
-        ("ERROR :Closing link: throttled", "close: Closing link: throttled"),
+        (
+            "ERROR :Closing link: Reconnecting too fast, throttled",
+            "hold: the server refuses us: Closing link: Reconnecting too fast, throttled",
+        ),
+        (
+            "ERROR :Access denied: Bad password?",
+            "hold: the server refuses us: Access denied: Bad password?",
+        ),
+        ("ERROR :Closing link: restarting", "close: Closing link: restarting"),
     ] {
         let mut scene = Scene::new(|_| {});
         scene.on(line);
@@ -352,6 +361,54 @@ fn channels_are_joined_again() {
     let again = scene.session.connected(scene.now);
     scene.note(again);
     assert_eq!(scene.welcome("CHANTYPES=#"), ["MODE worker +B", "JOIN #room"]);
+}
+
+#[test]
+fn a_channel_that_does_not_let_us_in_is_told_once_and_tried_ever_more_rarely() {
+    let mut scene = Scene::new(|_| {});
+    scene.welcome("CHANTYPES=#");
+    let refusal = ":s 473 worker #Agents :Cannot join channel (+i)";
+    assert!(matches!(scene.event(refusal), Some(Event::Refused { numeric: 473, .. })));
+    let mut waits = Vec::new();
+    let mut last = scene.now;
+    while waits.len() < 9 {
+        let wait = scene.session.deadline().saturating_duration_since(scene.now);
+        // The server is alive meanwhile.
+        scene.on(":s PONG s fireclaw");
+        if scene.tick(wait).iter().any(|line| line == "JOIN #agents") {
+            waits.push((scene.now - last).as_secs() / 60);
+            last = scene.now;
+            assert_eq!(scene.event(refusal), None);
+        }
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    // Let in at last, it is told the next time.
+    scene.on(":worker!u@h JOIN #agents");
+    assert!(scene.session.shut.is_empty());
+    // Who is no longer wanted there does not knock.
+    scene.on(":s 473 worker #agents :Cannot join channel (+i)");
+    scene.session.part("#agents", "").unwrap();
+    assert!(scene.session.shut.is_empty());
+}
+
+#[test]
+fn what_only_some_members_hear_is_answered_to_them() {
+    let mut scene = in_channel();
+    let chat = said(&mut scene, ":ada!u@h PRIVMSG @#agents :worker: hi").unwrap();
+    assert_eq!((chat.target.as_str(), chat.reply_to.as_str()), ("#agents", "@#agents"));
+    assert!(chat.is_channel);
+    let chat = said(&mut scene, ":ada!u@h PRIVMSG worker :hi").unwrap();
+    assert_eq!((chat.target.as_str(), chat.reply_to.as_str()), ("worker", "ada"));
+}
+
+#[test]
+fn names_of_any_length_are_cut_and_come_out_as_nobody_elses() {
+    let mut scene = in_channel();
+    let long = "a".repeat(1000);
+    let chat = said(&mut scene, &format!(":{long}!{long}@{long} PRIVMSG worker :hi")).unwrap();
+    for part in [&chat.from.nick, &chat.from.user, &chat.from.host, &chat.reply_to] {
+        assert!(part.chars().count() <= 201 && part.ends_with('\u{fffd}'), "{}", part.len());
+    }
 }
 
 #[test]
