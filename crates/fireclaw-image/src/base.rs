@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::debian::{self, Request};
 use crate::kernel::{self, DebianKernel};
-use crate::{Error, Home, Image, Kernel, Progress, Result, ext4, files, initramfs};
+use crate::{Error, Home, Image, Kernel, Progress, Result, files, import, initramfs};
 
 /// The kernel package for virtual machines, without drivers for hardware.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
@@ -121,7 +121,7 @@ pub fn image(
     };
     let origin = format!("Debian {}", debian::SUITE);
     let rootfs = files::create(home, Path::new("images/base.ext4"), |path| {
-        debian::fetch(&request, progress, |tar| ext4::from_tar(tar, &origin, path))
+        debian::fetch(&request, progress, |tar| import::from_tar(tar, &origin, path, None))
     })?;
     Ok(Image { rootfs, origin, packages: self::packages(), extra: owned(extra) })
 }

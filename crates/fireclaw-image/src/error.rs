@@ -55,6 +55,34 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// An archive in which everything lies in one folder.
+    #[error("cannot make an image of {origin}: all of it is below {folder}/")]
+    BelowFolder {
+        /// Where it came from.
+        origin: String,
+        /// The folder, escaped.
+        folder: String,
+    },
+    /// One layer of an image instead of a whole one.
+    #[error(
+        "cannot make an image of {origin}: it is one layer of an image, {mark} marks what it removes"
+    )]
+    OneLayer {
+        /// Where it came from.
+        origin: String,
+        /// A file that marks what is removed, escaped.
+        mark: String,
+    },
+    /// Several images in one archive, or none of the tag that was asked for.
+    #[error("{}", which_image(origin, wanted.as_deref(), known))]
+    WhichImage {
+        /// Where it came from.
+        origin: String,
+        /// The tag that was asked for.
+        wanted: Option<String>,
+        /// The tags that there are, escaped.
+        known: Vec<String>,
+    },
     /// A program that set-up needs is not installed.
     #[error("{program} is not installed")]
     ToolMissing {
@@ -92,6 +120,16 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+}
+
+fn which_image(origin: &str, wanted: Option<&str>, known: &[String]) -> String {
+    match (wanted, known) {
+        (Some(wanted), []) => {
+            format!("{origin} has no images with tags, and {wanted:?} was asked for")
+        }
+        (Some(wanted), _) => format!("{origin} has no single image with the tag {wanted:?}"),
+        (None, _) => format!("{origin} has several images"),
+    }
 }
 
 /// The result of preparing something.

@@ -5,18 +5,25 @@
 //! that holds the guest program. What is there, with digests, is said by its
 //! [`Manifest`].
 
+mod archive;
 mod base;
 mod debian;
 mod error;
 mod ext4;
+mod extract;
 mod files;
 mod home;
+mod import;
 mod initramfs;
 pub mod kernel;
 mod manifest;
+mod oci;
+mod plain;
+mod problem;
 mod progress;
 mod setup;
 mod space;
+mod tree;
 
 pub use debian::cancel;
 pub use error::{Error, Result};

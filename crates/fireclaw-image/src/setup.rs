@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::home::SETUP_LOCK;
 use crate::manifest::{Artifact, Image, Kernel, Manifest};
 use crate::{
-    Error, GUEST_PROGRAM, Home, Progress, Result, base, ext4, files, initramfs, kernel, space,
+    Error, GUEST_PROGRAM, Home, Progress, Result, base, files, import, initramfs, kernel, space,
 };
 
 /// What set-up is asked for besides the usual.
@@ -193,7 +193,7 @@ fn own_kernel(home: &Home, file: &Path, relative: &str) -> Result<Kernel> {
 
 /// Writes the content of a tar archive as an ext4 image that is no part of a home.
 pub fn write_image(tar: impl std::io::Read, image: &Path) -> Result<()> {
-    ext4::from_tar(tar, &image.display().to_string(), image)
+    import::from_tar(tar, &image.display().to_string(), image, None)
 }
 
 /// Adds the kernel that `cargo xtask kernel` built.
@@ -224,12 +224,14 @@ pub fn add_minimal_kernel(
     manifest.write(home)
 }
 
-/// Adds an image made of a root file system archive.
+/// Adds an image made of an archive: a root file system, or images in layers, of which `tag`
+/// names one if there are several.
 pub fn add_image(
     home: &Home,
     name: &str,
     tar: impl std::io::Read,
     origin: &str,
+    tag: Option<&str>,
     progress: &dyn Progress,
 ) -> Result<Image> {
     check_name(name)?;
@@ -239,7 +241,7 @@ pub fn add_image(
     let mut manifest = Manifest::read(home)?;
     let unique = format!("images/{name}-{}.ext4", manifest.images.len() + 1);
     let relative = PathBuf::from(unique_name(home, &unique));
-    let rootfs = files::create(home, &relative, |path| ext4::from_tar(tar, origin, path))?;
+    let rootfs = files::create(home, &relative, |path| import::from_tar(tar, origin, path, tag))?;
     let image =
         Image { rootfs, origin: origin.to_owned(), packages: Vec::new(), extra: Vec::new() };
     manifest.images.insert(name.to_owned(), image.clone());

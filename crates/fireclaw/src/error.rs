@@ -229,8 +229,21 @@ impl From<ImageError> for CliError {
                 "give an x86-64 vmlinux or bzImage with virtio-mmio, ext4 and overlay built in",
             ),
             ImageError::BadArchive { .. } => Self::new(Kind::Usage, message).hint(
-                "a tar archive of a root file system is needed, as `docker export` writes it",
+                "a tar archive is needed: a root file system as `docker export` writes it, or an \
+                 image as `docker save` does",
             ),
+            ImageError::BelowFolder { ref folder, .. } => {
+                let hint = format!("pack what is in it: tar -C {folder} -cf - .");
+                Self::new(Kind::Usage, message).hint(hint)
+            }
+            ImageError::OneLayer { .. } => Self::new(Kind::Usage, message).hint(
+                "give the whole image, as `docker save` or `skopeo copy … oci-archive:FILE` writes it",
+            ),
+            ImageError::WhichImage { ref known, .. } => Self::new(Kind::Usage, message)
+                .hint(match &known[..] {
+                    [] => "leave out --tag".to_owned(),
+                    known => format!("choose one with --tag: {}", known.join(", ")),
+                }),
             ImageError::ToolMissing { program } => Self::new(Kind::Host, message)
                 .hint(format!("install it: apt-get install {program}")),
             ImageError::ToolFailed { problem, program } => {

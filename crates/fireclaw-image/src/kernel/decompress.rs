@@ -1,36 +1,16 @@
-//! Undoes the compressions that kernels, modules and archives come in.
+//! Undoes the compressions that kernels come in.
 
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 
 use lz4_flex::block::decompress_into;
 
-/// The largest kernel or module that is unpacked, in bytes.
+use crate::plain::plain;
+
+/// The largest kernel that is unpacked, in bytes.
 const MAX: u64 = 512 * 1024 * 1024;
 
 /// The block size of the legacy LZ4 format (doc/lz4_Frame_format.md of lz4).
 const LZ4_BLOCK: usize = 8 * 1024 * 1024;
-
-/// Reads `from` uncompressed, whether it is gzip, xz, zstd or plain.
-pub fn plain<'a>(mut from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let mut start = [0; 6];
-    let mut have = 0;
-    while have < start.len() {
-        match from.read(&mut start[have..])? {
-            0 => break,
-            n => have += n,
-        }
-    }
-    let all = Cursor::new(start).take(have as u64).chain(from);
-    Ok(match &start[..have] {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(all)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(lzma_rust2::XzReader::new(all, true)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(
-            ruzstd::decoding::StreamingDecoder::new(all)
-                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?,
-        ),
-        _ => Box::new(all),
-    })
-}
 
 /// Unpacks a kernel's payload, which may have bytes after its end.
 pub fn payload(packed: &[u8]) -> io::Result<Vec<u8>> {
@@ -72,18 +52,6 @@ fn lz4_legacy(mut blocks: &[u8]) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::io::Write;
-
-    #[test]
-    fn gzip_and_plain_come_out_the_same() {
-        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        packer.write_all(b"root file system").unwrap();
-        for input in [packer.finish().unwrap(), b"root file system".to_vec()] {
-            let mut out = String::new();
-            plain(&input[..]).unwrap().read_to_string(&mut out).unwrap();
-            assert_eq!(out, "root file system");
-        }
-    }
 
     #[test]
     fn legacy_lz4_with_its_trailer() {

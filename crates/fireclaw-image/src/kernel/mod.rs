@@ -9,7 +9,6 @@ use std::path::Path;
 
 pub use vmlinux::{Format, Problem};
 
-pub(crate) use decompress::plain;
 pub(crate) use modules::Module;
 
 /// The modules that a guest needs on a kernel that has them as modules, with

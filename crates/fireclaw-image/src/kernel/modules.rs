@@ -6,7 +6,7 @@ use std::path::Path;
 
 use object::{Object, ObjectSection};
 
-use super::decompress;
+use crate::plain::plain;
 
 /// The largest module that is taken, in bytes; a cut one does not load.
 const MAX_OBJECT: u64 = 64 * 1024 * 1024;
@@ -111,7 +111,7 @@ fn module_name(path: &Path) -> Option<String> {
 
 fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut object = Vec::new();
-    decompress::plain(packed)?.take(MAX_OBJECT).read_to_end(&mut object)?;
+    plain(packed)?.take(MAX_OBJECT).read_to_end(&mut object)?;
     let signed = unsigned_length(&object);
     object.truncate(signed);
     Ok(object)

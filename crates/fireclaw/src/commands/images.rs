@@ -1,7 +1,7 @@
 //! `fireclaw images`: what machines can boot from.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -10,7 +10,7 @@ use fireclaw_image::{Home, Manifest};
 use fireclaw_say::say;
 
 use super::{print, print_json};
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Kind, Result};
 use crate::progress::Screen;
 
 /// List, add and remove images
@@ -19,6 +19,7 @@ use crate::progress::Screen;
 Examples:
   fireclaw images ls
   docker export $(docker create alpine) | fireclaw images add alpine -
+  docker save debian | fireclaw images add debian -
   fireclaw run --image alpine \"cat /etc/alpine-release\"
   fireclaw images prune")]
 pub struct Args {
@@ -34,12 +35,18 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Make an image of a root file system archive (tar, also gzip, xz or zstd)
+    /// Make an image of an archive (tar, also gzip, xz or zstd)
+    ///
+    /// The archive holds a root file system, or an image in layers as `docker save`, `podman
+    /// save` and `skopeo` write it.
     Add {
         /// The image's name
         name: String,
         /// The archive; - is standard input
         archive: PathBuf,
+        /// Which image, if the archive has several: its whole name, or what is behind the colon
+        #[arg(long)]
+        tag: Option<String>,
     },
     /// Remove an image
     Rm {
@@ -60,9 +67,11 @@ pub fn execute(args: Args) -> Result<u8> {
     let screen = Screen::new();
     match args.action {
         Action::Ls { json } => list(&Manifest::read(&home)?, json)?,
-        Action::Add { name, archive } => {
+        Action::Add { name, archive, tag } => {
             let origin = archive.display().to_string();
-            let image = fireclaw_image::add_image(&home, &name, open(&archive)?, &origin, &screen)?;
+            let tar = open(&archive)?;
+            let tag = tag.as_deref();
+            let image = fireclaw_image::add_image(&home, &name, tar, &origin, tag, &screen)?;
             say!("image {name}: {} MiB", image.rootfs.bytes >> 20);
         }
         Action::Rm { name } => {
@@ -87,7 +96,13 @@ pub fn execute(args: Args) -> Result<u8> {
 
 fn open(archive: &Path) -> Result<Box<dyn Read>> {
     if archive == Path::new("-") {
-        return Ok(Box::new(std::io::stdin().lock()));
+        let stdin = std::io::stdin();
+        if stdin.is_terminal() {
+            let problem = "an archive is expected on standard input, which is a terminal";
+            return Err(CliError::new(Kind::Usage, problem)
+                .hint("docker export CONTAINER | fireclaw images add NAME -"));
+        }
+        return Ok(Box::new(stdin.lock()));
     }
     match File::open(archive) {
         Ok(file) => Ok(Box::new(file)),

@@ -38,15 +38,160 @@ fn busybox_root() -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-#[test]
-fn any_root_file_system_boots_unmodified() {
+/// A home that can add images: the shared folder of images is not for writing.
+fn with_images_of_its_own() -> Home {
     let home = Home::new();
-    // An images folder of its own: the shared one is not for writing.
     let shared = fs::read_link(home.path().join("images")).unwrap();
     fs::remove_file(home.path().join("images")).unwrap();
     fs::create_dir(home.path().join("images")).unwrap();
     std::os::unix::fs::symlink(shared.join("base.ext4"), home.path().join("images/base.ext4"))
         .unwrap();
+    home
+}
+
+/// One file as an archive holds it; `pax` are its extended headers.
+fn entry(
+    tar: &mut tar::Builder<Vec<u8>>,
+    (kind, name, link, mode): (tar::EntryType, &[u8], &str, u32),
+    data: &[u8],
+    pax: &[(&str, &[u8])],
+) {
+    tar.append_pax_extensions(pax.iter().copied()).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.as_mut_bytes()[..name.len()].copy_from_slice(name);
+    header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1_000_000_000);
+    header.set_size(data.len() as u64);
+    header.set_cksum();
+    tar.append(&header, data).unwrap();
+}
+
+/// The guest's kernel is the judge of what was written: names that are not UTF-8, links,
+/// holes, owners, capabilities.
+#[test]
+fn a_guest_sees_what_was_in_the_archive() {
+    use tar::EntryType::{Fifo, Link, Regular, Symlink};
+    let home = with_images_of_its_own();
+    let busybox = fs::read("/bin/busybox").unwrap();
+    let mut tar = tar::Builder::new(Vec::new());
+    // CAP_DAC_READ_SEARCH, permitted and effective (<linux/capability.h>, revision 2).
+    let capability = [1, 0, 0, 2, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let capable = [("SCHILY.xattr.security.capability", &capability[..])];
+    let hole = [("GNU.sparse.map", &b"1048576,3"[..]), ("GNU.sparse.size", b"1048579")];
+    let plain: &[(&str, &[u8])] = &[];
+    for (kind, name, link, mode, data, pax) in [
+        (Symlink, &b"bin"[..], "/usr/bin", 0o777, &b""[..], plain),
+        (Regular, b"bin/busybox", "", 0o755, &busybox, plain),
+        (Regular, b"cap/cat", "", 0o755, &busybox, &capable),
+        (Regular, b"secret", "", 0o600, b"read\n", plain),
+        (Regular, b"odd-\xe9", "", 0o644, b"1", plain),
+        (Regular, b"odd-\xff", "", 0o644, b"2", plain),
+        (Link, b"a/second", "secret", 0o600, b"", plain),
+        (Regular, b"sparse", "", 0o644, b"end", &hole),
+        (Fifo, b"pipe", "", 0o604, b"", plain),
+    ] {
+        entry(&mut tar, (kind, name, link, mode), data, pax);
+    }
+    for applet in ["sh", "cat", "stat", "od", "tail"] {
+        let name = format!("bin/{applet}");
+        entry(&mut tar, (Symlink, name.as_bytes(), "busybox", 0o777), b"", plain);
+    }
+    let add = home.fireclaw(["images", "add", "rich", "-"]);
+    finish(add, tar.into_inner().unwrap(), patience()).exits(0);
+
+    let script = "for f in /odd-*; do printf '%s=' \"$f\"; cat \"$f\"; done | od -An -tx1
+        stat -c '%h %a %u %Y' /a/second; stat -c '%s %b' /sparse; tail -c 4 /sparse | od -An -c
+        stat -c '%F %a' /pipe; stat -c %N /bin";
+    let done = home.run(["--image", "rich", script]).exits(0);
+    let words: Vec<_> = done.stdout().split_whitespace().map(str::to_owned).collect();
+    let expected = "2f 6f 64 64 2d e9 3d 31 2f 6f 64 64 2d ff 3d 32 2 600 0 1000000000 \
+                    1048579 8 \\0 e n d fifo 604 '/bin' -> '/usr/bin'";
+    assert_eq!(words.join(" "), expected);
+
+    let as_user =
+        |program: &str| home.run(["--image", "rich", "--user", "999", "--", program, "/secret"]);
+    as_user("/bin/cat").exits(1);
+    assert_eq!(as_user("/cap/cat").exits(0).stdout(), "read\n");
+    home.is_clean();
+}
+
+/// An archive as `docker save` writes it, of two images with layers.
+fn saved_images() -> Vec<u8> {
+    use tar::EntryType::Regular;
+    let layer = |files: &[(&[u8], &[u8])]| {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, data) in files {
+            entry(&mut tar, (Regular, name, "", 0o755), data, &[]);
+        }
+        tar.into_inner().unwrap()
+    };
+    let layers = [
+        busybox_root(),
+        layer(&[(b"etc/which", b"one"), (b"etc/gone", b"x")]),
+        layer(&[(b"etc/which", b"two"), (b"etc/.wh.gone", b"")]),
+    ];
+    let digest = |bytes: &[u8]| {
+        let sum = finish(Command::new("sha256sum"), bytes.to_vec(), patience()).stdout();
+        sum.split_whitespace().next().unwrap().to_owned()
+    };
+    let ids: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", digest(layer))).collect();
+    let mut files: Vec<_> = layers
+        .iter()
+        .enumerate()
+        .map(|(n, layer)| (format!("{n}/layer.tar"), layer.clone()))
+        .collect();
+    let mut list = Vec::new();
+    for (tag, count) in [("test:one", 2), ("test:two", 3)] {
+        let config = serde_json::json!({
+            "os": "linux", "architecture": "amd64", "rootfs": { "diff_ids": ids[..count] },
+        });
+        let config = config.to_string().into_bytes();
+        let name = format!("{}.json", digest(&config));
+        files.push((name.clone(), config));
+        let layers: Vec<_> = (0..count).map(|n| format!("{n}/layer.tar")).collect();
+        list.push(serde_json::json!({ "Config": name, "RepoTags": [tag], "Layers": layers }));
+    }
+    files.push(("manifest.json".to_owned(), serde_json::json!(list).to_string().into_bytes()));
+    let files: Vec<_> = files.iter().map(|(name, data)| (name.as_bytes(), &data[..])).collect();
+    layer(&files)
+}
+
+#[test]
+fn a_saved_image_boots_with_its_layers() {
+    let home = with_images_of_its_own();
+    let archive = home.path().join("saved.tar");
+    fs::write(&archive, saved_images()).unwrap();
+    let archive = archive.to_str().unwrap();
+    fireclaw(&home, &["images", "add", "saved", archive]).exits(1).says(&[
+        "has several images",
+        "--tag",
+        "test:one, test:two",
+    ]);
+    fireclaw(&home, &["images", "add", "saved", "--tag", "two", archive]).exits(0);
+    let done = home.run(["--image", "saved", "cat /etc/which; ls /etc"]).exits(0);
+    assert!(done.stdout().starts_with("two"), "{}", done.stdout());
+    assert!(!done.stdout().contains("gone"), "{}", done.stdout());
+    home.is_clean();
+}
+
+#[test]
+fn a_terminal_is_not_waited_for_as_an_archive() {
+    let home = Home::empty();
+    let line = format!("{} images add x -", binary().display());
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env("FIRECLAW_HOME", home.path());
+    let done = finish(command, Vec::new(), patience());
+    let said = done.stdout() + &done.stderr();
+    assert!(said.contains("which is a terminal") && said.contains("docker export"), "{said}");
+}
+
+#[test]
+fn any_root_file_system_boots_unmodified() {
+    let home = with_images_of_its_own();
     let add = home.fireclaw(["images", "add", "tiny", "-"]);
     finish(add, busybox_root(), patience()).exits(0);
 
@@ -73,12 +218,20 @@ fn what_is_no_root_file_system_is_refused() {
         (&"x".repeat(300)[..], busybox_root(), "cannot be a name"),
         ("empty", Vec::new(), "cannot make an image"),
         ("noise", b"this is not a tar archive".repeat(100), "cannot make an image"),
+        ("below", one_file("rootfs/bin/sh"), "tar -C rootfs -cf - ."),
+        ("layer", one_file("etc/.wh.old"), "docker save"),
     ] {
         let add = home.fireclaw(["images", "add", name, "-"]);
         finish(add, input, patience()).exits(1).says(&[said]);
     }
     let left = fs::read_dir(home.path().join("images")).map_or(0, Iterator::count);
     assert_eq!(left, 0, "a refused archive leaves nothing");
+}
+
+fn one_file(name: &str) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    entry(&mut tar, (tar::EntryType::Regular, name.as_bytes(), "", 0o755), b"x", &[]);
+    tar.into_inner().unwrap()
 }
 
 fn files_below(directory: &Path) -> Vec<String> {
