@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// How many lines are kept in memory.
 const LINES: usize = 1000;
@@ -54,10 +54,10 @@ impl Log {
     }
 }
 
-/// The time of day in UTC.
+/// The date and the time of day in UTC, as in `2026-07-04 12:30:05Z`.
 fn stamp(seconds: u64) -> String {
-    let day = seconds % 86_400;
-    format!("{:02}:{:02}:{:02}", day / 3600, day / 60 % 60, day % 60)
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    humantime::format_rfc3339_seconds(time).to_string().replacen('T', " ", 1)
 }
 
 #[cfg(test)]
@@ -78,6 +78,6 @@ mod tests {
         let again = Log::open(path);
         assert_eq!(again.last(1), log.last(1));
         assert!(log.last(1)[0].contains(" 299 x"));
-        assert_eq!(stamp(86_400 + 3661), "01:01:01");
+        assert_eq!(stamp(86_400 + 3661), "1970-01-02 01:01:01Z");
     }
 }

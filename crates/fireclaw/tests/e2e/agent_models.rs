@@ -25,6 +25,19 @@ fn a_real_model_uses_its_machine() {
         said.last().unwrap().contains(&figure)
     });
     assert!(found, "{figure} is not in {said:?}");
+    // The log has it all, with the date; of what is said in private only that it was.
+    ann.say("worker", "remember that my door code is 4711");
+    ann.hears("worker", "me", "");
+    let log = overseer.fireclaw(&["agent", "logs", "worker"]).exits(0).stdout();
+    let asked = log.lines().find(|line| line.contains("from ann in #agents: run the command"));
+    let date = asked.and_then(|line| line.get(..11)).unwrap_or_default();
+    assert!(date.starts_with("20") && date.matches('-').count() == 2, "{log}");
+    for part in
+        ["calls run_command: ", "run_command gave: ", "is answered: ", "from ann in private: ("]
+    {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    assert!(log.contains(&figure) && !log.contains("4711"), "{log}");
     // Another one, without losing anything: only one that there is.
     ann.command("!model worker no-such", "model no-such is not there; !models lists what is");
     let other = models.split(", ").find(|model| *model != "qwen2.5:7b").unwrap();
