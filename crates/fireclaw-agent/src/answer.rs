@@ -5,13 +5,16 @@ use std::io;
 use fireclaw_protocol::agent::{Action, Incoming, MAX_LINE, Step};
 use fireclaw_protocol::chat::{Message, Tool, ToolCall};
 
-use crate::history::Exchange;
+use crate::history::{Exchange, Made};
 use crate::host::Reply;
-use crate::prompt::{self, Prompt, Round};
+use crate::journal::Journal;
+use crate::prompt::{self, Prompt};
 use crate::queue::place_of;
 use crate::repeats::{Repeat, Repeats};
+use crate::rounds::Round;
 use crate::shape::{Shape, shape};
 use crate::shared::{Current, Shared};
+use crate::told::Told;
 use crate::{clock, cut, files, tools};
 
 /// The most rounds of tools for one message, whatever the configuration says.
@@ -19,6 +22,9 @@ const MAX_ROUNDS: u32 = 64;
 
 /// How many calls of one step are run.
 const MAX_CALLS: usize = 8;
+
+/// What is said when the model wrote nothing.
+const NO_ANSWER: &str = "(The model gave an empty answer. Ask again, or in other words.)";
 
 /// Answers a message: says it, and remembers what was said.
 pub async fn answer(shared: &Shared, incoming: &Incoming) {
@@ -35,11 +41,15 @@ pub async fn answer(shared: &Shared, incoming: &Incoming) {
         return;
     }
     shared.look_for_skills();
-    let Some(answer) = find_answer(shared, incoming).await else { return };
-    let answer = match answer.trim() {
-        "" => "I have no answer to that.",
+    let journal = Journal(incoming);
+    journal.asked();
+    let mut rounds = Vec::new();
+    let Some(answer) = find_answer(shared, incoming, &mut rounds).await else { return };
+    let answer = match without_nick(shared, incoming, &answer) {
+        "" => NO_ANSWER,
         answer => answer,
     };
+    journal.answered(answer);
     let text = said(shared, incoming, answer);
     shared.host.send(&Action::Say { message: incoming.id, text }).await;
     let exchange = Exchange {
@@ -47,17 +57,35 @@ pub async fn answer(shared: &Shared, incoming: &Incoming) {
         at: clock::seconds(),
         from: cut::line(&incoming.from, 64),
         text: incoming.text.clone(),
+        calls: Made::of(&rounds),
         answer: answer.to_owned(),
     };
     let kept = shared.history.borrow_mut().append(&place, exchange);
     tell_of_forgetting(shared, incoming, kept).await;
 }
 
+/// An answer without the nick that models copy from the lines before it: their own, or in
+/// private that of the only one who may have asked.
+fn without_nick<'a>(shared: &Shared, incoming: &Incoming, answer: &'a str) -> &'a str {
+    let answer = answer.trim();
+    let Some(current) = shared.current() else { return answer };
+    let asker = incoming.private.then_some(incoming.from.as_str());
+    let nicks = [Some(current.config.nick.as_str()), Some(current.config.name.as_str()), asker];
+    let rest = nicks.into_iter().flatten().filter(|nick| !nick.is_empty()).find_map(|nick| {
+        let (start, rest) = answer.split_at_checked(nick.len())?;
+        start.eq_ignore_ascii_case(nick).then(|| rest.strip_prefix(':')).flatten()
+    });
+    rest.map_or(answer, str::trim_start)
+}
+
 /// What the model answers in the end. Nothing if it cannot be asked: then the host has
 /// told who asked.
-async fn find_answer(shared: &Shared, incoming: &Incoming) -> Option<String> {
+async fn find_answer(
+    shared: &Shared,
+    incoming: &Incoming,
+    rounds: &mut Vec<Round>,
+) -> Option<String> {
     let mut repeats = Repeats::default();
-    let mut rounds: Vec<Round> = Vec::new();
     let mut used = 0;
     loop {
         // Anew in each round: it may have changed meanwhile.
@@ -68,9 +96,10 @@ async fn find_answer(shared: &Shared, incoming: &Incoming) -> Option<String> {
             false => Vec::new(),
         };
         if offered.is_empty() {
-            return last_word(shared, &current, incoming, &rounds).await;
+            return last_word(shared, &current, incoming, rounds).await;
         }
-        let calls = match think(shared, &current, incoming, &rounds, &offered, None).await {
+        let calls = match think(shared, &current, incoming, rounds, &offered, None).await {
+            Ok(Step::Say(text)) if text.trim().is_empty() => Vec::new(),
             Ok(Step::Say(text)) => return Some(text),
             Ok(Step::Call(calls)) => calls,
             Err(problem) => {
@@ -89,7 +118,7 @@ async fn find_answer(shared: &Shared, incoming: &Incoming) -> Option<String> {
             }
         };
         if !goes_on {
-            return last_word(shared, &current, incoming, &rounds).await;
+            return last_word(shared, &current, incoming, rounds).await;
         }
     }
 }
@@ -162,7 +191,7 @@ fn messages(
     /// What a line has besides messages and tools, in bytes.
     const FRAME: usize = 200;
     let place = place_of(incoming);
-    let memory = shared.memory.index();
+    let memory = shared.memory.indexes(&place);
     let mut history = shared.history.borrow_mut();
     let prompt = Prompt {
         config: &current.config,
@@ -202,21 +231,24 @@ async fn run_calls(
     for call in &calls {
         results.push(match repeats.check(call) {
             Repeat::Run => {
-                let result = tools::call(shared, current, incoming, offered, call).await;
-                repeats.ran(call, &result);
-                result
+                let told = tools::call(shared, current, incoming, offered, call).await;
+                repeats.ran(call, &told);
+                Journal(incoming).called(call, &told);
+                told
             }
-            Repeat::Tell(result) => format!(
-                "You made this call before, so it was not run again. Its result was:\n{result}\nAnswer now, or do something else."
+            Repeat::Tell(told) => told.within(
+                "You made this call before, so it was not run again. Its result was:\n",
+                "\nAnswer now, or do something else.",
             ),
             Repeat::End => {
                 goes_on = false;
-                "You made this call twice before, so it was not run again.".to_owned()
+                Told::note("You made this call twice before, so it was not run again.")
             }
         });
     }
     if let (Some(last), 1..) = (results.last_mut(), too_many) {
-        last.push_str(&format!("\n({too_many} more calls were too many at once and not run.)"));
+        let after = format!("\n({too_many} more calls were too many at once and not run.)");
+        *last = last.within("", &after);
     }
     (Round { calls, results }, goes_on)
 }

@@ -19,11 +19,15 @@ pub fn date(seconds: u64) -> String {
     full(seconds)[..10].to_owned()
 }
 
+/// As in `Saturday 2026-07-04`.
+pub fn day(seconds: u64) -> String {
+    let day = usize::try_from(seconds / 86_400 % 7).unwrap_or(0);
+    format!("{} {}", WEEKDAYS[day], date(seconds))
+}
+
 /// As in `Saturday 2026-07-04 12:30 UTC`.
 pub fn words(seconds: u64) -> String {
-    let day = usize::try_from(seconds / 86_400 % 7).unwrap_or(0);
-    let full = full(seconds);
-    format!("{} {} {} UTC", WEEKDAYS[day], &full[..10], &full[11..16])
+    format!("{} {} UTC", day(seconds), &full(seconds)[11..16])
 }
 
 fn full(seconds: u64) -> String {
@@ -39,6 +43,7 @@ mod tests {
     fn examples() {
         assert_eq!(words(0), "Thursday 1970-01-01 00:00 UTC");
         assert_eq!(words(1_783_168_200), "Saturday 2026-07-04 12:30 UTC");
+        assert_eq!(day(1_783_168_200), "Saturday 2026-07-04");
         assert_eq!(date(u64::MAX), "9999-12-31");
     }
 }

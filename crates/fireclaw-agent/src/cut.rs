@@ -39,6 +39,25 @@ pub fn line(text: &str, max: usize) -> String {
     }
 }
 
+/// One line of at most `max` bytes in which every character can be seen: others, and those
+/// that change the order of text, are written as numbers.
+pub fn escaped(text: &str, max: usize) -> String {
+    let mut out = String::new();
+    for c in line(text, max).chars() {
+        match is_hidden(c) {
+            true => out.extend(c.escape_unicode()),
+            false => out.push(c),
+        }
+    }
+    line(&out, max)
+}
+
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +82,7 @@ mod tests {
             prop_assert!(cut.len() <= max);
             prop_assert_eq!(text.len() <= max, cut == text);
             prop_assert!(line(&text, max.max(3)).len() <= max.max(3));
+            prop_assert!(escaped(&text, max.max(3)).len() <= max.max(3));
         }
     }
 }

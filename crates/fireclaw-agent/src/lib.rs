@@ -9,9 +9,10 @@
 //!
 //! | in the workspace | what |
 //! | --- | --- |
-//! | `MEMORY.md` | the index of its memories, in every prompt |
-//! | `memory/*.md` | what it saved |
-//! | `.fireclaw/history/*.jsonl` | what was said in each place |
+//! | `MEMORY.md` | the index of the memories that are for everyone, in every prompt |
+//! | `memory/*.md` | what it saved for everyone |
+//! | `memory/PLACE/` | the same for one channel, or for one person in private |
+//! | `.fireclaw/history/*.jsonl` | what was said in each place, and what was called for it |
 //! | `answers/*.md` | answers that were too long to be said |
 //! | `skills/*/SKILL.md`, `skills/*/run` | tools of its own |
 //!
@@ -24,6 +25,7 @@ mod cut;
 mod files;
 mod history;
 mod host;
+mod journal;
 mod lines;
 mod memory;
 pub mod oom;
@@ -32,12 +34,14 @@ mod prompt;
 mod queue;
 mod recall;
 mod repeats;
+mod rounds;
 mod rules;
 mod session;
 mod shape;
 mod shared;
 mod skills;
 mod slug;
+mod told;
 mod tools;
 
 use std::path::PathBuf;

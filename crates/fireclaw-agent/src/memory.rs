@@ -1,4 +1,9 @@
 //! What the agent wants to remember: a file each, and an index that is in every prompt.
+//!
+//! Each memory has an audience. One that was made in a place, which is a channel or a
+//! private talk with one person, is in a folder of that place and used there only. Those
+//! beside the folders are for everyone: what a person said is, and what people put there
+//! themselves.
 
 use std::fs;
 use std::io;
@@ -18,8 +23,11 @@ const MAX_FILE: usize = 64 * 1024;
 /// The longest text of a new memory, in bytes.
 pub const MAX_TEXT: usize = 16 * 1024;
 
-/// How many memories there may be.
+/// How many memories there may be for one audience.
 const MAX_FILES: usize = 500;
+
+/// How many files are looked at when the agent starts.
+const MAX_CHECKED: usize = 2000;
 
 /// The most that is read of all memories to search them, in bytes.
 const MAX_SEARCHED: usize = 4 * 1024 * 1024;
@@ -31,14 +39,49 @@ pub enum Error {
     #[error("the text has more than {MAX_TEXT} bytes; write a file and save where it is")]
     TooLong,
     /// There are too many memories.
-    #[error("there are {MAX_FILES} memories already; delete some in /workspace/memory first")]
-    TooMany,
+    #[error("there are {MAX_FILES} memories already; delete some in /workspace/{0} first")]
+    TooMany(String),
     /// The index is too large.
-    #[error("it is in {0}, but MEMORY.md has no room for another line; shorten it first")]
-    IndexFull(String),
+    #[error("it is in {file}, but {index} has no room for another line; shorten it first")]
+    IndexFull { file: String, index: String },
     /// The workspace cannot be written to.
     #[error("the workspace cannot be written to: {0}")]
     File(#[from] io::Error),
+}
+
+/// Who may know something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience<'a> {
+    /// Whoever speaks with the agent, wherever.
+    Everyone,
+    /// Who is in this place, by the name that [`slug::place`] gives it.
+    Place(&'a str),
+}
+
+impl Audience<'_> {
+    /// Where its memories are in the workspace.
+    fn folder(self) -> String {
+        match self {
+            Self::Everyone => "memory".to_owned(),
+            Self::Place(place) => format!("memory/{place}"),
+        }
+    }
+
+    /// Its index in the workspace.
+    fn index(self) -> String {
+        match self {
+            Self::Everyone => INDEX.to_owned(),
+            Self::Place(_) => format!("{}/{INDEX}", self.folder()),
+        }
+    }
+}
+
+/// An index, as far as it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Index {
+    /// Its path in the workspace.
+    pub path: String,
+    pub text: String,
 }
 
 /// A memory that was found.
@@ -60,45 +103,62 @@ impl Memory {
         Self { workspace: workspace.to_owned() }
     }
 
-    /// The index, as far as it is read; empty if there is none.
-    pub fn index(&self) -> String {
-        files::read(&self.workspace.join(INDEX), MAX_INDEX).map_or(String::new(), |s| s.text)
+    /// The indexes of what may be known in a place; empty ones are left out.
+    pub fn indexes(&self, place: &str) -> Vec<Index> {
+        let audiences = [Audience::Everyone, Audience::Place(place)];
+        let read = |audience: Audience<'_>| {
+            let path = audience.index();
+            let text = files::read(&self.workspace.join(&path), MAX_INDEX).ok()?.text;
+            (!text.trim().is_empty()).then_some(Index { path, text })
+        };
+        audiences.into_iter().filter_map(read).collect()
     }
 
     /// Says in words what is too large or cannot be read.
     pub fn check(&self) -> Vec<String> {
-        let index = (INDEX.to_owned(), self.workspace.join(INDEX));
-        let all = std::iter::once(index).chain(self.list());
-        all.filter_map(|(name, path)| match files::read(&path, MAX_FILE) {
-            Ok(files::Start { more: Some(size), .. }) => {
-                Some(format!("{name} has {size} bytes; only the first {MAX_FILE} are read"))
-            }
-            Ok(_) => None,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => Some(format!("{name} cannot be read: {e}")),
-        })
-        .collect()
+        let places = self.places();
+        let audiences = places.iter().map(|place| Audience::Place(place));
+        let all = std::iter::once(Audience::Everyone).chain(audiences).flat_map(|audience| {
+            let index = (audience.index(), self.workspace.join(audience.index()));
+            std::iter::once(index).chain(self.list(audience))
+        });
+        all.take(MAX_CHECKED)
+            .filter_map(|(name, path)| match files::read(&path, MAX_FILE) {
+                Ok(files::Start { more: Some(size), .. }) => {
+                    Some(format!("{name} has {size} bytes; only the first {MAX_FILE} are read"))
+                }
+                Ok(_) => None,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                Err(e) => Some(format!("{name} cannot be read: {e}")),
+            })
+            .collect()
     }
 
-    /// Saves a text and lists it in the index. One with the same name is replaced. Returns
-    /// the path in the workspace.
-    pub fn save(&self, name: &str, text: &str) -> Result<String, Error> {
+    /// Saves a text for an audience and lists it in its index. One with the same name and
+    /// audience is replaced. Returns the path in the workspace.
+    pub fn save(&self, audience: Audience<'_>, name: &str, text: &str) -> Result<String, Error> {
         if text.len() > MAX_TEXT {
             return Err(Error::TooLong);
         }
-        let file = format!("memory/{}.md", slug::name(name));
+        let file = format!("{}/{}.md", audience.folder(), slug::name(name));
         let path = self.workspace.join(&file);
-        if !path.exists() && self.list().len() >= MAX_FILES {
-            return Err(Error::TooMany);
+        if !path.exists() && self.list(audience).len() >= MAX_FILES {
+            return Err(Error::TooMany(audience.folder()));
         }
         files::replace(&path, format!("{}\n", text.trim_end()).as_bytes())?;
-        self.list_in_index(&file, name, text)?;
+        self.list_in_index(audience, &file, name, text)?;
         Ok(file)
     }
 
-    fn list_in_index(&self, file: &str, name: &str, text: &str) -> Result<(), Error> {
-        let path = self.workspace.join(INDEX);
-        let full = || Error::IndexFull(file.to_owned());
+    fn list_in_index(
+        &self,
+        audience: Audience<'_>,
+        file: &str,
+        name: &str,
+        text: &str,
+    ) -> Result<(), Error> {
+        let path = self.workspace.join(audience.index());
+        let full = || Error::IndexFull { file: file.to_owned(), index: audience.index() };
         let old = match files::read(&path, MAX_INDEX) {
             Ok(files::Start { text, more: None }) => text,
             Ok(_) => return Err(full()),
@@ -131,11 +191,12 @@ impl Memory {
         Ok(files::replace(&path, new.as_bytes())?)
     }
 
-    /// All memories, as far as they are read.
-    pub fn all(&self) -> Vec<Found> {
+    /// What may be known in a place, as far as it is read.
+    pub fn all(&self, place: &str) -> Vec<Found> {
         let mut room = MAX_SEARCHED;
         let mut all = Vec::new();
-        for (name, path) in self.list() {
+        let audiences = [Audience::Place(place), Audience::Everyone];
+        for (name, path) in audiences.into_iter().flat_map(|audience| self.list(audience)) {
             let Ok(start) = files::read(&path, MAX_FILE.min(room)) else { continue };
             room -= start.text.len().min(room);
             all.push(Found { name, text: start.text });
@@ -143,18 +204,28 @@ impl Memory {
         all
     }
 
-    fn list(&self) -> Vec<(String, PathBuf)> {
-        let Ok(entries) = fs::read_dir(self.workspace.join("memory")) else { return Vec::new() };
+    fn list(&self, audience: Audience<'_>) -> Vec<(String, PathBuf)> {
+        let folder = audience.folder();
+        let Ok(entries) = fs::read_dir(self.workspace.join(&folder)) else { return Vec::new() };
         let paths = entries.flatten().map(|entry| entry.path());
         let memories = paths.filter(|path| path.extension().is_some_and(|e| e == "md"));
         let named = memories.filter_map(|path| {
             let name = path.file_name()?.to_string_lossy();
             // Files that are being replaced.
-            (!name.starts_with('.')).then(|| (format!("memory/{name}"), path.clone()))
+            let is_memory = !name.starts_with('.') && name != INDEX;
+            is_memory.then(|| (format!("{folder}/{name}"), path.clone()))
         });
         let mut list: Vec<_> = named.take(MAX_FILES).collect();
         list.sort();
         list
+    }
+
+    /// The places that have memories.
+    fn places(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.workspace.join("memory")) else { return Vec::new() };
+        let folders = entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+        let names = folders.filter_map(|e| e.file_name().into_string().ok());
+        names.filter(|name| !name.ends_with(".md")).take(MAX_CHECKED).collect()
     }
 }
 
@@ -162,20 +233,84 @@ impl Memory {
 mod tests {
     use super::*;
 
+    use proptest::prelude::*;
+
+    use super::Audience::{Everyone, Place};
+
+    fn index(memory: &Memory) -> String {
+        memory.indexes("p").into_iter().map(|index| index.text).collect()
+    }
+
     #[test]
     fn what_is_saved_is_listed_once() {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::new(dir.path());
-        assert_eq!(memory.index(), "");
-        assert_eq!(memory.save("Ann's cat", "It is  called\nTom.").unwrap(), "memory/ann-s-cat.md");
-        memory.save("[x](y)", "z").unwrap();
-        memory.save("ann s cat", "It is called Tim.").unwrap();
+        assert_eq!(index(&memory), "");
         assert_eq!(
-            memory.index(),
+            memory.save(Everyone, "Ann's cat", "It is  called\nTom.").unwrap(),
+            "memory/ann-s-cat.md"
+        );
+        memory.save(Everyone, "[x](y)", "z").unwrap();
+        memory.save(Everyone, "ann s cat", "It is called Tim.").unwrap();
+        assert_eq!(
+            index(&memory),
             "# Memory\n\n- [ann s cat](memory/ann-s-cat.md): It is called Tim.\n- [x (y)](memory/x-y.md): z\n"
         );
-        assert_eq!(memory.all()[0].text, "It is called Tim.\n");
+        assert_eq!(memory.all("p")[0].text, "It is called Tim.\n");
         assert!(memory.check().is_empty());
+    }
+
+    #[test]
+    fn a_memory_stays_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::new(dir.path());
+        let saved = memory.save(Place("private-ann"), "door", "4711").unwrap();
+        assert_eq!(saved, "memory/private-ann/door.md");
+        memory.save(Place("channel-_23a"), "door", "It is green.").unwrap();
+        memory.save(Everyone, "door", "There is one.").unwrap();
+        let known = |place: &str| {
+            let all = memory.all(place).into_iter().map(|found| found.text);
+            let indexes = memory.indexes(place).into_iter().map(|index| index.text);
+            all.chain(indexes).collect::<String>()
+        };
+        let ann = known("private-ann");
+        assert!(ann.contains("4711") && ann.contains("There is one.") && !ann.contains("green"));
+        let channel = known("channel-_23a");
+        assert!(channel.contains("green") && channel.contains("There is one."));
+        for place in ["channel-_23a", "private-bob", "channel-ann"] {
+            assert!(!known(place).contains("4711"), "{place}");
+        }
+        assert!(memory.check().is_empty());
+        // One that cannot be read is told, wherever it is.
+        fs::create_dir(dir.path().join("memory/private-ann/odd.md")).unwrap();
+        let notes = memory.check();
+        assert!(notes.len() == 1 && notes[0].starts_with("memory/private-ann/odd.md"), "{notes:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_memory_reaches_another_audience(
+            saved in prop::collection::vec((0_usize..4, "[a-c./]{1,3}"), 1..12)
+        ) {
+            let places = ["private-ann", "private-bob", "channel-_23a"];
+            let dir = tempfile::tempdir().unwrap();
+            let memory = Memory::new(dir.path());
+            for (number, (audience, name)) in saved.iter().enumerate() {
+                let to = places.get(*audience).map_or(Everyone, |place| Place(place));
+                memory.save(to, name, &format!("<secret {number} of {audience}>")).unwrap();
+            }
+            for (at, place) in places.iter().enumerate() {
+                let all = memory.all(place).into_iter().map(|found| found.text);
+                let indexes = memory.indexes(place).into_iter().map(|index| index.text);
+                let known: String = all.chain(indexes).collect();
+                for audience in 0..4 {
+                    let of = format!(" of {audience}>");
+                    let may = audience == at || audience == 3;
+                    let was_saved = saved.iter().any(|(to, _)| *to == audience);
+                    prop_assert_eq!(known.contains(&of), may && was_saved);
+                }
+            }
+        }
     }
 
     #[test]
@@ -183,8 +318,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(INDEX), "my own words").unwrap();
         let memory = Memory::new(dir.path());
-        memory.save("a", "b").unwrap();
-        assert_eq!(memory.index(), "my own words\n- [a](memory/a.md): b\n");
+        memory.save(Everyone, "a", "b").unwrap();
+        assert_eq!(index(&memory), "my own words\n- [a](memory/a.md): b\n");
     }
 
     #[test]
@@ -195,15 +330,14 @@ mod tests {
         fs::write(dir.path().join(INDEX), &huge).unwrap();
         fs::create_dir_all(dir.path().join("memory/odd.md")).unwrap();
         fs::write(dir.path().join("memory/big.md"), &huge).unwrap();
-        assert!(
-            matches!(memory.save("a", "b"), Err(Error::IndexFull(file)) if file == "memory/a.md")
-        );
-        assert!(matches!(memory.save("a", &huge), Err(Error::TooLong)));
+        let full = memory.save(Everyone, "a", "b");
+        assert!(matches!(full, Err(Error::IndexFull { file, .. }) if file == "memory/a.md"));
+        assert!(matches!(memory.save(Place("p"), "a", &huge), Err(Error::TooLong)));
         assert_eq!(fs::read_to_string(dir.path().join(INDEX)).unwrap(), huge);
         let notes = memory.check().join("\n");
         for name in ["MEMORY.md has 65537", "memory/big.md has", "memory/odd.md cannot"] {
             assert!(notes.contains(name), "{notes}");
         }
-        assert_eq!(memory.index().len(), MAX_INDEX);
+        assert_eq!(index(&memory).len(), MAX_INDEX);
     }
 }

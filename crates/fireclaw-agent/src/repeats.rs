@@ -2,13 +2,15 @@
 
 use fireclaw_protocol::chat::ToolCall;
 
+use crate::told::Told;
+
 /// What is to be done with a call.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Repeat {
     /// It is new.
     Run,
     /// It was made once before, with this result.
-    Tell(String),
+    Tell(Told),
     /// It was made twice before: there is no sense in going on.
     End,
 }
@@ -22,7 +24,7 @@ struct Made {
     name: String,
     /// As JSON, where the order of an object's members does not matter.
     arguments: String,
-    result: String,
+    result: Told,
     again: u32,
 }
 
@@ -40,9 +42,9 @@ impl Repeats {
     }
 
     /// Keeps the result of a call that was run.
-    pub fn ran(&mut self, call: &ToolCall, result: &str) {
+    pub fn ran(&mut self, call: &ToolCall, result: &Told) {
         let (name, arguments) = (call.name.clone(), call.arguments.to_string());
-        self.0.push(Made { name, arguments, result: result.to_owned(), again: 0 });
+        self.0.push(Made { name, arguments, result: result.clone(), again: 0 });
     }
 }
 
@@ -60,9 +62,9 @@ mod tests {
         let mut repeats = Repeats::default();
         let first = call(json!({"a": 1, "b": 2}));
         assert_eq!(repeats.check(&first), Repeat::Run);
-        repeats.ran(&first, "r");
+        repeats.ran(&first, &Told::data("r"));
         assert_eq!(repeats.check(&call(json!({"a": 1}))), Repeat::Run);
-        assert_eq!(repeats.check(&call(json!({"b": 2, "a": 1}))), Repeat::Tell("r".into()));
+        assert_eq!(repeats.check(&call(json!({"b": 2, "a": 1}))), Repeat::Tell(Told::data("r")));
         assert_eq!(repeats.check(&first), Repeat::End);
     }
 }

@@ -105,38 +105,116 @@ async fn a_broken_history_is_moved_aside() {
     host.end().await;
 }
 
+/// Has the agent save a fact for what is said, and says where it was saved.
+async fn saves(host: &mut Host, incoming: Incoming, name: &str, text: &str) -> String {
+    let id = incoming.id;
+    host.send(Event::Message(incoming)).await;
+    let think = host.think().await;
+    host.calls(&think, "save_memory", json!({"name": name, "text": text})).await;
+    let think = host.think().await;
+    let saved = think.last().content.clone();
+    host.says(&think, "I will.").await;
+    host.said(id).await;
+    saved
+}
+
+/// All that the model gets to read when it is asked and recalls.
+async fn knows(host: &mut Host, incoming: Incoming, query: &str) -> String {
+    let id = incoming.id;
+    host.send(Event::Message(incoming)).await;
+    let think = host.think().await;
+    host.calls(&think, "recall", json!({"query": query})).await;
+    let think = host.think().await;
+    host.says(&think, "I see.").await;
+    host.said(id).await;
+    think.text()
+}
+
+fn private(id: u64, nick: &str, text: &str) -> Incoming {
+    let (place, from) = (nick.into(), nick.into());
+    Incoming { private: true, place, from, ..message(id, text) }
+}
+
 #[tokio::test]
 async fn facts_are_saved_and_found() {
     let home = home();
     let mut host = Host::start(&home, config()).await;
-    host.ask(1, "remember my cat is called Tom").await;
+    let cat = "Ann's cat is called Tom.";
+    let saved =
+        saves(&mut host, message(1, "remember how my cat is called"), "../Ann's cat", cat).await;
+    assert_eq!(saved, "Saved in memory/channel-_23agents/ann-s-cat.md.");
+    let path = home.path().join("memory/channel-_23agents/ann-s-cat.md");
+    assert_eq!(fs::read_to_string(path).unwrap(), "Ann's cat is called Tom.\n");
+    let public = message(2, "Remember for everyone: the deploy is on Friday");
+    let saved = saves(&mut host, public, "deploy", "The deploy is on Friday.").await;
+    assert_eq!(saved, "Saved in memory/deploy.md.");
+    host.end().await;
+    let mut host = Host::start(&home, config()).await;
+    let here = knows(&mut host, message(3, "my cat?"), "cat called").await;
+    assert!(here.contains("(memory/channel-_23agents/ann-s-cat.md): Ann's cat"), "{here}");
+    assert!(here.contains("memory/channel-_23agents/ann-s-cat.md:\nAnn's cat"), "{here}");
+    assert!(here.contains("ann asked: remember how my cat"), "{here}");
+    let other = Incoming { place: "#other".into(), ..message(4, "a cat?") };
+    let there = knows(&mut host, other, "cat called").await;
+    assert!(!there.contains("Tom") && !there.contains("my cat"), "{there}");
+    assert!(there.contains("deploy is on Friday"), "{there}");
+    host.end().await;
+}
+
+#[tokio::test]
+async fn what_is_said_in_private_stays_there() {
+    let home = home();
+    let mut host = Host::start(&home, config()).await;
+    let secret = "The door code is 4711.";
+    saves(&mut host, private(1, "ann", "my door code is 4711"), "door code", secret).await;
+    let everywhere = [
+        message(2, "the code?"),
+        Incoming { place: "#ann".into(), ..message(3, "the code?") },
+        private(4, "bob", "ann's code?"),
+        private(5, "ann_", "my code?"),
+    ];
+    for incoming in everywhere {
+        let known = knows(&mut host, incoming.clone(), "door code ann").await;
+        assert!(!known.contains("4711"), "{incoming:?}: {known}");
+    }
+    // Nor does a model decide that it may be known: only who asks does, and says so first.
+    let trick = private(6, "ann", "this is not for everyone: remember for everyone is wrong");
+    saves(&mut host, trick, "for everyone", "The other code is 4712.").await;
+    host.end().await;
+    // Also after a restart; and there, it is known.
+    let mut host = Host::start(&home, config()).await;
+    let known = knows(&mut host, message(7, "the code?"), "code").await;
+    assert!(!known.contains("471"), "{known}");
+    let known = knows(&mut host, private(8, "Ann", "my code?"), "door code").await;
+    assert!(known.contains("4711") && known.contains("4712"), "{known}");
+    host.end().await;
+}
+
+#[tokio::test]
+async fn calls_are_in_the_history_shortened() {
+    let home = home();
+    let mut host = Host::start(&home, config()).await;
+    host.ask(1, "count").await;
     let think = host.think().await;
-    let fact = json!({"name": "../Ann's cat", "text": "Ann's cat is called Tom."});
-    host.calls(&think, "save_memory", fact).await;
+    host.runs(&think, "seq 100000").await;
     let think = host.think().await;
-    assert_eq!(think.last().content, "Saved in memory/ann-s-cat.md.");
-    assert!(think.system().contains("(memory/ann-s-cat.md): Ann's cat is called Tom."));
-    host.says(&think, "I will.").await;
+    host.says(&think, "It counts to 100000.").await;
     host.said(1).await;
     host.end().await;
-    assert_eq!(
-        fs::read_to_string(home.path().join("memory/ann-s-cat.md")).unwrap(),
-        "Ann's cat is called Tom.\n"
-    );
     let mut host = Host::start(&home, config()).await;
-    // Elsewhere, what was said in the channel is not found; facts are.
-    for (id, place, found) in [(2, "#agents", true), (3, "#other", false)] {
-        host.send(Event::Message(Incoming { place: place.into(), ..message(id, "my cat?") })).await;
-        let think = host.think().await;
-        assert!(think.system().contains("memory/ann-s-cat.md"));
-        host.calls(&think, "recall", json!({"query": "cat called"})).await;
-        let think = host.think().await;
-        let said = &think.last().content;
-        assert!(said.contains("memory/ann-s-cat.md:\nAnn's cat is called Tom."), "{said}");
-        assert_eq!(said.contains("ann: remember my cat"), found, "{said}");
-        host.says(&think, "Tom.").await;
-        host.said(id).await;
-    }
+    let think = host.talk(2, "again", "Yes.").await;
+    let [_, question, call, told, answer, again] = &think.messages[..] else {
+        panic!("{:?}", think.messages)
+    };
+    assert_eq!(question.content, "ann: count");
+    assert_eq!(call.tool_calls[0].arguments, json!({"command": "seq 100000"}));
+    assert_eq!(told.tool_call_id.as_ref(), Some(&call.tool_calls[0].id));
+    assert!(told.content.len() < 400 && told.content.contains("bytes left out"));
+    assert!(told.content.starts_with("<data>\n1\n2\n") && told.content.ends_with("</data>"));
+    assert_eq!(
+        (answer.content.as_str(), again.content.as_str()),
+        ("It counts to 100000.", "ann: again")
+    );
     host.end().await;
 }
 
@@ -154,7 +232,7 @@ async fn a_huge_memory_is_read_in_part_and_told() {
         notes.contains("MEMORY.md has 500006 bytes") && notes.contains("memory/huge.md has"),
         "{notes}"
     );
-    host.ask(1, "hello").await;
+    host.ask(1, "remember for everyone that a is b").await;
     let think = host.think().await;
     assert!(think.system().contains("begin") && think.system().len() < 16_000);
     host.calls(&think, "save_memory", json!({"name": "a", "text": "b"})).await;

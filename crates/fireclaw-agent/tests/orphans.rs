@@ -19,7 +19,8 @@ async fn whoever_hides_its_origin_is_killed_too() {
     let script = format!("(env -i setsid sh -c 'setsid {sleep}1 & {sleep}2' &); {sleep}3");
     host.runs(&think, &script).await;
     let think = host.think().await;
-    assert_eq!(think.last().content, "(no output)\nkilled, unfinished, after 1 seconds");
+    let told = "<data>\n(no output)\nkilled, unfinished, after 1 seconds\n</data>";
+    assert_eq!(think.last().content, told);
     assert!(processes_with(&sleep).is_empty());
     host.says(&think, "ok").await;
     assert_eq!(host.said(1).await, "ok");

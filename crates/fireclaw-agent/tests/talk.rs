@@ -28,7 +28,7 @@ async fn an_answer_is_said_and_the_message_done() {
     assert!(question.contains("bob: it is hot") && question.ends_with("ann: isn't it?"));
     assert_eq!(
         think.tool_names(),
-        ["run_command", "save_memory", "recall", "read_file", "write_file"]
+        ["run_command", "write_file", "save_memory", "read_file", "recall"]
     );
     assert!(think.tools.iter().all(|tool| !tool.examples.is_empty()));
     host.says(&think, "It is.").await;
@@ -50,12 +50,64 @@ async fn an_empty_answer_becomes_a_sentence() {
     let think = host.think().await;
     assert!(think.tools.is_empty() && !think.system().contains("tools"));
     host.says(&think, " \n").await;
-    assert_eq!(host.said(1).await, "I have no answer to that.");
+    assert!(host.said(1).await.contains("The model gave an empty answer."));
     // A model that calls a tool although there is none.
     host.ask(2, "hm?").await;
     let think = host.think().await;
     host.runs(&think, "true").await;
-    assert_eq!(host.said(2).await, "I have no answer to that.");
+    assert!(host.said(2).await.contains("The model gave an empty answer."));
+    host.end().await;
+}
+
+#[tokio::test]
+async fn a_model_that_says_nothing_is_asked_once_more_without_tools() {
+    let home = home();
+    let mut host = Host::start(&home, config()).await;
+    host.ask(1, "hm?").await;
+    let think = host.think().await;
+    assert!(!think.tools.is_empty());
+    host.says(&think, " ").await;
+    let think = host.think().await;
+    assert!(think.tools.is_empty());
+    host.says(&think, "Hm.").await;
+    assert_eq!(host.said(1).await, "Hm.");
+    host.end().await;
+}
+
+#[tokio::test]
+async fn a_nick_that_the_model_puts_before_its_answer_is_taken_away() {
+    let home = home();
+    let mut host = Host::start(&home, config()).await;
+    let private = |id| Incoming { place: "ann".into(), private: true, ..message(id, "hi") };
+    for (id, incoming, answer, expected) in [
+        (1, message(1, "hi"), "worker: Hello.", "Hello."),
+        (2, message(2, "hi"), "WORKER:Hello.", "Hello."),
+        // To whom it answers may be said where there are others.
+        (3, message(3, "hi"), "ann: Hello.", "ann: Hello."),
+        (4, private(4), "ann: Hello.", "Hello."),
+        (5, private(5), "workers: they work.", "workers: they work."),
+    ] {
+        host.send(Event::Message(incoming)).await;
+        let think = host.think().await;
+        host.says(&think, answer).await;
+        assert_eq!(host.said(id).await, expected);
+    }
+    host.end().await;
+}
+
+#[tokio::test]
+async fn in_private_the_question_stands_alone() {
+    let home = home();
+    let mut host = Host::start(&home, config()).await;
+    for (id, text) in [(1, "hello"), (2, "again")] {
+        let private = Incoming { place: "ann".into(), private: true, ..message(id, text) };
+        host.send(Event::Message(private)).await;
+        let think = host.think().await;
+        assert_eq!(think.last().content, text);
+        assert!(think.messages[1..].iter().all(|m| !m.content.contains("ann")));
+        host.says(&think, "Hi.").await;
+        host.said(id).await;
+    }
     host.end().await;
 }
 

@@ -8,7 +8,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::{cut, files};
-pub use record::Exchange;
+pub use record::{Exchange, Made};
 use record::{MAX_TEXT, parse};
 
 /// When a file is larger it is written anew with what is in memory, in bytes.
@@ -212,7 +212,8 @@ mod tests {
     use super::*;
 
     fn exchange(id: u64) -> Exchange {
-        Exchange { id, at: 0, from: "ann".into(), text: format!("q{id}"), answer: "a".into() }
+        let (from, text, answer) = ("ann".into(), format!("q{id}"), "a".into());
+        Exchange { id, at: 0, from, text, calls: Vec::new(), answer }
     }
 
     fn ids(history: &mut History) -> Vec<u64> {

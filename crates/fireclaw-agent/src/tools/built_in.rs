@@ -3,6 +3,8 @@
 use fireclaw_protocol::chat::{Example, Tool};
 use serde_json::{Value, json};
 
+use crate::told::Told;
+
 pub const RUN_COMMAND: &str = "run_command";
 pub const READ_FILE: &str = "read_file";
 pub const WRITE_FILE: &str = "write_file";
@@ -10,9 +12,11 @@ pub const SAVE_MEMORY: &str = "save_memory";
 pub const RECALL: &str = "recall";
 pub const FETCH_URL: &str = "fetch_url";
 
-/// All of them, the most useful first.
+/// All of them, the most useful first. The smallest models are shown the first examples only
+/// and do what they see: the one that searches memories, which are in the prompt in short
+/// anyway, comes last.
 pub fn all(may_fetch: bool) -> Vec<Tool> {
-    let mut tools = vec![run_command(), save_memory(), recall(), read_file(), write_file()];
+    let mut tools = vec![run_command(), write_file(), save_memory(), read_file(), recall()];
     if may_fetch {
         tools.push(fetch_url());
     }
@@ -20,25 +24,67 @@ pub fn all(may_fetch: bool) -> Vec<Tool> {
 }
 
 fn run_command() -> Tool {
+    // No figure in the examples could be true, and no question is one that people ask in these
+    // words: a small model repeats what it has seen.
     tool(
         RUN_COMMAND,
-        "Runs a shell command on your machine, in /workspace, and gives back its output and exit status. Use it for every question about the machine: uptime, load, disk, memory, programs, the date. It has no input, a time limit, and nothing of it runs on afterwards.",
+        "Runs a shell command on your machine, in /workspace, and gives back its output and exit status. Use it for every question about the machine (uptime -p, df -h, free -h, nproc, uname -r, hostname, whoami, ps ax, pgrep, ls, cat, wc) and for all arithmetic. It has no input, a time limit, and nothing of it runs on afterwards.",
         &[("command", "the command, for /bin/sh -c")],
         vec![
             example(
-                "what's your uptime?",
-                json!({"command": "uptime -p"}),
-                "up 2 hours, 13 minutes\nexit status: 0",
-                "I have been up for 2 hours and 13 minutes.",
+                "what's your load?",
+                json!({"command": "cut -d' ' -f1 /proc/loadavg"}),
+                Told::data("99.99\nexit status: 0"),
+                "My load is 99.99.",
             ),
             example(
-                "how much disk space is left?",
-                json!({"command": "df -h /workspace"}),
-                "Filesystem  Size  Used Avail Use% Mounted on\n/dev/vdb    4.0G  1.1G  2.9G  28% /workspace\nexit status: 0",
-                "2.9 GB of 4.0 GB are free.",
+                "how many files are in /opt?",
+                json!({"command": "ls /opt | wc -l"}),
+                Told::data("99999\nexit status: 0"),
+                "There are 99999 files in /opt.",
+            ),
+            example(
+                "how much is 31 times 77?",
+                json!({"command": "echo $((31 * 77))"}),
+                Told::data("2387\nexit status: 0"),
+                "It is 2387.",
             ),
         ],
     )
+}
+
+fn write_file() -> Tool {
+    let mut write_file = tool(
+        WRITE_FILE,
+        "Writes a text file or a script, in place of what it had before, and runs the script if you want that.",
+        &[
+            ("path", "the file, relative to /workspace or absolute"),
+            ("content", "all that is to be in it"),
+        ],
+        vec![
+            example(
+                "write a python script hi.py that says hello, and run it",
+                json!({"content": "print('hello')\n", "path": "hi.py", "run": "yes"}),
+                Told::data("hello\nexit status: 0")
+                    .within("Wrote 15 bytes to hi.py. It was run:\n", ""),
+                "I wrote hi.py and ran it. It printed: hello",
+            ),
+            example(
+                "put buy bread into shopping.txt",
+                json!({"content": "buy bread\n", "path": "shopping.txt", "run": "no"}),
+                Told::note("Wrote 10 bytes to shopping.txt."),
+                "I put it into shopping.txt.",
+            ),
+        ],
+    );
+    // Not required: larger models leave it out.
+    let run = json!({
+        "type": "string",
+        "enum": ["yes", "no"],
+        "description": "whether it is a script that is to be run now",
+    });
+    write_file.parameters["properties"]["run"] = run;
+    write_file
 }
 
 fn save_memory() -> Tool {
@@ -49,7 +95,7 @@ fn save_memory() -> Tool {
         vec![example(
             "remember that the deploy is on Friday",
             json!({"name": "deploy day", "text": "The deploy is on Friday."}),
-            "Saved in memory/deploy-day.md.",
+            Told::note("Saved in memory/deploy-day.md."),
             "I will remember that the deploy is on Friday.",
         )],
     )
@@ -58,13 +104,13 @@ fn save_memory() -> Tool {
 fn recall() -> Tool {
     tool(
         RECALL,
-        "Searches what you saved and what was said here earlier, by words. Use it when somebody asks about something that you may have been told before.",
+        "Searches what people told you here earlier, by words. Use it only for that, never for what a command can tell.",
         &[("query", "the words to look for")],
         vec![example(
-            "when is the deploy?",
+            "what did I tell you about the deploy?",
             json!({"query": "deploy"}),
-            "memory/deploy-day.md:\nThe deploy is on Friday.",
-            "The deploy is on Friday.",
+            Told::data("memory/deploy-day.md:\nThe deploy is on Friday."),
+            "You told me that the deploy is on Friday.",
         )],
     )
 }
@@ -75,27 +121,10 @@ fn read_file() -> Tool {
         "Reads a text file.",
         &[("path", "the file, relative to /workspace or absolute")],
         vec![example(
-            "what's in notes.txt?",
-            json!({"path": "notes.txt"}),
-            "buy milk",
+            "what's in shopping.txt?",
+            json!({"path": "shopping.txt"}),
+            Told::data("buy milk"),
             "It says: buy milk.",
-        )],
-    )
-}
-
-fn write_file() -> Tool {
-    tool(
-        WRITE_FILE,
-        "Writes a text file, in place of what it had before.",
-        &[
-            ("path", "the file, relative to /workspace or absolute"),
-            ("content", "all that is to be in it"),
-        ],
-        vec![example(
-            "write a hello world script in hello.sh",
-            json!({"path": "hello.sh", "content": "#!/bin/sh\necho hello world\n"}),
-            "Wrote 27 bytes to hello.sh.",
-            "I wrote hello.sh; run it with sh hello.sh.",
         )],
     )
 }
@@ -108,7 +137,7 @@ fn fetch_url() -> Tool {
         vec![example(
             "what does https://example.com say?",
             json!({"url": "https://example.com"}),
-            "HTTP status 200\nExample Domain",
+            Told::data("HTTP status 200\nExample Domain"),
             "It is a page with the title Example Domain.",
         )],
     )
@@ -134,11 +163,11 @@ fn tool(name: &str, description: &str, fields: &[(&str, &str)], examples: Vec<Ex
     }
 }
 
-fn example(request: &str, arguments: Value, result: &str, reply: &str) -> Example {
+fn example(request: &str, arguments: Value, result: Told, reply: &str) -> Example {
     Example {
         request: request.to_owned(),
         arguments,
-        result: result.to_owned(),
+        result: result.shown(),
         reply: reply.to_owned(),
     }
 }

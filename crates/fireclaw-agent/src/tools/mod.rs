@@ -15,6 +15,7 @@ use crate::cut;
 use crate::host::Reply;
 use crate::shared::{Current, Shared};
 use crate::skills::Skill;
+use crate::told::Told;
 
 /// The longest command, or arguments, that people are asked about, in bytes: what they do
 /// not read they cannot allow.
@@ -44,20 +45,20 @@ pub async fn call(
     incoming: &Incoming,
     offered: &[Tool],
     call: &ToolCall,
-) -> String {
+) -> Told {
     if !offered.iter().any(|tool| tool.name == call.name) {
         let names: Vec<&str> = offered.iter().map(|tool| tool.name.as_str()).collect();
         let name = cut::line(&call.name, 64);
-        return format!("There is no tool {name:?}. There are: {}.", names.join(", "));
+        return Told::note(format!("There is no tool {name:?}. There are: {}.", names.join(", ")));
     }
     if !call.arguments.is_object() {
-        return format!("The arguments of {} have to be a JSON object.", call.name);
+        return Told::note(format!("The arguments of {} have to be a JSON object.", call.name));
     }
     let result = match allowed(shared, current, incoming, call).await {
         Ok(()) => run(shared, current, incoming, call).await,
         Err(refusal) => Err(refusal),
     };
-    result.unwrap_or_else(|problem| problem)
+    result.unwrap_or_else(Told::note)
 }
 
 /// Whether the rules, or the people, allow a call.
@@ -104,33 +105,73 @@ async fn run(
     current: &Current,
     incoming: &Incoming,
     call: &ToolCall,
-) -> Result<String, String> {
+) -> Result<Told, String> {
     let workspace = &shared.paths.workspace;
     match call.name.as_str() {
         built_in::RUN_COMMAND => {
-            command::run_shell(workspace, &current.config, arguments::<Command>(call)?.command)
-                .await
+            let Command { command } = arguments(call)?;
+            if is_broken_call(&command) {
+                return Err("The command is a piece of JSON, not a command. It was not run; call the tool again.".into());
+            }
+            command::run_shell(workspace, &current.config, command).await.map(Told::data)
         }
-        built_in::READ_FILE => file::read(workspace, &arguments::<ReadFile>(call)?.path),
+        built_in::READ_FILE => {
+            file::read(workspace, &arguments::<ReadFile>(call)?.path).map(Told::data)
+        }
         built_in::WRITE_FILE => {
-            let WriteFile { path, content } = arguments(call)?;
-            file::write(workspace, &path, &content)
+            let WriteFile { path, content, run } = arguments(call)?;
+            let wrote = file::write(workspace, &path, &content)?;
+            let is_wanted = run.as_str() == Some("yes") || run == Value::Bool(true);
+            let Some(command) = is_wanted.then(|| file::command_for(&path, &content)).flatten()
+            else {
+                return Ok(Told::note(wrote));
+            };
+            let ran = run_script(shared, current, incoming, call, command).await;
+            Ok(ran.within(&format!("{wrote} It was run:\n"), ""))
         }
         built_in::SAVE_MEMORY => {
             let SaveMemory { name, text } = arguments(call)?;
-            remember::save(shared, &name, &text)
+            remember::save(shared, incoming, &name, &text).map(Told::note)
         }
-        built_in::RECALL => remember::recall(shared, incoming, &arguments::<Recall>(call)?.query),
+        built_in::RECALL => {
+            Ok(remember::recall(shared, incoming, &arguments::<Recall>(call)?.query))
+        }
         built_in::FETCH_URL => {
             let FetchUrl { url } = arguments(call)?;
-            command::fetch(&shared.paths.workspace, &current.config, &url).await
+            command::fetch(workspace, &current.config, &url).await.map(Told::data)
         }
         name => {
             let skill = shared.skills.borrow().all().iter().find(|s| s.name == name).cloned();
             let skill = skill.ok_or_else(|| format!("The skill {name} is gone."))?;
-            command::run_skill(workspace, &current.config, &skill, &call.arguments).await
+            let ran = command::run_skill(workspace, &current.config, &skill, &call.arguments).await;
+            ran.map(Told::data)
         }
     }
+}
+
+/// Runs a script as if a command for it had been called, with the rules that count for that.
+async fn run_script(
+    shared: &Shared,
+    current: &Current,
+    incoming: &Incoming,
+    call: &ToolCall,
+    command: String,
+) -> Told {
+    let name = built_in::RUN_COMMAND.to_owned();
+    let arguments = serde_json::json!({ "command": command });
+    let call = ToolCall { id: call.id.clone(), name, arguments };
+    let ran = match allowed(shared, current, incoming, &call).await {
+        Ok(()) => command::run_shell(&shared.paths.workspace, &current.config, command).await,
+        Err(refusal) => Err(refusal),
+    };
+    ran.map_or_else(Told::note, Told::data)
+}
+
+/// Whether a command is arguments that could not be read, handed on as they were: a shell
+/// must not make something of them.
+fn is_broken_call(command: &str) -> bool {
+    let inside = command.trim_start().strip_prefix('{').map(str::trim_start);
+    inside.is_some_and(|inside| inside.starts_with('"') && inside.contains("\":"))
 }
 
 #[derive(Deserialize)]
@@ -147,6 +188,8 @@ struct ReadFile {
 struct WriteFile {
     path: String,
     content: String,
+    #[serde(default)]
+    run: Value,
 }
 
 #[derive(Deserialize)]

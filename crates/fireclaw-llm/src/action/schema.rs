@@ -18,7 +18,7 @@ const REPLY: &str = "reply";
 
 /// The most examples that are shown, of about 100 tokens each: more would fill a small
 /// model's context.
-const MAX_EXAMPLES: usize = 6;
+const MAX_EXAMPLES: usize = 7;
 
 /// What a model may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,10 +203,12 @@ fn examples(tools: &[Tool]) -> Vec<Message> {
         Message::user("what is the capital of Italy?"),
         Message::assistant(act(REPLY, &json!("Rome."))),
     ];
-    // Those with actions come last: what was seen last is what a small model does.
+    // Those with actions come last, and of them those of the first tool: what was seen last
+    // is what a small model does, and the first tool is the most useful one.
     let all =
         tools.iter().flat_map(|tool| tool.examples.iter().map(move |example| (tool, example)));
-    for (tool, example) in all.take(MAX_EXAMPLES) {
+    let shown: Vec<_> = all.take(MAX_EXAMPLES).collect();
+    for (tool, example) in shown.into_iter().rev() {
         out.push(Message::user(&example.request));
         out.push(Message::assistant(act(&tool.name, short(Some(tool), &example.arguments))));
         out.push(Message::user(result(&tool.name, &example.result)));
