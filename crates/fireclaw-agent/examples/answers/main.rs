@@ -7,13 +7,10 @@
 //!
 //! `docs/answers.md` has what was measured.
 
-#![allow(clippy::print_stdout, reason = "it is a program that prints a table")]
-
 mod questions;
 mod sandbox;
 mod talk;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,6 +20,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use fireclaw_llm::local::{LocalModel, LocalServer, Options, fetch_model, fetch_server};
 use fireclaw_llm::{Broker, Limits, Server, ServerConfig, detect};
+use fireclaw_say::{out, say};
 use serde::Serialize;
 
 use questions::{Check, Question, SESSIONS, Session};
@@ -80,7 +78,7 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let outcomes = runtime.block_on(measure(&args))?;
-    print(&outcomes);
+    out!("{}", table(&outcomes).trim_end())?;
     std::fs::write(&args.json, serde_json::to_vec_pretty(&outcomes)?)
         .with_context(|| args.json.display().to_string())?;
     Ok(ExitCode::SUCCESS)
@@ -120,7 +118,7 @@ async fn local(threads: Option<usize>) -> Result<LocalServer> {
     let mut progress = |what: &str, done: u64, of: u64| {
         if done * 10 / of.max(1) != told {
             told = done * 10 / of.max(1);
-            eprintln!("{what}: {done} of {of} bytes");
+            say!("{what}: {done} of {of} bytes");
         }
     };
     let options = Options {
@@ -152,7 +150,7 @@ async fn hold(
         let told = talk.ask(number, question).await?;
         let seconds = begun.elapsed().as_secs_f64();
         let wrong = judge(&talk.sandbox, question, &told).await?;
-        eprintln!(
+        say!(
             "{} {seconds:5.1} s  {} -> {:?} {}",
             if wrong.is_empty() { "right" } else { "WRONG" },
             question.text,
@@ -208,21 +206,22 @@ fn words(text: &str) -> Vec<&str> {
     words
 }
 
-fn print(outcomes: &[Outcome]) {
-    let mut sessions: BTreeMap<usize, (&str, Vec<&Outcome>)> = BTreeMap::new();
-    for outcome in outcomes {
-        let at = SESSIONS.iter().position(|s| s.name == outcome.session).unwrap_or(0);
-        sessions.entry(at).or_insert((outcome.session, Vec::new())).1.push(outcome);
-    }
-    println!("| questions | right | of | calls | seconds each |");
-    println!("| --- | --- | --- | --- | --- |");
+fn table(outcomes: &[Outcome]) -> String {
     let row = |name: &str, outcomes: &[&Outcome]| {
         let right = outcomes.iter().filter(|o| o.wrong.is_empty()).count();
         let calls: usize = outcomes.iter().map(|o| o.told.calls.len()).sum();
         let seconds: f64 = outcomes.iter().map(|o| o.seconds).sum();
         let all = outcomes.len();
-        println!("| {name} | {right} | {all} | {calls} | {:.1} |", seconds / all.max(1) as f64);
+        format!("| {name} | {all} | {right} | {calls} | {:.1} |\n", seconds / all.max(1) as f64)
     };
-    sessions.values().for_each(|(name, outcomes)| row(name, outcomes));
-    row("all", &outcomes.iter().collect::<Vec<_>>());
+    let mut table =
+        "| session | questions | right | calls | s each |\n| --- | --- | --- | --- | --- |\n"
+            .to_owned();
+    for session in SESSIONS {
+        let of: Vec<_> = outcomes.iter().filter(|o| o.session == session.name).collect();
+        if !of.is_empty() {
+            table.push_str(&row(session.name, &of));
+        }
+    }
+    table + &row("all", &outcomes.iter().collect::<Vec<_>>())
 }

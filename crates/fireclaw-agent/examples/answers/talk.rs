@@ -39,7 +39,7 @@ impl Talk {
         tokio::spawn(async move {
             while let Ok(Some(line)) = log.next_line().await {
                 if std::env::var_os("ANSWERS_LOG").is_some() {
-                    eprintln!("    {line}");
+                    fireclaw_say::say!("    {line}");
                 }
             }
         });
