@@ -45,7 +45,7 @@ fn run_command() -> Tool {
             ),
             example(
                 "how much is 31 times 77?",
-                json!({"command": "awk 'BEGIN { print 31 * 77 }'"}),
+                json!({"command": "echo $((31 * 77))"}),
                 Told::data("2387\nexit status: 0"),
                 "It is 2387.",
             ),
@@ -65,7 +65,8 @@ fn write_file() -> Tool {
             example(
                 "write a python script hi.py that says hello, and run it",
                 json!({"content": "print('hello')\n", "path": "hi.py", "run": "yes"}),
-                Told::data("hello").within("Wrote 15 bytes to hi.py. It was run:\n", ""),
+                Told::data("hello\nexit status: 0")
+                    .within("Wrote 15 bytes to hi.py. It was run:\n", ""),
                 "I wrote hi.py and ran it. It printed: hello",
             ),
             example(
