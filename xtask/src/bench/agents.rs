@@ -91,12 +91,12 @@ impl Agents {
 /// `launcher` starts machines of the same shape with another, blank disk.
 pub async fn measure(launcher: &mut Launcher, home: &Home, runs: usize) -> Result<Agents> {
     let overseer = Overseer::start(home)?;
-    let mut person = Person::join(overseer.port, "bench", &["#control", "#agents"])?;
+    let mut person = Person::join(&overseer, "bench", &["#control", "#agents"])?;
     let (mut registrations, mut floors, mut joins, mut readies) = (vec![], vec![], vec![], vec![]);
     let (mut snapshots, mut idle) = (vec![], None);
     for n in 0..=runs {
         let start = Instant::now();
-        drop(Person::join(overseer.port, &format!("guest{n}"), &["#agents"])?);
+        drop(Person::join(&overseer, &format!("guest{n}"), &["#agents"])?);
         let registration = milliseconds(start);
         let run = run_once(&[])?;
         let name = format!("agent{n}");
@@ -251,12 +251,14 @@ struct Person {
 
 impl Person {
     /// Connects and joins.
-    fn join(port: u16, nick: &str, channels: &[&str]) -> Result<Self> {
-        let socket = TcpStream::connect(("127.0.0.1", port))?;
+    fn join(overseer: &Overseer, nick: &str, channels: &[&str]) -> Result<Self> {
+        let password = fs::read_to_string(overseer.home.path().join("irc/password"))?;
+        let socket = TcpStream::connect(("127.0.0.1", overseer.port))?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let lines = BufReader::new(socket.try_clone()?);
         let mut person = Self { socket, lines };
+        person.send(&format!("PASS {}", password.trim_end()))?;
         person.send(&format!("NICK {nick}\r\nUSER {nick} 0 * :{nick}"))?;
         person.until(&[" 376 "])?;
         for channel in channels {

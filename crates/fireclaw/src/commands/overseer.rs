@@ -7,14 +7,14 @@ mod service;
 mod unit;
 mod words;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fireclaw_daemon::{Claim, Config, Daemon, Irc, Owners, api};
 use fireclaw_image::Home;
+use fireclaw_irc::Secret;
 use fireclaw_irc::client::{Rate, Sasl, Tls};
 use fireclaw_irc::mask::HostMask;
-use fireclaw_irc::{PrivateServer, Secret};
 use fireclaw_say::say;
 use rustix::fs::Mode;
 
@@ -24,6 +24,7 @@ use crate::preparation;
 use crate::runtime::runtime;
 use crate::signals::Signals;
 pub use errors::daemon_error;
+use servers::Chat;
 
 /// Where Ollama listens unless told otherwise.
 const OLLAMA: &str = "http://127.0.0.1:11434";
@@ -34,7 +35,8 @@ const OLLAMA: &str = "http://127.0.0.1:11434";
 /// the next overseer takes them over; `fireclaw agent stop` ends them. In the
 /// control channel, !help lists what can be done there.
 ///
-/// Without --server, a private IRC server is started on this machine only.
+/// Without --server, a private IRC server is started on this machine only. Its password is
+/// in irc/password under FIRECLAW_HOME; who has it may give commands.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -66,8 +68,8 @@ struct Options {
     #[arg(long, value_name = "HOST")]
     server: Option<String>,
 
-    /// The IRC server's port
-    #[arg(long, value_name = "PORT", default_value = "6667", value_parser = clap::value_parser!(u16).range(1..))]
+    /// The IRC server's port; the private one takes another if it is taken, or with 0 any
+    #[arg(long, value_name = "PORT", default_value = "6667")]
     port: u16,
 
     /// Speak TLS
@@ -95,7 +97,7 @@ struct Options {
     agents_channel: String,
 
     /// Who may give commands: an account, or a hostmask such as ann!*@*.example.org.
-    /// Operators of the control channel always may; on a private server everybody
+    /// Operators of the control channel always may. On a private server: who has the password
     #[arg(long, value_name = "WHO")]
     owner: Vec<String>,
 
@@ -154,16 +156,20 @@ fn ensure_set_up(home: &Home) -> Result<()> {
 }
 
 async fn serve(args: &Options, home: Home) -> Result<u8> {
+    let owners = owners(args)?;
+    if args.port == 0 && args.server.is_some() {
+        return Err(CliError::usage("--port 0: only the private server can choose one itself"));
+    }
     // First: the private server's directory is one of the things that there is one of.
     let claim = Claim::of(&home).map_err(daemon_error)?;
     let private = match args.server {
-        None => Some(servers::chat(&home, args.port).await?),
+        None => Some(servers::chat(&home, args).await?),
         Some(_) => None,
     };
     let (model, local) = servers::model(args, &home).await?;
     let config = Config {
-        irc: irc(args, private.as_ref().map(PrivateServer::port)),
-        owners: owners(args)?,
+        irc: irc(args, private.as_ref()),
+        owners,
         vmm: args.vmm.into(),
         nick: args.nick.clone(),
         control: args.channel.clone(),
@@ -186,11 +192,10 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
             say!("fireclaw: {} listens in {}", args.nick, args.channel);
         }
     };
-    let home = daemon.config().home.clone();
     let supervised = async {
         tokio::select! {
-            e = servers::keep_chat(private, &home) => fireclaw_daemon::Error::from(e),
-            e = servers::keep_model(local) => e.into(),
+            never = servers::keep_chat(private.map(|chat| chat.server)) => match never {},
+            e = servers::keep_model(local) => fireclaw_daemon::Error::from(e),
         }
     };
     let ended = async {
@@ -213,25 +218,31 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
 }
 
 /// Tells who started it where everything is.
-fn say(daemon: &Daemon, private: Option<&PrivateServer>) {
+fn say(daemon: &Daemon, private: Option<&Chat>) {
     let config = daemon.config();
-    if let Some(server) = private {
+    if let Some(Chat { server, file, .. }) = private {
+        let port = server.port();
         say!(
-            "fireclaw: a private IRC server is on 127.0.0.1:{}; everybody on this machine may \
+            "fireclaw: a private IRC server is on 127.0.0.1:{port}; who has its password may \
              give commands in {}",
-            server.port(),
             config.control
         );
+        // The file is named and never shown: this line ends up in logs.
         say!(
-            "fireclaw: join it: irssi -c 127.0.0.1 -p {} and /join {}",
-            server.port(),
+            "fireclaw: join it: irssi -c 127.0.0.1 -p {port} -w \"$(cat {})\" and /join {}",
+            quoted(file),
             config.control
         );
     }
     say!("fireclaw: models are asked at {}", config.model.url);
 }
 
-fn irc(args: &Options, private: Option<u16>) -> Irc {
+/// A path as one word of a shell, within double quotes too.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}
+
+fn irc(args: &Options, private: Option<&Chat>) -> Irc {
     let secret = std::env::var("FIRECLAW_IRC_PASSWORD").ok().filter(|text| !text.is_empty());
     let secret = secret.map(Secret::new);
     let sasl = match (&args.account, &secret) {
@@ -242,20 +253,30 @@ fn irc(args: &Options, private: Option<u16>) -> Irc {
     };
     Irc {
         host: args.server.clone().unwrap_or_else(|| "127.0.0.1".into()),
-        port: private.unwrap_or(args.port),
+        port: private.map_or(args.port, |chat| chat.server.port()),
         tls: args.tls.then(|| Tls { ca_file: args.tls_ca.clone(), server_name: None }),
-        password: secret.filter(|_| args.account.is_none()),
+        password: match private {
+            Some(chat) => Some(chat.password.clone()),
+            None => secret.filter(|_| args.account.is_none()),
+        },
         sasl,
         rate: if private.is_some() { Rate::PRIVATE } else { Rate::default() },
     }
 }
 
 fn owners(args: &Options) -> Result<Owners> {
-    let mut owners = Owners {
-        everybody: args.server.is_none() && args.owner.is_empty(),
-        operators: true,
-        ..Owners::default()
-    };
+    let private = args.server.is_none();
+    if private && let Some(owner) = args.owner.first() {
+        // It has no accounts, everybody comes from 127.0.0.1, and a nick is whoever took it.
+        return Err(CliError::usage(format!(
+            "--owner {owner}: a private server cannot tell who somebody is"
+        ))
+        .hint(
+            "who has its password may give commands, and nobody else can join; to tell people \
+             apart use a server with accounts: --server HOST --owner ACCOUNT",
+        ));
+    }
+    let mut owners = Owners { everybody: private, operators: !private, ..Owners::default() };
     for owner in &args.owner {
         if owner.contains(['!', '@', '*']) {
             let mask = HostMask::parse(owner)

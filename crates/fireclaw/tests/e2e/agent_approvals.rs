@@ -1,6 +1,7 @@
 //! What agents ask leave for.
 
 use crate::harness::alone;
+use crate::inspircd::InspIrcd;
 use crate::overseer::Overseer;
 use crate::person::Person;
 
@@ -36,7 +37,8 @@ fn people_are_asked_and_decide() {
 #[test]
 fn only_owners_decide_and_in_any_order() {
     let _alone = alone();
-    let overseer = Overseer::start(&["--owner", "ann!*@*"]);
+    let server = InspIrcd::start();
+    let overseer = Overseer::at(server.port, &["--server", "127.0.0.1", "--owner", "ann!*@*"]);
     // Who comes first is the channel's operator, and so may.
     let mut op = overseer.person("op");
     let mut eve = overseer.person("eve");

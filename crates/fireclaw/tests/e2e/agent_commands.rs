@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::harness::{alone, wait_until};
+use crate::inspircd::InspIrcd;
 use crate::overseer::Overseer;
 
 #[test]
@@ -57,7 +58,8 @@ fn names_are_taken_once() {
 
 #[test]
 fn only_owners_give_commands() {
-    let overseer = Overseer::start(&["--owner", "ann!*@*"]);
+    let server = InspIrcd::start();
+    let overseer = Overseer::at(server.port, &["--server", "127.0.0.1", "--owner", "ann!*@*"]);
     // ann comes second: who comes first is the channel's operator.
     let mut op = overseer.person("op");
     let mut eve = overseer.person("eve");

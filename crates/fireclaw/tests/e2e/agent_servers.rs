@@ -21,6 +21,11 @@ fn an_agent_is_at_home_on_another_server() {
     assert_eq!(ann.hears("puppet", "#agents", ""), "one");
     ann.say("puppet", "echo two");
     assert_eq!(ann.hears("puppet", "me", ""), "two");
+    // What only operators hear is answered where only they hear it. She was there first.
+    eve.send("MODE #agents +o puppet");
+    eve.until(" MODE #agents +o");
+    eve.say("@#agents", "puppet: echo three");
+    assert_eq!(eve.hears("puppet", "@#agents", ""), "three");
     // Everybody can see what it is.
     ann.send("WHOIS puppet");
     assert!(ann.all_until(&[" 318 "]).iter().any(|line| line.contains(" 335 ")));

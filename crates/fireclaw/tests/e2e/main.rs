@@ -36,6 +36,7 @@ mod outputs;
 mod overseer;
 mod person;
 mod private;
+mod private_server;
 mod publish;
 mod run;
 mod service;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 
 use rustix::process::Signal;
@@ -20,12 +21,15 @@ pub struct Overseer {
     pub port: u16,
     options: Vec<String>,
     child: Child,
+    /// What it said until it was ready.
+    pub said: Vec<String>,
 }
 
 impl Overseer {
     /// Starts one with further options.
     pub fn start(options: &[&str]) -> Self {
-        Self::at(free_port(), options)
+        // Any free one: what is chosen before could be taken by then.
+        Self::at(0, options)
     }
 
     /// Starts one with this port.
@@ -33,8 +37,9 @@ impl Overseer {
         let home = Home::new();
         puppet(&home, "puppet", "");
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        let child = begin(&home, port, &options);
-        Self { home, port, options, child }
+        let (child, said) = begin(&home, port, &options);
+        let port = private_port(&said).unwrap_or(port);
+        Self { home, port, options, child, said }
     }
 
     /// Another template with the tests' own program, and further lines.
@@ -75,7 +80,8 @@ impl Overseer {
 
     /// Starts it again in the same home.
     pub fn again(&mut self) {
-        self.child = begin(&self.home, self.port, &self.options);
+        (self.child, self.said) = begin(&self.home, self.port, &self.options);
+        self.port = private_port(&self.said).unwrap_or(self.port);
     }
 
     /// `fireclaw` with these words, to its end.
@@ -141,12 +147,18 @@ impl Overseer {
     /// Somebody in both channels, if there is a server.
     pub fn try_person(&self, nick: &str) -> Option<Person> {
         TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        Some(Person::join(self.port, nick))
+        Some(self.person(nick))
     }
 
     /// Somebody in both channels.
     pub fn person(&self, nick: &str) -> Person {
-        Person::join(self.port, nick)
+        Person::join_with(self.port, nick, self.password().as_deref())
+    }
+
+    /// The password of its own server, if it has one.
+    pub fn password(&self) -> Option<String> {
+        let text = fs::read_to_string(self.home.path().join("irc/password")).ok()?;
+        Some(text.trim_end().to_owned())
     }
 
     /// Ends every agent and the overseer, and asserts that nothing is left.
@@ -200,7 +212,7 @@ fn puppet(home: &Home, name: &str, lines: &str) {
     fs::write(templates.join(format!("{name}.toml")), text).unwrap();
 }
 
-fn begin(home: &Home, port: u16, options: &[String]) -> Child {
+fn begin(home: &Home, port: u16, options: &[String]) -> (Child, Vec<String>) {
     let mut command = home.fireclaw(["overseer", "--port", &port.to_string()]);
     command.args(options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -214,12 +226,28 @@ fn begin(home: &Home, port: u16, options: &[String]) -> Child {
         }
     }
     thread::spawn(move || lines.for_each(drop));
-    child
+    (child, said)
 }
 
-/// A port that nobody listens on.
+/// Where its own server is, from what it said.
+fn private_port(said: &[String]) -> Option<u16> {
+    let line = said.iter().find(|line| line.contains("a private IRC server is on"))?;
+    let (_, rest) = line.split_once("127.0.0.1:")?;
+    rest.split(';').next()?.parse().ok()
+}
+
+/// A port that nobody listens on, for servers that cannot choose one themselves. The kernel
+/// gives none of these to others, and none is given out twice here.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        // From another one on than another run of the tests on this machine.
+        let first = u16::try_from(std::process::id() * 64 % 10_000).unwrap();
+        let port = 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Kills a process as nothing can be prepared for.

@@ -18,6 +18,11 @@ pub struct Person {
 impl Person {
     /// Joins both channels of the server on this port.
     pub fn join(port: u16, nick: &str) -> Self {
+        Self::join_with(port, nick, None)
+    }
+
+    /// The same with the server's password.
+    pub fn join_with(port: u16, nick: &str, password: Option<&str>) -> Self {
         let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (tell, lines) = channel();
         let mut reader = BufReader::new(socket.try_clone().unwrap());
@@ -34,6 +39,9 @@ impl Person {
                 }
             }
         });
+        if let Some(password) = password {
+            write!(socket, "PASS {password}\r\n").unwrap();
+        }
         write!(socket, "NICK {nick}\r\nUSER {nick} 0 * :{nick}\r\n").unwrap();
         let mut person = Self { nick: nick.to_owned(), socket, lines };
         // The end of the message of the day, or that there is none.

@@ -38,8 +38,7 @@ fn the_service_manager_is_told_when_it_serves_and_that_it_is_well() {
     let socket = home.path().join("notify");
     let manager = Manager(UnixDatagram::bind(&socket).unwrap());
     manager.0.set_read_timeout(Some(patience())).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut overseer = home.fireclaw(["overseer", "--port", &port.to_string()]);
+    let mut overseer = home.fireclaw(["overseer", "--port", "0"]);
     overseer.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // Half of it is how often the overseer says that it is well.
     overseer.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "200000");

@@ -41,9 +41,10 @@ pub fn irc_error(error: fireclaw_irc::Error) -> CliError {
     use fireclaw_irc::Error as Irc;
     let message = error.to_string();
     match error {
-        Irc::ServerMissing { .. } => {
-            CliError::new(Kind::Host, message).hint("apt-get install ngircd, or use --server HOST")
-        }
+        Irc::ServerMissing { .. } => CliError::new(Kind::Host, message).hint(
+            "install ngircd, unpack its package into tools/ngircd under FIRECLAW_HOME as \
+                 `make demo` does, or use --server HOST",
+        ),
         Irc::ServerFailed { .. } => {
             CliError::new(Kind::Host, message).hint("is the port taken? --port names another")
         }

@@ -1,11 +1,12 @@
 //! The servers that an overseer brings along: for chat, and for a model.
 
+use std::convert::Infallible;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fireclaw_image::Home;
-use fireclaw_irc::{PrivateServer, server};
+use fireclaw_irc::{PrivateServer, Secret, server};
 use fireclaw_llm::local::{self, LocalModel, LocalServer};
 use fireclaw_llm::{Key, ServerConfig, ServerKind};
 use fireclaw_say::say;
@@ -13,38 +14,89 @@ use fireclaw_template::shipped;
 
 use super::Options;
 use super::errors::{irc_error, model_error};
-use crate::error::{CliError, Result};
+use crate::error::Result;
 
-/// A private IRC server on this port.
-pub async fn chat(home: &Home, port: u16) -> Result<PrivateServer> {
-    let directory = directory(home);
-    std::fs::create_dir_all(&directory).map_err(|e| CliError::file("create", &directory, &e))?;
-    PrivateServer::start(&directory, &at(port)).await.map_err(irc_error)
+/// A private IRC server, and what lets people and agents in.
+pub struct Chat {
+    /// The server.
+    pub server: PrivateServer,
+    /// Its password.
+    pub password: Secret,
+    /// The file that the password is in.
+    pub file: PathBuf,
 }
 
-fn directory(home: &Home) -> PathBuf {
-    home.root().join("irc")
+/// A private IRC server on the port that was asked for, or on another if it is taken.
+pub async fn chat(home: &Home, args: &Options) -> Result<Chat> {
+    let directory = home.root().join("irc");
+    let password = server::own_password(&directory).map_err(irc_error)?;
+    let options = server::Options {
+        port: Some(args.port).filter(|port| *port != 0),
+        any_port: true,
+        password: Some(password.clone()),
+        // Made before anybody can connect: nobody is their operator.
+        channels: vec![args.channel.clone(), args.agents_channel.clone()],
+        program: Some(home.root().join("tools/ngircd/usr/sbin/ngircd")),
+        ..server::Options::default()
+    };
+    let server = PrivateServer::start(&directory, &options).await.map_err(irc_error)?;
+    if args.port != 0 && server.port() != args.port {
+        say!(
+            "fireclaw: port {} is taken; the private IRC server takes {} instead",
+            args.port,
+            server.port()
+        );
+    }
+    Ok(Chat { server, password, file: directory.join(server::PASSWORD_FILE) })
 }
 
-fn at(port: u16) -> server::Options {
-    server::Options { port: Some(port), ..server::Options::default() }
-}
-
-/// Keeps a private server alive, on the same port; why that cannot be done.
-pub async fn keep_chat(server: Option<PrivateServer>, home: &Home) -> fireclaw_irc::Error {
+/// Keeps a private server alive, on the same port, for ever. Why it died or does not start
+/// is said once, until it has stood for a while.
+pub async fn keep_chat(server: Option<PrivateServer>) -> Infallible {
     let Some(mut server) = server else { return std::future::pending().await };
-    let (directory, options) = (directory(home), at(server.port()));
-    let mut patience = Patience::default();
+    let mut retry = Retry::default();
     loop {
+        let started = Instant::now();
         let death = server.died().await;
-        if !patience.allows("the private IRC server", &death) {
-            return death;
+        if started.elapsed() >= Retry::STABLE {
+            retry = Retry::default();
         }
-        drop(server);
-        server = match PrivateServer::start(&directory, &options).await {
-            Ok(server) => server,
-            Err(e) => return e,
+        let mut reason = death;
+        loop {
+            let (wait, first) = retry.next();
+            if first {
+                say!("fireclaw: the private IRC server is started again: {reason}");
+            }
+            tokio::time::sleep(wait).await;
+            match server.restart().await {
+                Ok(()) => break,
+                Err(e) => reason = e,
+            }
+        }
+    }
+}
+
+/// How long to wait before the private server is started again.
+#[derive(Debug, Default)]
+struct Retry {
+    attempts: u32,
+}
+
+impl Retry {
+    /// Who lived that long died of something else than the last time.
+    const STABLE: Duration = Duration::from_secs(60);
+    /// The most between two attempts: a person who mended something does not wait longer.
+    const MOST: Duration = Duration::from_secs(30);
+
+    /// How long to wait, and whether it is the first time: at once, then from half a second
+    /// on twice as long each time.
+    fn next(&mut self) -> (Duration, bool) {
+        let wait = match self.attempts {
+            0 => Duration::ZERO,
+            n => (Duration::from_millis(250) * 2_u32.pow(n.min(10))).min(Self::MOST),
         };
+        self.attempts = self.attempts.saturating_add(1);
+        (wait, wait.is_zero())
     }
 }
 
@@ -137,4 +189,19 @@ fn names() -> Vec<String> {
         }
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_server_is_tried_ever_more_rarely_and_told_of_once() {
+        let mut retry = Retry::default();
+        let all: Vec<_> = (0..100).map(|_| retry.next()).collect();
+        assert_eq!(all[0], (Duration::ZERO, true));
+        assert_eq!(all[1], (Duration::from_millis(500), false));
+        assert!(all.windows(2).all(|two| two[0].0 <= two[1].0));
+        assert_eq!(all[99], (Retry::MOST, false));
+    }
 }
