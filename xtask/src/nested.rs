@@ -243,7 +243,7 @@ async fn in_machine(home: &Home, spec: &MachineSpec, script: &str) -> Result<u8>
         loop {
             match exec.events.next().await? {
                 ExecEvent::Started => {}
-                ExecEvent::Exited(ExitStatus::Code(code)) => return anyhow::Ok(code),
+                ExecEvent::Exited(ExitStatus::Code(code), _) => return anyhow::Ok(code),
                 other => bail!("the tests did not end by themselves: {other:?}"),
             }
         }

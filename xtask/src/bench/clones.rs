@@ -202,7 +202,7 @@ pub async fn command(guest: &Guest, argv: &[&str]) -> Result<String> {
     loop {
         match exec.events.next().await? {
             ExecEvent::Started => {}
-            ExecEvent::Exited(ExitStatus::Code(0)) => return Ok(output),
+            ExecEvent::Exited(ExitStatus::Code(0), _) => return Ok(output),
             other => bail!("{other:?}"),
         }
     }

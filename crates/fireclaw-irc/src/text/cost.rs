@@ -72,7 +72,8 @@ fn costs(work: &dyn Fn(&str), short: &str, long: &str) -> (Duration, Duration) {
 fn work_per_byte_does_not_grow_with_the_text() {
     const SHORT: usize = 16 * 1024;
     let budget = 400;
-    let functions: [(&str, &dyn Fn(&str)); 6] = [
+    type Named<'a> = (&'a str, &'a dyn Fn(&str));
+    let functions: [Named<'_>; 6] = [
         ("split", &|text| drop(split(text, budget))),
         ("split small", &|text| drop(split(text, 4))),
         ("scrub", &|text| drop(scrub(text, Formatting::Remove))),
