@@ -17,6 +17,7 @@ use fireclaw_irc::message::Source;
 use fireclaw_irc::names::CaseMapping;
 use fireclaw_llm::{Broker, Limits, ModelInfo, Server};
 use fireclaw_protocol::message::ExecRequest;
+use fireclaw_say::say;
 use fireclaw_template::{Entry, Store, Template, names};
 use fireclaw_vm::Commands;
 use serde::Serialize;
@@ -41,7 +42,12 @@ const LEAVING: Duration = Duration::from_secs(60);
 
 /// Something that people in the control channel should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice(pub String);
+pub struct Notice {
+    /// What, in lines that are safe to be said.
+    pub text: String,
+    /// Whether people have to decide on it: it goes before everything else.
+    pub is_question: bool,
+}
 
 /// What agents share.
 pub struct Shared {
@@ -67,7 +73,16 @@ impl Shared {
     /// Tells the people, in one line and not more than fits it: guests have a part in
     /// what is told. If nobody takes it any more, it is not worth waiting.
     pub fn announce(&self, text: &str) {
-        let _ = self.notices.try_send(Notice(fireclaw_vm::escape(text)));
+        let notice = Notice { text: fireclaw_vm::escape(text), is_question: false };
+        let _ = self.notices.try_send(notice);
+    }
+
+    /// Puts a question to the people, whole: its lines are safe as they are.
+    pub fn announce_question(&self, id: u64, lines: &[String]) {
+        let text = format!("{}\n#{id} (!ok {id}, or !no {id} reason)", lines.join("\n"));
+        if self.notices.try_send(Notice { text, is_question: true }).is_err() {
+            say!("fireclaw: too much waits for the control channel; #{id} is in !questions");
+        }
     }
 
     /// Whether a source on the chat server is one of our own connections.

@@ -14,6 +14,7 @@ mod daemon;
 mod error;
 mod machines;
 mod ours;
+mod question;
 mod reach;
 mod schedule;
 mod skills;

@@ -170,13 +170,9 @@ impl ApprovalRow {
     pub(crate) const MAX_TOOL: usize = 64;
     pub(crate) const MAX_WHAT: usize = 4096;
 
-    /// The question as one line for people. The guest's words are escaped and cut.
-    pub fn line(&self) -> String {
-        const SHOWN: usize = 240;
-        let short: String = self.what.chars().take(SHOWN).collect();
-        let cut = if short.len() < self.what.len() { " …" } else { "" };
-        let (tool, short) = (fireclaw_vm::escape(&self.tool), fireclaw_vm::escape(&short));
-        format!("#{} {} wants to {tool}: {short}{cut}", self.id, self.agent)
+    /// Whether leave was given.
+    pub(crate) fn is_granted(&self) -> bool {
+        matches!(self.verdict, Some((true, _)))
     }
 }
 
@@ -439,7 +435,8 @@ impl State {
     }
 
     /// The question whether a tool may be used for a message: the one that was asked
-    /// before, also before a restart, or a new one.
+    /// before, also before a restart, or a new one. A leave that was given is used up by
+    /// this: it is for one time.
     pub fn ask(
         &mut self,
         agent: &str,
@@ -458,6 +455,11 @@ impl State {
             )
             .optional()?;
         if let Some(known) = known {
+            if known.is_granted() {
+                let id = i64::try_from(known.id).unwrap_or(-1);
+                transaction.execute("DELETE FROM approvals WHERE id = ?1", [id])?;
+                transaction.commit()?;
+            }
             return Ok(known);
         }
         transaction.execute(
@@ -692,18 +694,17 @@ mod tests {
         assert!(state.answer(999, true, "ann").unwrap().is_none());
         let again = state.ask("worker", message, "run_command", "rm -rf /").unwrap();
         assert_eq!(again.verdict, Some((true, "ann".into())));
+        // Leave is for one time: who does it again asks again.
+        let next = state.ask("worker", message, "run_command", "rm -rf /").unwrap();
+        assert!(next.id > asked.id && next.verdict.is_none(), "{next:?}");
+        // A refusal stays for as long as the message does.
+        state.answer(next.id, false, "ann").unwrap();
+        for _ in 0..2 {
+            let refused = state.ask("worker", message, "run_command", "rm -rf /").unwrap();
+            assert_eq!((refused.id, refused.is_granted()), (next.id, false));
+        }
         state.done("worker", message).unwrap();
         assert!(state.open_questions().unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_question_is_one_line_whatever_the_guest_asks() {
-        let (_home, mut state) = state();
-        let message = state.keep("worker", &message("rm")).unwrap();
-        let what = format!("true\r\n#1 other wants to run_command: {}\x1b[2J", "x".repeat(4000));
-        let line = state.ask("worker", message, "run\ncommand", &what).unwrap().line();
-        assert!(!line.chars().any(char::is_control) && line.chars().count() < 400, "{line}");
-        assert!(line.starts_with("#1 worker wants to run") && line.ends_with('…'), "{line}");
     }
 
     #[test]
@@ -737,7 +738,8 @@ mod tests {
         state.forget(first.id).unwrap();
         let second = state.ask("worker", 0, "reach", "a.example").unwrap();
         assert!(second.id > first.id && second.verdict.is_none());
-        assert_eq!(second.line(), format!("#{} worker wants to reach: a.example", second.id));
+        let line = format!("#{} worker wants to reach: a.example", second.id);
+        assert_eq!(second.lines(), Some(vec![line]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use fireclaw_daemon::{Condition, Daemon, Listed, NetworkStatus, Notice, Result};
+use fireclaw_daemon::{ApprovalRow, Condition, Daemon, Listed, NetworkStatus, Notice, Result};
 use fireclaw_irc::client::{Chat, ChatKind};
 use fireclaw_irc::{Client, Event, Handle};
 use fireclaw_say::say;
@@ -84,9 +84,12 @@ pub async fn run(
                 Some(_) => {}
                 None => std::future::pending::<()>().await,
             },
-            Some(Notice(text)) = notices.recv() => {
+            Some(Notice { text, is_question }) = notices.recv() => {
                 // If too much waits already, the log has it.
-                let _ = voice.say(&control, &text).await;
+                let _ = match is_question {
+                    true => voice.say_urgent(&control, &text).await,
+                    false => voice.say(&control, &text).await,
+                };
             }
         }
     }
@@ -191,7 +194,7 @@ async fn obey(daemon: &Daemon, who: &str, command: Command) -> Result<String> {
         },
         Command::Allow { name, target } => {
             let row = daemon.ask_to_reach(who, &name, &target)?;
-            let (line, id) = (row.line(), row.id);
+            let (line, id) = (question(&row), row.id);
             format!("{line} (!ok {id}, or !no {id} reason), asks {who}")
         }
         Command::Reload => {
@@ -200,8 +203,7 @@ async fn obey(daemon: &Daemon, who: &str, command: Command) -> Result<String> {
         }
         Command::Questions => {
             let open = daemon.questions()?;
-            let line = fireclaw_daemon::ApprovalRow::line;
-            lines(open.iter().map(line), "nothing waits for an answer")
+            lines(open.iter().map(question), "nothing waits for an answer")
         }
         Command::Ok { id } => {
             let row = daemon.answer(who, id, true, "").await?;
@@ -217,6 +219,11 @@ async fn obey(daemon: &Daemon, who: &str, command: Command) -> Result<String> {
             format!("{} - !help <command> says more", names.join(" "))
         }
     })
+}
+
+/// All of a question. One that is too long is never put.
+fn question(row: &ApprovalRow) -> String {
+    row.lines().map_or_else(|| format!("#{}: too long to be shown", row.id), |l| l.join("\n"))
 }
 
 /// What an agent may reach, and the last that was refused: in one line each.

@@ -244,6 +244,10 @@ impl<'a> Live<'a> {
             Order::Pause(paused) => self.pause(paused)?,
             Order::Approval { id, granted, reason } => {
                 if let Some((ask, _)) = self.questions.remove(&id) {
+                    if granted {
+                        // Handed out, it is used up: it was for one time.
+                        self.agent.shared.state.borrow().forget(id).map_err(|e| e.to_string())?;
+                    }
                     self.tell(&Event::Approval { ask, granted, reason })?;
                 }
             }
@@ -543,11 +547,23 @@ impl<'a> Live<'a> {
         match asked {
             Ok(row) => match row.verdict {
                 Some((granted, reason)) => self.tell(&Event::Approval { ask, granted, reason }),
+                None if self.questions.contains_key(&row.id) => {
+                    let reason = format!("#{} asks for the same already", row.id);
+                    self.tell(&Event::Approval { ask, granted: false, reason })
+                }
                 None => {
                     let id = row.id;
+                    let Some(lines) = row.lines() else {
+                        let state = self.agent.shared.state.borrow();
+                        state.forget(id).map_err(|e| e.to_string())?;
+                        drop(state);
+                        let reason = "it is too long to be asked for: put it into a file in \
+                                      smaller steps, then ask to run that";
+                        let reason = reason.to_owned();
+                        return self.tell(&Event::Approval { ask, granted: false, reason });
+                    };
                     self.questions.insert(id, (ask, message));
-                    let line = row.line();
-                    self.agent.announce(&format!("{line} (!ok {id}, or !no {id} reason)"));
+                    self.agent.shared.announce_question(id, &lines);
                     Ok(())
                 }
             },
