@@ -12,7 +12,7 @@
 //!    flow-controlled streams, opened by the host with an [`message::Open`].
 //!
 //! The guest is hostile: every length is bounded before memory is allocated,
-//! and channels opened by the guest are refused.
+//! and a guest that opens a channel ends its session.
 //!
 //! [yamux]: https://github.com/hashicorp/yamux/blob/master/spec.md
 
@@ -65,6 +65,12 @@ pub enum Error {
     /// The guest could not connect to one of its ports.
     #[error("nobody answers in the guest: {0}")]
     NotConnected(String),
+    /// All channels are taken, and as many wait for one as may.
+    #[error(
+        "the machine runs as many commands as it can, and {} more wait already",
+        session::MAX_WAITING
+    )]
+    Busy,
     /// The session has ended; no channel can be opened.
     #[error("the session is closed")]
     Closed,

@@ -21,6 +21,9 @@ use crate::{Error, Machine, ProcessStamp, Result, RunDir, VmmProcess};
 /// How long a VMM may take to end after its guest's stream broke.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Channels that a command takes: its events and its three streams.
+const EXEC_CHANNELS: u32 = 4;
+
 /// A machine whose guest is up and waits to be told who it is.
 #[derive(Debug)]
 pub struct Waiting {
@@ -99,14 +102,21 @@ impl ExecEvents {
 impl Commands {
     /// Starts a command; `request.id` is chosen here.
     ///
-    /// Waits for as long as the guest does not read: callers set a limit.
+    /// Waits while all channels are taken, and for as long as the guest does not
+    /// read: callers set a limit.
+    ///
+    /// # Errors
+    /// [`fireclaw_protocol::Error::Busy`] if too many wait already.
     pub async fn exec(&self, mut request: ExecRequest) -> fireclaw_protocol::Result<Exec> {
         let exec = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         request.id = exec;
-        let control = self.session.open(&Open::Exec(request)).await?;
-        let stdin = self.session.open(&Open::Stdin { exec }).await?;
-        let stdout = self.session.open(&Open::Stdout { exec }).await?;
-        let stderr = self.session.open(&Open::Stderr { exec }).await?;
+        // All or none: commands that each hold some would wait for each other.
+        let mut places = self.session.reserve(EXEC_CHANNELS).await?;
+        let session = &self.session;
+        let control = session.open_in(&mut places, &Open::Exec(request)).await?;
+        let stdin = session.open_in(&mut places, &Open::Stdin { exec }).await?;
+        let stdout = session.open_in(&mut places, &Open::Stdout { exec }).await?;
+        let stderr = session.open_in(&mut places, &Open::Stderr { exec }).await?;
         let (events, control) = tokio::io::split(control);
         Ok(Exec {
             stdin,
