@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::types::{
-    Action, BackendType, BootSource, Drive, EntropyDevice, InstanceActionInfo, LogLevel, Logger,
-    MachineConfiguration, MemoryBackend, NetworkInterface, NetworkOverride, Request,
+    Action, BackendType, BootSource, CacheType, Drive, EntropyDevice, InstanceActionInfo, LogLevel,
+    Logger, MachineConfiguration, MemoryBackend, NetworkInterface, NetworkOverride, Request,
     SnapshotCreateParams, SnapshotLoadParams, SnapshotType, Vm, VmState, Vsock, VsockOverride,
 };
 use crate::backend::{CARD_ARG, MEMORY_FILE, STATE_FILE};
@@ -79,6 +79,7 @@ pub fn boot_requests(
             path_on_host: disk.path.clone(),
             is_root_device: false,
             is_read_only: disk.read_only,
+            cache_type: if disk.read_only { CacheType::Unsafe } else { CacheType::Writeback },
         })
     }));
     requests.extend(tap.map(|tap| {
@@ -164,6 +165,25 @@ pub(super) fn absolute(spec: &MachineSpec) -> Result<MachineSpec> {
 mod tests {
     use super::*;
     use crate::Disk;
+
+    #[test]
+    fn a_disk_that_can_be_written_is_flushed() {
+        let spec = MachineSpec {
+            kernel: "k".into(),
+            initramfs: "i".into(),
+            cpus: 1,
+            memory_mib: 128,
+            disks: vec![Disk { path: "own".into(), read_only: false }],
+            card: false,
+            kernel_args: Vec::new(),
+        };
+        let requests = boot_requests(&spec, None, None, false);
+        let cache_type = requests.iter().find_map(|request| match request {
+            Request::Drive(drive) => Some(drive.cache_type),
+            _ => None,
+        });
+        assert_eq!(cache_type, Some(CacheType::Writeback));
+    }
 
     #[test]
     fn a_restored_machine_finds_its_own_disks_under_the_names_of_the_saved_one() {

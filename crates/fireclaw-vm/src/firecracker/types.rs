@@ -134,6 +134,17 @@ pub struct Drive {
     pub is_root_device: bool,
     /// Whether the image is opened read-only.
     pub is_read_only: bool,
+    /// What a guest's flush does.
+    pub cache_type: CacheType,
+}
+
+/// What Firecracker does when a guest flushes a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum CacheType {
+    /// Nothing: the guest is not offered to flush. Firecracker's default.
+    Unsafe,
+    /// It writes to the host's disk before it answers.
+    Writeback,
 }
 
 /// A virtio random number generator, not limited in its rate.

@@ -26,6 +26,12 @@ pub const STREAM: &str = "stream";
 /// The name of the virtio-serial port that carries the stream.
 const PORT_NAME: &str = "fireclaw.0";
 
+/// Flushes of the guest reach the host's disk. What cannot be read or written is
+/// the guest's error, also for want of space: QEMU would else stop the machine,
+/// which nobody would notice and nobody would start again.
+const DISK_CACHE: &str = "cache=writeback";
+const DISK_ERRORS: &str = "rerror=report,werror=report";
+
 /// How much memory TCG may use for translated code, in MiB. Without a bound a
 /// busy guest takes over a gibibyte.
 const TCG_CACHE_MIB: u32 = 128;
@@ -88,11 +94,11 @@ pub fn arguments(
     for (n, disk) in spec.disks.iter().enumerate() {
         let read_only = if disk.read_only { "on" } else { "off" };
         let mut drive = std::ffi::OsString::from(format!(
-            "if=none,id=disk{n},format=raw,read-only={read_only},file="
+            "if=none,id=disk{n},format=raw,{DISK_CACHE},read-only={read_only},file="
         ));
         drive.push(escaped(&disk.path));
         line.two("-drive", drive);
-        line.two("-device", format!("virtio-blk-device,drive=disk{n}"));
+        line.two("-device", format!("virtio-blk-device,drive=disk{n},{DISK_ERRORS}"));
     }
     if let Some(fd) = fds.card {
         line.two("-netdev", format!("tap,id=card,fd={fd}"));
@@ -183,7 +189,10 @@ mod tests {
             initramfs: "/i".into(),
             cpus: 2,
             memory_mib: 512,
-            disks: vec![Disk { path: "/a,b.ext4".into(), read_only: true }],
+            disks: vec![
+                Disk { path: "/a,b.ext4".into(), read_only: true },
+                Disk { path: "/own".into(), read_only: false },
+            ],
             card: card.is_some(),
             kernel_args: vec!["extra=1".into()],
         };
@@ -225,6 +234,14 @@ mod tests {
         assert!(restored.contains(&card(9)), "{restored}");
         let without = of(Memory::Fresh, None);
         assert!(!without.contains("net") && !without.contains("card"), "{without}");
+    }
+
+    #[test]
+    fn a_disk_is_flushed_and_its_errors_are_the_guests() {
+        let line = line(Accelerator::Kvm);
+        let own = "format=raw,cache=writeback,read-only=off,file=/own \
+                   -device virtio-blk-device,drive=disk1,rerror=report,werror=report";
+        assert!(line.contains(own) && !line.contains("unsafe"), "{line}");
     }
 
     #[test]
