@@ -33,8 +33,19 @@ pub enum Verdict {
     },
 }
 
-/// How long a bad verdict holds, in seconds.
-const BAD_HOLDS: u64 = 24 * 3600;
+impl Verdict {
+    /// For how many seconds it holds: a good one for as long as its key does.
+    fn holds(&self) -> u64 {
+        match self {
+            Self::Boots { .. } => u64::MAX,
+            // The host may only have been busy, and emulation is slow: the next
+            // probe costs 4 s.
+            Self::Hangs => 15 * 60,
+            // The disk may have been full.
+            Self::Fails { .. } => 24 * 3600,
+        }
+    }
+}
 
 /// A verdict with its date, in seconds since the Unix epoch.
 #[derive(Debug, Serialize, Deserialize)]
@@ -95,13 +106,11 @@ impl Cache {
         khz
     }
 
-    /// A verdict that still holds. A bad one holds for a day: the host may
-    /// only have been busy, or its disk full.
+    /// A verdict that still holds.
     pub fn verdict(&self, backend: &dyn Backend, kernel: &Path) -> Option<Verdict> {
         let kept: Kept = self.get(&boot_key(backend, kernel))?;
         let age = unix_time().saturating_sub(kept.found);
-        let holds = matches!(kept.verdict, Verdict::Boots { .. }) || age < BAD_HOLDS;
-        holds.then_some(kept.verdict)
+        (age < kept.verdict.holds()).then_some(kept.verdict)
     }
 
     /// Keeps a verdict.
@@ -176,6 +185,12 @@ mod tests {
         assert_eq!(Cache::open(&file).version(&program, ask("8.0")).unwrap(), "7.2");
         fs::write(&program, "22").unwrap();
         assert_eq!(Cache::open(&file).version(&program, ask("8.0")).unwrap(), "8.0");
+    }
+
+    #[test]
+    fn a_busy_moment_is_forgotten_soon() {
+        assert!(Verdict::Hangs.holds() <= 3600);
+        assert!(Verdict::Boots { milliseconds: 1 }.holds() > 10 * 365 * 24 * 3600);
     }
 
     #[test]
