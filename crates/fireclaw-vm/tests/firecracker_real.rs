@@ -175,6 +175,10 @@ async fn a_machine_starts_pauses_and_ends() {
 async fn restore(home: &Home, firecracker: &Firecracker) {
     let from = home.run_dir.path();
     let second = RunDir::create(&home.dir.path().join("second")).unwrap();
+    // A snapshot names its own disks as they are called in every run directory.
+    for (n, disk) in home.spec.disks.iter().enumerate().filter(|(_, disk)| !disk.read_only) {
+        std::os::unix::fs::symlink(&disk.path, second.path().join(format!("disk{n}"))).unwrap();
+    }
     let mut command = Command::new(firecracker.program());
     command.args(["--id", second.id(), "--api-sock", "api.sock"]).current_dir(second.path());
     let mut process = VmmProcess::spawn(command, Vec::new(), Console::Stdout, false).unwrap();

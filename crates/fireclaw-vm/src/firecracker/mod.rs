@@ -61,7 +61,7 @@ impl Firecracker {
     /// A Firecracker whose version is known, see [`crate::probe`].
     ///
     /// # Errors
-    /// [`Error::VmmTooOld`] below Firecracker 1.16.
+    /// [`Error::VmmTooOld`] below Firecracker 1.16.1.
     pub fn new(program: PathBuf, version: String) -> Result<Self> {
         version::check(&version)?;
         Ok(Self { program, version, jail: None })

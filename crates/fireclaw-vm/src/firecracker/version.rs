@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use crate::{Error, Result};
 
 /// The oldest version that has every request and field that we send: the
-/// `vsock_override` of a snapshot's load is the newest of them.
-const OLDEST: (u64, u64) = (1, 16);
+/// `vsock_override` of a snapshot's load is the newest of them. 1.16.0 lacks
+/// the mends of its first patch release.
+const OLDEST: (u64, u64, u64) = (1, 16, 1);
 
 /// Asks the program for its version, such as `1.17.0-dev`.
 pub(super) fn ask(program: &Path) -> Result<String> {
@@ -35,13 +36,14 @@ pub(super) fn check(version: &str) -> Result<()> {
     Err(Error::VmmTooOld {
         program: super::PROGRAM.to_owned(),
         found: crate::escape(version),
-        needed: format!("{}.{}", OLDEST.0, OLDEST.1),
+        needed: format!("{}.{}.{}", OLDEST.0, OLDEST.1, OLDEST.2),
     })
 }
 
-fn release(version: &str) -> Option<(u64, u64)> {
-    let mut numbers = version.split('.');
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+fn release(version: &str) -> Option<(u64, u64, u64)> {
+    let release = version.split(['-', '+']).next()?;
+    let mut numbers = release.split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??, numbers.next()??))
 }
 
 #[cfg(test)]
@@ -61,10 +63,10 @@ mod tests {
 
     #[test]
     fn versions_are_compared_by_number() {
-        for good in ["1.16.0", "1.17.0-dev", "1.100.2", "2.0.0"] {
+        for good in ["1.16.1", "1.17.0-dev", "1.100.2", "2.0.0"] {
             check(good).unwrap();
         }
-        for bad in ["1.9.1", "1.15.3", "0.25.0", "", "new"] {
+        for bad in ["1.9.1", "1.15.3", "1.16.0", "1.16", "0.25.0", "", "new"] {
             let error = check(bad).unwrap_err();
             assert!(matches!(error, Error::VmmTooOld { .. }), "{bad}: {error}");
         }
