@@ -203,6 +203,22 @@ mod tests {
         assert_eq!(read("<tool_call>{\"command\": \"uptime\"}</tool_call>"), Content::Broken);
     }
 
+    #[test]
+    fn reading_costs_no_more_for_each_byte_of_a_longer_text() {
+        // As many places as are tried, each of which fails at the very end.
+        let cost = |size: usize| {
+            let text = "{\"a\": [\n".repeat(size / 9);
+            let begun = std::time::Instant::now();
+            for _ in 0..4 {
+                let _ = read(&text);
+            }
+            begun.elapsed()
+        };
+        cost(8 * 1024);
+        let (short, long) = (cost(16 * 1024), cost(256 * 1024));
+        assert!(long < short * 16 * 8, "{short:?} for 16 KiB, {long:?} for 256 KiB");
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read(text in "\\PC{0,80}|[\\[\\]{}\"`:,<>/a-z_ \n]{0,200}") {

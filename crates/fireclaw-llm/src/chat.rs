@@ -82,6 +82,26 @@ pub struct ModelInfo {
     pub quantization: Option<String>,
 }
 
+/// The most models of a server that are listed: people read the list.
+pub(crate) const MAX_MODELS: usize = 256;
+
+/// The most characters of a model's name that are kept; the longest real ones, with
+/// registry and tag, have about 100.
+pub(crate) const MAX_NAME: usize = 128;
+
+/// A name, or another word, that a server gave: short, and fit to be shown.
+pub(crate) fn named(name: &str) -> String {
+    let end = name.char_indices().nth(MAX_NAME).map_or(name.len(), |(at, _)| at);
+    crate::error::escape(&name[..end])
+}
+
+/// Whether a reply may become longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Left,
+    Full,
+}
+
 /// The fewest parameters of a model that is trusted to call tools the server's way.
 /// Templates say that smaller ones can; they call what is not there, or call for ever.
 pub(crate) const MIN_NATIVE_PARAMETERS: u64 = 2_000_000_000;

@@ -1,6 +1,7 @@
 //! Which server, and which API it speaks.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -59,14 +60,23 @@ pub struct ServerConfig {
     /// Sent as a bearer token.
     #[serde(default)]
     pub key: Option<Key>,
+    /// Certificates (PEM) that are trusted beside the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl ServerConfig {
+    pub(crate) fn http(&self, url: &str) -> Result<Http> {
+        Http::trusting(url, self.key.as_ref(), self.ca_file.as_deref())
+    }
 }
 
 /// Asks which API the server at a URL speaks.
 ///
 /// # Errors
 /// [`Error::Down`] and others of a request; [`Error::BadReply`] if it is neither.
-pub async fn detect(url: &str, key: Option<&Key>) -> Result<ServerKind> {
-    let http = Http::new(url, key)?;
+pub async fn detect(config: &ServerConfig) -> Result<ServerKind> {
+    let http = config.http(&config.url)?;
     if http.url().ends_with("/v1") {
         return Ok(ServerKind::OpenAi);
     }
@@ -81,7 +91,7 @@ pub async fn detect(url: &str, key: Option<&Key>) -> Result<ServerKind> {
         Err(Error::Refused { .. } | Error::BadReply { .. }) => {}
         Err(error) => return Err(error),
     }
-    match OpenAi::new(url, key.cloned())?.models().await {
+    match OpenAi::at(config)?.models().await {
         // A server that loads its model, or wants a key, is one all the same.
         Ok(_) | Err(Error::Refused { status: 401 | 403 | 429 | 503, .. }) => Ok(ServerKind::OpenAi),
         Err(Error::Refused { .. } | Error::BadReply { .. }) => Err(Error::BadReply {
@@ -104,20 +114,20 @@ impl Server {
     /// # Errors
     /// [`Error::BadUrl`], [`Error::Client`].
     pub fn new(config: ServerConfig) -> Result<Self> {
-        Http::new(&config.url, config.key.as_ref())?;
+        config.http(&config.url)?;
         Ok(Self { config, model: OnceCell::new() })
     }
 
     async fn model(&self) -> Result<&dyn ChatModel> {
-        let ServerConfig { kind, url, key } = &self.config;
+        let config = &self.config;
         let found = self.model.get_or_try_init(async || -> Result<Box<dyn ChatModel>> {
-            let kind = match kind {
-                ServerKind::Auto => detect(url, key.as_ref()).await?,
-                known => *known,
+            let kind = match config.kind {
+                ServerKind::Auto => detect(config).await?,
+                known => known,
             };
             let model: Box<dyn ChatModel> = match kind {
-                ServerKind::Ollama => Box::new(Ollama::new(url, key.clone())?),
-                _ => Box::new(OpenAi::new(url, key.clone())?),
+                ServerKind::Ollama => Box::new(Ollama::at(config)?),
+                _ => Box::new(OpenAi::at(config)?),
             };
             Ok(model)
         });

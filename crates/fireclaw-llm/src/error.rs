@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The most characters of somebody else's words in an error.
 const MAX_WORDS: usize = 300;
@@ -19,7 +20,7 @@ pub enum Error {
         known: Vec<String>,
     },
     /// Nothing answers at the server's address.
-    #[error("the model server at {url} does not answer")]
+    #[error("the model server does not answer")]
     Down {
         /// The server's address.
         url: String,
@@ -58,9 +59,11 @@ pub enum Error {
         status: u16,
         /// The server's own words, escaped and cut.
         message: String,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
     },
     /// The server's answer cannot be understood.
-    #[error("the model server at {url} gave an answer that cannot be read: {problem}")]
+    #[error("the model server gave an answer that cannot be read: {problem}")]
     BadReply {
         /// The server's address.
         url: String,
@@ -68,7 +71,7 @@ pub enum Error {
         problem: String,
     },
     /// The connection broke amid the answer.
-    #[error("the model server at {url} broke off in the middle of its answer")]
+    #[error("the model server broke off in the middle of its answer")]
     BrokeOff {
         /// The server's address.
         url: String,
@@ -113,6 +116,22 @@ pub enum Error {
         /// The digest of what came.
         found: String,
     },
+    /// The fetched program cannot run on this machine.
+    #[error("the model server that would be fetched cannot run on {name}: it needs {missing}")]
+    Processor {
+        /// The processor, escaped.
+        name: String,
+        /// What it lacks.
+        missing: String,
+    },
+    /// A JSON schema is more than a server's grammar code is trusted with.
+    #[error("the JSON schema of {what} cannot be used: {problem}")]
+    BadSchema {
+        /// Whose it is, escaped.
+        what: String,
+        /// Which bound it breaks.
+        problem: String,
+    },
     /// The local server did not start or did not stay.
     #[error("the local model server ended ({status})")]
     ServerDied {
@@ -143,6 +162,32 @@ impl Error {
         matches!(self, Self::Down { .. } | Self::Refused { status: 429 | 502 | 503, .. })
     }
 
+    /// A refusal without a wish when to be asked again.
+    pub(crate) fn refused(status: u16, message: String) -> Self {
+        Self::Refused { status, message, retry_after: None }
+    }
+
+    /// When the server wants to be asked again.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// What whoever runs the server should see beside the error: the address and what the
+    /// system said. Not for people on IRC.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Self::Down { url, reason } | Self::BrokeOff { url, reason } => {
+                Some(format!("{url}: {reason}"))
+            }
+            Self::BadReply { url, problem } => Some(format!("{url}: {problem}")),
+            Self::ServerDied { status, log } => Some(format!("{status}: {log}")),
+            _ => None,
+        }
+    }
+
     pub(crate) fn file(
         action: &'static str,
         path: impl Into<PathBuf>,
@@ -164,11 +209,18 @@ pub fn escape(words: &str) -> String {
         }
         match c {
             '\n' => out.push(' '),
-            c if c.is_control() || is_format(c) => out.extend(c.escape_unicode()),
+            c if c.is_control() || is_format(c) || is_mark(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
     out
+}
+
+/// Marks that are drawn over the character before, of which any number may follow.
+fn is_mark(c: char) -> bool {
+    matches!(c, '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}'
+        | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{fe20}'..='\u{fe2f}')
 }
 
 /// Characters that turn the direction of a line or cannot be seen.

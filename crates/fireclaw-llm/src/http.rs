@@ -2,9 +2,12 @@
 //! have, and its words are escaped.
 
 use std::error::Error as _;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde::Serialize;
@@ -22,6 +25,13 @@ const QUICK: Duration = Duration::from_secs(10);
 /// The most bytes of an answer that needs no model. Ollama's about a model has the
 /// licence in it; a server with a thousand models lists them in less.
 const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// The most bytes of a file with certificates: a system's whole store has less.
+const MAX_CERTIFICATES: u64 = 1024 * 1024;
+
+/// The longest time that a server may put us off before it is asked again: it is not
+/// trusted, and the agent's person waits.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The most bytes of a refusal that are read.
 const MAX_REFUSAL: usize = 64 * 1024;
@@ -45,6 +55,12 @@ pub struct Http {
 impl Http {
     /// A client for the server at `url`, whose scheme may be left out.
     pub fn new(url: &str, key: Option<&Key>) -> Result<Self> {
+        Self::trusting(url, key, None)
+    }
+
+    /// The same, trusting the certificates of a file (PEM) beside the system's.
+    pub fn trusting(url: &str, key: Option<&Key>, ca_file: Option<&Path>) -> Result<Self> {
+        let url = normal(url)?;
         let mut headers = HeaderMap::new();
         if let Some(key) = key {
             let mut value =
@@ -55,9 +71,16 @@ impl Http {
             headers.insert(AUTHORIZATION, value);
         }
         // A redirect would take the key and the conversation to somebody else.
-        let client = builder().redirect(Policy::none()).default_headers(headers);
+        let mut client = builder().redirect(Policy::none()).default_headers(headers);
+        if is_loopback(&url) {
+            // A proxy would look for it on its own machine, and see the key.
+            client = client.no_proxy();
+        }
+        if let Some(file) = ca_file {
+            client = client.tls_certs_merge(certificates(file)?);
+        }
         let client = client.build().map_err(|e| Error::Client { reason: reason(&e) })?;
-        Ok(Self { client, url: normal(url)? })
+        Ok(Self { client, url })
     }
 
     /// The server's address, without a slash at its end.
@@ -90,7 +113,7 @@ impl Http {
     async fn document<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
         let response = self.send(request.timeout(QUICK)).await?;
         let body = self.body(response, MAX_BODY).await?;
-        serde_json::from_slice(&body).map_err(|e| bad(&self.url, e))
+        serde_json::from_slice(&body).map_err(|_| bad(&self.url, NO_JSON))
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response> {
@@ -99,12 +122,15 @@ impl Http {
         if status.is_success() {
             return Ok(response);
         }
+        let wait = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = wait.and_then(|seconds| seconds.trim().parse().ok());
+        let retry_after = retry_after.map(|s| Duration::from_secs(s).min(MAX_RETRY_AFTER));
         let body = self.body(response, MAX_REFUSAL).await.unwrap_or_default();
         let message = match words(&body) {
             said if said.is_empty() => status.canonical_reason().unwrap_or("no reason").to_owned(),
             said => said,
         };
-        Err(Error::Refused { status: status.as_u16(), message })
+        Err(Error::Refused { status: status.as_u16(), message, retry_after })
     }
 
     async fn body(&self, mut response: Response, limit: usize) -> Result<Vec<u8>> {
@@ -117,6 +143,31 @@ impl Http {
         }
         Ok(body)
     }
+}
+
+/// What is said of an answer that is not JSON, whatever the parser says.
+pub const NO_JSON: &str = "it is not the JSON that was asked for";
+
+/// Whether a server is on this machine.
+fn is_loopback(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    let Some(host) = url.host_str() else { return false };
+    let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>> {
+    let mut pem = Vec::new();
+    let file = File::open(path).map_err(Error::file("open", path))?;
+    file.take(MAX_CERTIFICATES).read_to_end(&mut pem).map_err(Error::file("read", path))?;
+    let wrong = |problem: &str| Error::Client {
+        reason: format!("{} {problem}", escape(&path.to_string_lossy())),
+    };
+    let all = reqwest::Certificate::from_pem_bundle(&pem);
+    let all = all.map_err(|_| wrong("has certificates that cannot be read"))?;
+    if all.is_empty() { Err(wrong("has no certificate (PEM)")) } else { Ok(all) }
 }
 
 /// The lines of an answer that comes bit by bit.
@@ -162,6 +213,18 @@ impl Lines {
             }
             self.buffer.extend_from_slice(&chunk);
         }
+    }
+
+    /// All that is left, for an answer that is one document over many lines.
+    pub async fn rest(&mut self, mut document: String) -> Result<String> {
+        while let Some(line) = self.next().await? {
+            document.push('\n');
+            document.push_str(&line);
+            if document.len() > MAX_BODY {
+                return Err(self.bad(format!("it is longer than {MAX_BODY} bytes")));
+            }
+        }
+        Ok(document)
     }
 
     /// What is said of an answer that makes no sense.
@@ -238,12 +301,33 @@ pub fn reason(error: &reqwest::Error) -> String {
     escape(&said.unwrap_or_else(|| error.to_string()))
 }
 
+/// The text of a field that should have one: absent, null, a text, or a list of parts.
+pub fn text_of(value: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts
+            .iter()
+            .filter_map(|part| part.as_str().or_else(|| part.get("text")?.as_str()))
+            .collect(),
+        _ => String::new(),
+    }
+}
+
+/// As much of a text as still fits, whole characters.
+pub fn fitting(text: &str, room: usize) -> &str {
+    &text[..text.floor_char_boundary(room)]
+}
+
 /// A refusal's own words: `{"error": {"message": …}}` of OpenAI, `{"error": …}` of Ollama,
 /// or whatever it is.
 pub fn words(body: &[u8]) -> String {
     let value = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
     let error = value.get("error").unwrap_or(&value);
     let said = error.get("message").unwrap_or(error).as_str();
+    if said.is_none() && body.trim_ascii_start().starts_with(b"<") {
+        return "it answered with a web page".into();
+    }
     escape(said.unwrap_or(&String::from_utf8_lossy(body)))
 }
 
@@ -255,6 +339,27 @@ mod tests {
     fn a_scheme_may_be_left_out_and_a_slash_may_be_too_much() {
         assert_eq!(normal("localhost:11434/").unwrap(), "http://localhost:11434");
         assert_eq!(normal("https://x.org/api/v1").unwrap(), "https://x.org/api/v1");
+    }
+
+    #[test]
+    fn a_server_on_this_machine_is_known_in_every_spelling() {
+        for given in ["localhost", "LOCALHOST.:1", "127.0.0.1:11434", "127.9.9.9", "[::1]:80"] {
+            assert!(is_loopback(&normal(given).unwrap()), "{given}");
+        }
+        for given in ["localhost.example.org", "10.0.0.1", "127.0.0.1.example.org", "[::2]"] {
+            assert!(!is_loopback(&normal(given).unwrap()), "{given}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
+        std::fs::write(&path, "nothing").unwrap();
+        let error = Http::trusting("https://x", None, Some(&path)).unwrap_err();
+        assert!(error.to_string().contains("ca.pem has no certificate"), "{error}");
+        let error = Http::trusting("https://x", None, Some(Path::new("/no/ca"))).unwrap_err();
+        assert!(matches!(error, Error::File { .. }), "{error}");
     }
 
     #[test]
@@ -271,7 +376,8 @@ mod tests {
         let openai = br#"{"error":{"code":503,"message":"Loading model","type":"x"}}"#;
         assert_eq!(words(openai), "Loading model");
         assert_eq!(words(br#"{"error":"model 'x' not found"}"#), "model 'x' not found");
-        assert_eq!(words(b"<h1>Bad\x07 Gateway"), "<h1>Bad\\u{7} Gateway");
+        assert_eq!(words(b"Bad\x07 Gateway"), "Bad\\u{7} Gateway");
+        assert_eq!(words(b"\n<h1>Bad Gateway"), "it answered with a web page");
         assert_eq!(words(b""), "");
     }
 }

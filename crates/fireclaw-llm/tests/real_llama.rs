@@ -150,7 +150,7 @@ async fn the_most_tokens_are_kept() {
 #[tokio::test]
 async fn what_it_is_and_can_is_told() {
     let config = shared();
-    assert_eq!(detect(&config.url, config.key.as_ref()).await.unwrap(), ServerKind::OpenAi);
+    assert_eq!(detect(&config).await.unwrap(), ServerKind::OpenAi);
     assert_eq!(model().models().await.unwrap()[0].name, MODEL.name());
     let abilities = model().abilities(MODEL.name()).await.unwrap();
     assert_eq!(abilities.context_tokens, Some(4096));

@@ -64,7 +64,15 @@ pub async fn step(
             Err(error) => return Err(error),
         }
     }
-    let mut stepped = schema::step(model, request, schema::Offer::Tools, on_text).await?;
+    let bound = schema::step(model, request, schema::Offer::Tools, on_text).await;
+    let mut stepped = match bound {
+        // It knows neither tools nor schemas. Words are better than none.
+        Err(Error::Refused { status: 400 | 422 | 501, .. }) => {
+            let plain = ChatRequest { tools: Vec::new(), ..request.clone() };
+            native::say(model, &schema::in_words(&plain), on_text).await?
+        }
+        other => other?,
+    };
     if repeats(&request.messages, &stepped.step) {
         spent = spent + stepped.usage;
         stepped = schema::step(model, request, schema::Offer::ReplyOnly, on_text).await?;
@@ -81,14 +89,33 @@ fn repeats(messages: &[Message], step: &Step) -> bool {
     calls.iter().all(|call| last.tool_calls.iter().any(|made| made.is_same(call)))
 }
 
-/// A reply's words, without what a model thought before it spoke.
+/// What ends a message in the formats of several models, and is no word of it.
+const ENDS: [&str; 6] =
+    ["<|im_end|>", "<|eot_id|>", "<|end|>", "<|return|>", "<|endoftext|>", "</s>"];
+
+/// A reply's words, without what a model thought before it spoke and without the marks of
+/// its format that a server left in.
 fn spoken(content: &str) -> &str {
-    let content = content.trim();
-    match content.strip_prefix("<think>") {
-        Some(thought) => thought.split_once("</think>").map_or("", |(_, said)| said.trim()),
-        None => content,
+    let mut said = content.trim();
+    // Harmony: channels, of which the final one is for people.
+    if let Some(at) = said.rfind(FINAL) {
+        said = &said[at + FINAL.len()..];
+        said = said.split_once("<|message|>").map_or(said, |(_, words)| words);
+    } else if said.starts_with("<|channel|>") || said.starts_with("<|start|>") {
+        // It thought, and no more.
+        return "";
+    } else if let Some((_, after)) = said.rsplit_once("</think>") {
+        // Some servers leave out the opening, which is part of the prompt.
+        said = after;
+    } else if said.starts_with("<think>") {
+        return "";
     }
+    let end = ENDS.iter().filter_map(|end| said.find(end)).min();
+    said[..end.unwrap_or(said.len())].trim()
 }
+
+/// Begins the channel for people.
+const FINAL: &str = "<|channel|>final";
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,10 @@
 /// What `{"action": "reply", "argument": "` consists of; white space may be between.
 const OPENING: [&str; 8] = ["{", "\"action\"", ":", "\"reply\"", ",", "\"argument\"", ":", "\""];
 
+/// How long the opening may be. With longer white space it is no opening, and what comes
+/// before is not looked at again and again.
+const MAX_OPENING: usize = 256;
+
 /// Reads the argument of a `reply` from JSON that comes piece by piece.
 #[derive(Debug, Default)]
 pub struct ReplyText {
@@ -16,9 +20,13 @@ pub struct ReplyText {
 impl ReplyText {
     /// Takes the next piece, and gives the words that it added.
     pub fn feed(&mut self, piece: &str) -> String {
-        self.json.push_str(piece);
+        if self.ended {
+            return String::new();
+        }
+        self.json.push_str(if self.json.is_empty() { piece.trim_start() } else { piece });
         if self.at.is_none() {
             self.at = opening(&self.json);
+            self.ended = self.at.is_none() && self.json.len() > MAX_OPENING;
         }
         let mut words = String::new();
         while let Some(at) = self.at.filter(|_| !self.ended) {
@@ -30,6 +38,11 @@ impl ReplyText {
                 Next::End => self.ended = true,
                 Next::More => break,
             }
+        }
+        if let Some(at) = &mut self.at {
+            // What was read is not kept.
+            self.json.drain(..*at);
+            *at = 0;
         }
         self.said.push_str(&words);
         words
@@ -119,6 +132,23 @@ mod tests {
         let mut text = ReplyText::default();
         text.feed(r#"{"action":"reply","argument":"a\ud83dé\uzzzzz\ud83d\u0041b"}"#);
         assert!(text.so_far().starts_with('a') && text.so_far().ends_with('b'));
+    }
+
+    #[test]
+    fn reading_costs_no_more_for_each_byte_of_a_longer_reply() {
+        let mut work = 0;
+        for piece in [" ", "x", "\\"] {
+            let mut text = ReplyText::default();
+            for begin in ["", "{\"action\": \"reply\", \"argument\": \""] {
+                text.feed(begin);
+                for _ in 0..20_000 {
+                    text.feed(piece);
+                    // What is looked at in each call.
+                    work = work.max(text.json.len());
+                }
+            }
+        }
+        assert!(work <= MAX_OPENING + 64, "{work} bytes are looked at for one");
     }
 
     proptest! {

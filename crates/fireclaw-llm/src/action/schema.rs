@@ -112,6 +112,21 @@ fn schema(tools: &[Tool]) -> Value {
     }
 }
 
+/// A request whose calls and results are told in words, for a server without tools.
+pub fn in_words(request: &ChatRequest) -> ChatRequest {
+    let told = request.messages.iter().map(|message| match message.role {
+        Role::Tool => Message::user(result("the action", &message.content)),
+        _ if !message.tool_calls.is_empty() => {
+            let calls = message.tool_calls.iter().map(|call| act(&call.name, &call.arguments));
+            Message::assistant(calls.collect::<Vec<_>>().join("\n"))
+        }
+        _ => message.clone(),
+    });
+    let mut messages = Vec::new();
+    told.for_each(|message| push(&mut messages, message));
+    ChatRequest { messages, schema: None, ..request.clone() }
+}
+
 /// The conversation in words that need neither tools nor two messages of one side in a row,
 /// which some models' templates refuse.
 fn messages(request: &ChatRequest, offer: Offer) -> Vec<Message> {

@@ -146,6 +146,63 @@ async fn a_call_in_the_text_is_a_call_and_is_not_said() {
 }
 
 #[tokio::test]
+async fn marks_of_a_models_format_are_not_said() {
+    for (content, said) in [
+        ("hm, hm</think>Fine.", "Fine."),
+        ("<think>a</think> b</think>\nFine.<|im_end|>", "Fine."),
+        ("Fine.<|im_end|>\n<|im_start|>user\nmore", "Fine."),
+        (
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Fine.",
+            "Fine.",
+        ),
+        ("<|channel|>final <|constrain|>text<|message|>Fine.<|return|>", "Fine."),
+        ("Fine.</s>", "Fine."),
+        ("I think </thin> so", "I think </thin> so"),
+        ("<|channel|>analysis<|message|>only thoughts", ""),
+        ("<think>only thoughts", ""),
+        ("<|im_end|>", ""),
+    ] {
+        assert_eq!(spoken(content), said, "{content}");
+    }
+}
+
+#[tokio::test]
+async fn arguments_that_do_not_parse_are_never_run() {
+    let good = r#"{"action":"reply","argument":"no"}"#;
+    for text in
+        ["{\"command\": \"rm -rf /", "{\"command\"", "```json\n{\"command\": ", " { 'a': 1}", "{}"]
+    {
+        let model = Scripted::new([calls("run_command", json!(text)), words(good)]);
+        let (stepped, _) = run(&model, NATIVE, &asks()).await;
+        assert_eq!(stepped.step, Step::Say("no".into()), "{text}");
+        let bound = json!({"action": "run_command", "argument": text}).to_string();
+        let error = step(&Scripted::new([words(&bound)]), NONE, &asks(), &mut |_| {}).await;
+        assert!(matches!(error, Err(Error::Senseless { .. })), "{text}: {error:?}");
+    }
+    for (text, command) in
+        [("{ ls; }", "{ ls; }"), (r#"{"command": "ls"}"#, "ls"), ("[ -e a ]", "[ -e a ]")]
+    {
+        let bound = json!({"action": "run_command", "argument": text}).to_string();
+        let (stepped, _) = run(&Scripted::new([words(&bound)]), NONE, &asks()).await;
+        assert_eq!(the_call(&stepped).1, &json!({"command": command}));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_tools_and_schemas_is_asked_for_words() {
+    let refused = || Err(Error::refused(400, String::new()));
+    let mut asked = asks().messages;
+    asked.push(Message::calls(vec![call("run_command", json!({"command": "uptime"}))]));
+    asked.push(Message::result("1", "up 3 min"));
+    let model = Scripted::new([refused(), refused(), words("3 minutes")]);
+    let (stepped, _) = run(&model, NATIVE, &request(asked)).await;
+    assert_eq!(stepped.step, Step::Say("3 minutes".into()));
+    let last = &model.asked()[2];
+    assert!(last.tools.is_empty() && last.schema.is_none());
+    assert!(last.messages.iter().all(|m| m.tool_calls.is_empty() && m.tool_call_id.is_none()));
+}
+
+#[tokio::test]
 async fn a_lone_text_becomes_the_lone_argument() {
     let model = Scripted::new([calls("run_command", json!("uptime"))]);
     let (stepped, _) = run(&model, NATIVE, &asks()).await;
@@ -165,7 +222,7 @@ async fn what_is_too_much_is_left_out() {
 
 #[tokio::test]
 async fn what_makes_no_sense_is_asked_again_bound_by_a_schema() {
-    let refused = |status| Err(Error::Refused { status, message: String::new() });
+    let refused = |status| Err(Error::refused(status, String::new()));
     for first in [
         calls("get_uptime", json!({})),
         calls("run_command", json!({"cmd": "uptime"})),
@@ -197,7 +254,7 @@ async fn tokens_of_both_requests_are_counted() {
 
 #[tokio::test]
 async fn other_errors_are_not_hidden() {
-    let model = Scripted::new([Err(Error::Refused { status: 401, message: "key".into() })]);
+    let model = Scripted::new([Err(Error::refused(401, "key".into()))]);
     let error = step(&model, NATIVE, &asks(), &mut |_| {}).await.unwrap_err();
     assert!(matches!(error, Error::Refused { status: 401, .. }), "{error}");
 }

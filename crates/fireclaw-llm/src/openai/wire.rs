@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::calls::{MAX_CALLS, arguments_of, new_id};
-use crate::chat::MIN_NATIVE_PARAMETERS;
-use crate::http::{MAX_REPLY, words};
+use crate::chat::{MAX_MODELS, MIN_NATIVE_PARAMETERS, Room, named};
+use crate::http::{MAX_REPLY, fitting, text_of, words};
 use crate::{Abilities, ChatReply, ChatRequest, Error, Message, ModelInfo, ToolCall, Usage};
 
 #[derive(Debug, Serialize)]
@@ -124,10 +124,15 @@ impl Model {
             name,
             size: meta.size,
             parameters: meta.n_params.map(|n| format!("{}M", n / 1_000_000)),
-            quantization: meta.ftype.clone(),
+            quantization: meta.ftype.as_deref().map(named),
         };
-        names.into_iter().map(info).collect()
+        names.iter().take(MAX_MODELS).map(|name| info(named(name))).collect()
     }
+}
+
+/// The names of models.
+pub fn names(models: &[Model]) -> Vec<String> {
+    models.iter().map(|model| named(&model.id)).collect()
 }
 
 /// What llama.cpp tells of itself.
@@ -163,49 +168,29 @@ impl Props {
     }
 }
 
+/// A piece of a reply. Servers differ in what they leave out, set to null or nest, so
+/// everything is looked for where it should be and nothing has to be there.
 #[derive(Debug, Deserialize)]
-pub struct Chunk {
-    #[serde(default)]
-    choices: Vec<Choice>,
-    usage: Option<ChunkUsage>,
-    pub error: Option<Value>,
-}
+#[serde(transparent)]
+pub struct Chunk(serde_json::Map<String, Value>);
 
-#[derive(Debug, Deserialize)]
-struct Choice {
-    /// `message` where the server does not stream.
-    #[serde(default, alias = "message")]
-    delta: Delta,
-    finish_reason: Option<String>,
-}
+impl Chunk {
+    pub fn is_error(&self) -> bool {
+        self.0.get("error").is_some_and(|error| !error.is_null())
+    }
 
-#[derive(Debug, Default, Deserialize)]
-struct Delta {
-    content: Option<String>,
-    tool_calls: Option<Vec<CallDelta>>,
-}
+    fn usage(&self) -> Option<Usage> {
+        let usage = self.0.get("usage")?.as_object()?;
+        let count = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
+        Some(Usage {
+            prompt_tokens: count("prompt_tokens"),
+            completion_tokens: count("completion_tokens"),
+        })
+    }
 
-#[derive(Debug, Deserialize)]
-struct CallDelta {
-    index: Option<usize>,
-    id: Option<String>,
-    #[serde(default)]
-    function: FunctionDelta,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct FunctionDelta {
-    name: Option<String>,
-    #[serde(default)]
-    arguments: Value,
-}
-
-#[derive(Debug, Deserialize)]
-struct ChunkUsage {
-    #[serde(default)]
-    prompt_tokens: u64,
-    #[serde(default)]
-    completion_tokens: u64,
+    fn choice(&self) -> Option<&Value> {
+        self.0.get("choices")?.as_array()?.first()
+    }
 }
 
 /// A reply whose pieces come one after another.
@@ -218,7 +203,7 @@ pub struct Gathered {
     usage: Usage,
     truncated: bool,
     /// A reason to finish was given.
-    pub finished: bool,
+    finished: bool,
 }
 
 #[derive(Debug, Default)]
@@ -232,73 +217,102 @@ struct PartialCall {
 }
 
 impl Gathered {
-    pub fn add(&mut self, chunk: Chunk, on_text: &mut dyn FnMut(&str)) -> Result<(), String> {
-        if let Some(usage) = chunk.usage {
-            self.usage = Usage {
-                prompt_tokens: usage.prompt_tokens,
-                completion_tokens: usage.completion_tokens,
-            };
+    /// Takes a piece; what is beyond the most bytes is left out, and the reply ends there.
+    pub fn add(&mut self, chunk: Chunk, on_text: &mut dyn FnMut(&str)) -> Room {
+        if let Some(usage) = chunk.usage() {
+            self.usage = usage;
         }
-        let Some(choice) = chunk.choices.into_iter().next() else { return Ok(()) };
-        if let Some(reason) = choice.finish_reason {
+        let Some(choice) = chunk.choice() else { return Room::Left };
+        if let Some(reason) = choice.get("finish_reason").and_then(Value::as_str) {
             self.finished = true;
             self.truncated = reason == "length";
         }
-        if let Some(text) = choice.delta.content.filter(|text| !text.is_empty()) {
-            self.grow(text.len())?;
-            self.content.push_str(&text);
-            on_text(&text);
+        // `message` where the server does not stream.
+        let delta = ["delta", "message"].iter().find_map(|name| choice.get(*name));
+        let Some(delta) = delta.filter(|delta| delta.is_object()) else { return Room::Left };
+        let text = delta.get("content").map(text_of).unwrap_or_default();
+        if !text.is_empty() {
+            let kept = fitting(&text, MAX_REPLY - self.size);
+            self.size += kept.len();
+            self.content.push_str(kept);
+            on_text(kept);
+            if kept.len() < text.len() {
+                return self.full();
+            }
         }
-        for (n, delta) in choice.delta.tool_calls.into_iter().flatten().enumerate() {
-            self.call(delta.index.unwrap_or(n), delta)?;
+        let calls = delta.get("tool_calls").and_then(Value::as_array);
+        for (n, call) in calls.into_iter().flatten().enumerate() {
+            let index = call.get("index").and_then(Value::as_u64);
+            let index = index.map_or(n, |index| usize::try_from(index).unwrap_or(usize::MAX));
+            // More than anybody needs are left out.
+            if index < MAX_CALLS && self.call(index, call).is_none() {
+                return self.full();
+            }
         }
-        Ok(())
+        Room::Left
     }
 
-    fn call(&mut self, index: usize, delta: CallDelta) -> Result<(), String> {
-        if index >= MAX_CALLS {
-            return Err(format!("more than {MAX_CALLS} tool calls"));
-        }
+    fn full(&mut self) -> Room {
+        self.truncated = true;
+        Room::Full
+    }
+
+    fn call(&mut self, index: usize, delta: &Value) -> Option<()> {
         if self.calls.len() <= index {
             self.calls.resize_with(index + 1, PartialCall::default);
         }
-        let name = delta.function.name.unwrap_or_default();
-        let id = delta.id.unwrap_or_default();
+        let text = |value: Option<&Value>| value.map(text_of).unwrap_or_default();
+        let function = delta.get("function");
+        let name = text(function.and_then(|function| function.get("name")));
+        let id = text(delta.get("id"));
         self.grow(name.len() + id.len())?;
-        match delta.function.arguments {
-            Value::String(text) => {
+        match function.and_then(|function| function.get("arguments")) {
+            Some(Value::String(text)) => {
                 self.grow(text.len())?;
-                self.calls[index].text.push_str(&text);
+                self.calls[index].text.push_str(text);
             }
-            Value::Null => {}
-            object => {
+            None | Some(Value::Null) => {}
+            Some(object) => {
                 self.grow(object.to_string().len())?;
-                self.calls[index].object = Some(object);
+                self.calls[index].object = Some(object.clone());
             }
         }
         let call = &mut self.calls[index];
-        call.name.push_str(&name);
-        // Some servers repeat the id in each piece.
+        // Some servers repeat name and id in each piece.
+        if call.name != name {
+            call.name.push_str(&name);
+        }
         if !id.is_empty() {
             call.id = id;
         }
-        Ok(())
+        Some(())
     }
 
-    fn grow(&mut self, by: usize) -> Result<(), String> {
-        self.size += by;
-        if self.size > MAX_REPLY {
-            return Err(format!("the reply is longer than {MAX_REPLY} bytes"));
+    fn grow(&mut self, by: usize) -> Option<()> {
+        self.size = self.size.checked_add(by).filter(|size| *size <= MAX_REPLY)?;
+        Some(())
+    }
+
+    /// The reply of a stream that just ended: whole if it said why, else marked as cut if
+    /// it has words. Calls without an end may lack half of what they do.
+    pub fn cut(mut self) -> Option<ChatReply> {
+        if !self.finished {
+            self.calls.clear();
+            self.truncated = true;
+            if self.content.trim().is_empty() {
+                return None;
+            }
         }
-        Ok(())
+        Some(self.finish())
     }
 
     pub fn finish(self) -> ChatReply {
-        let calls = self.calls.into_iter().map(|call| ToolCall {
-            id: if call.id.is_empty() { new_id() } else { call.id },
-            name: call.name,
-            arguments: call.object.unwrap_or_else(|| arguments_of(&Value::String(call.text))),
-        });
+        let calls =
+            self.calls.into_iter().filter(|call| !call.name.is_empty()).map(|call| ToolCall {
+                id: if call.id.is_empty() { new_id() } else { call.id },
+                name: call.name,
+                arguments: call.object.unwrap_or_else(|| arguments_of(&Value::String(call.text))),
+            });
         ChatReply {
             content: self.content,
             tool_calls: calls.collect(),
@@ -317,5 +331,5 @@ pub fn refused(event: &[u8]) -> Error {
             error.get("code")?.as_u64()?.try_into().ok()
         })
         .unwrap_or(200);
-    Error::Refused { status, message: words(event) }
+    Error::refused(status, words(event))
 }

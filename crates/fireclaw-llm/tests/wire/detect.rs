@@ -6,7 +6,7 @@ use super::support::{Answer, Serve, nowhere};
 use super::{asks, chat};
 
 fn config(url: &str) -> ServerConfig {
-    ServerConfig { kind: ServerKind::Auto, url: url.into(), key: None }
+    ServerConfig { kind: ServerKind::Auto, url: url.into(), key: None, ca_file: None }
 }
 
 #[tokio::test]
@@ -19,7 +19,7 @@ async fn ollama_is_known_by_its_version() {
         other => panic!("{other}"),
     })
     .await;
-    assert_eq!(detect(&server.url, None).await.unwrap(), ServerKind::Ollama);
+    assert_eq!(detect(&config(&server.url)).await.unwrap(), ServerKind::Ollama);
     let model = Server::new(config(&server.url)).unwrap();
     for _ in 0..2 {
         assert_eq!(chat(&model, &asks()).await.0.unwrap().content, "hi");
@@ -36,7 +36,7 @@ async fn others_are_known_by_their_models() {
         _ => Answer::status(404, r#"{"error":{"code":404,"message":"File Not Found"}}"#),
     })
     .await;
-    assert_eq!(detect(&server.url, None).await.unwrap(), ServerKind::OpenAi);
+    assert_eq!(detect(&config(&server.url)).await.unwrap(), ServerKind::OpenAi);
     let model = Server::new(config(&server.url)).unwrap();
     assert_eq!(model.models().await.unwrap()[0].name, "m");
 }
@@ -44,15 +44,18 @@ async fn others_are_known_by_their_models() {
 #[tokio::test]
 async fn something_else_is_told() {
     let server = Serve::new(|_, _| Answer::ok("<html>It works!</html>")).await;
-    let error = detect(&server.url, None).await.unwrap_err();
+    let error = detect(&config(&server.url)).await.unwrap_err();
     assert!(error.to_string().contains("neither Ollama's API nor OpenAI's"), "{error}");
 }
 
 #[tokio::test]
 async fn nothing_is_told() {
     let url = nowhere().await;
-    let error = detect(&url, None).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("the model server at {url} does not answer"));
+    let error = detect(&config(&url)).await.unwrap_err();
+    assert_eq!(error.to_string(), "the model server does not answer");
+    // The channel is not told where it is; whoever runs it is, and why.
+    let detail = error.detail().unwrap();
+    assert!(detail.starts_with(&url) && detail.contains("refused"), "{detail}");
     // It may come up later, so that is no reason not to begin.
     let model = Server::new(config(&url)).unwrap();
     assert!(matches!(model.models().await, Err(Error::Down { .. })));

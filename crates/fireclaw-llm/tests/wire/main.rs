@@ -4,6 +4,7 @@
 
 mod detect;
 mod hostile;
+mod odd;
 mod ollama;
 mod openai;
 mod support;

@@ -24,6 +24,7 @@ pub struct Asked {
 pub struct Answer {
     status: u16,
     body: String,
+    header: &'static str,
     end: End,
 }
 
@@ -45,7 +46,12 @@ impl Answer {
     }
 
     pub fn status(status: u16, body: impl Into<String>) -> Self {
-        Self { status, body: body.into(), end: End::Proper }
+        Self { status, body: body.into(), header: "x-nothing: 1", end: End::Proper }
+    }
+
+    /// With this line in the head.
+    pub fn header(self, header: &'static str) -> Self {
+        Self { header, ..self }
     }
 
     pub fn then(self, end: End) -> Self {
@@ -118,10 +124,10 @@ async fn serve(
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     let body = serde_json::from_slice(&body).unwrap_or_default();
-    let Answer { status, body: said, end } = answer(&what, &body);
+    let Answer { status, body: said, header, end } = answer(&what, &body);
     keep.lock().unwrap().push(Asked { what, key, body });
     let stream = stream.get_mut();
-    let head = format!("HTTP/1.1 {status} Whatever\r\nconnection: close\r\n");
+    let head = format!("HTTP/1.1 {status} Whatever\r\n{header}\r\nconnection: close\r\n");
     match end {
         End::Proper => {
             let length = said.len();
