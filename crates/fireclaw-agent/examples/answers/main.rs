@@ -19,7 +19,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Parser;
 use fireclaw_llm::local::{LocalModel, LocalServer, Options, fetch_model, fetch_server};
-use fireclaw_llm::{Broker, Limits, Server, ServerConfig, detect};
+use fireclaw_llm::{Broker, Limits, Server, ServerConfig, ServerKind, detect};
 use fireclaw_say::{out, say};
 use serde::Serialize;
 
@@ -89,9 +89,11 @@ async fn measure(args: &Args) -> Result<Vec<Outcome>> {
     let mut _server = None;
     let (config, model) = match &args.model_server {
         Some(url) => {
-            let kind = detect(url, None).await?;
+            let kind = ServerKind::Auto;
+            let config = ServerConfig { kind, url: url.clone(), key: None, ca_file: None };
+            let kind = detect(&config).await?;
             let model = args.model.clone().context("--model says which of the server's")?;
-            (ServerConfig { kind, url: url.clone(), key: None }, model)
+            (ServerConfig { kind, ..config }, model)
         }
         None => {
             let server = local(args.threads).await?;

@@ -23,7 +23,8 @@ impl ReplyText {
         if self.ended {
             return String::new();
         }
-        self.json.push_str(if self.json.is_empty() { piece.trim_start() } else { piece });
+        let begins = self.at.is_none() && self.json.is_empty();
+        self.json.push_str(if begins { piece.trim_start() } else { piece });
         if self.at.is_none() {
             self.at = opening(&self.json);
             self.ended = self.at.is_none() && self.json.len() > MAX_OPENING;

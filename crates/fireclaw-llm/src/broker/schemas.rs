@@ -59,7 +59,11 @@ pub fn bound(request: &mut ChatRequest) -> Result<()> {
     }
 }
 
-fn check(schema: &mut Value, drop_patterns: bool, rules: &mut usize) -> Result<(), String> {
+fn check(
+    schema: &mut Value,
+    drop_patterns: bool,
+    rules: &mut usize,
+) -> std::result::Result<(), String> {
     walk(schema, 0, drop_patterns, rules)?;
     let bytes = schema.to_string().len();
     if bytes > MAX_BYTES {
@@ -68,7 +72,7 @@ fn check(schema: &mut Value, drop_patterns: bool, rules: &mut usize) -> Result<(
     Ok(())
 }
 
-fn count(depth: usize, rules: &mut usize) -> Result<(), String> {
+fn count(depth: usize, rules: &mut usize) -> std::result::Result<(), String> {
     *rules += 1;
     if depth > MAX_DEPTH {
         return Err(format!("it is nested more than {MAX_DEPTH} deep"));
@@ -80,7 +84,12 @@ fn count(depth: usize, rules: &mut usize) -> Result<(), String> {
 }
 
 /// A schema, or a list of them.
-fn walk(value: &mut Value, depth: usize, drop: bool, rules: &mut usize) -> Result<(), String> {
+fn walk(
+    value: &mut Value,
+    depth: usize,
+    drop: bool,
+    rules: &mut usize,
+) -> std::result::Result<(), String> {
     count(depth, rules)?;
     match value {
         Value::Array(all) => all.iter_mut().try_for_each(|one| walk(one, depth + 1, drop, rules)),
@@ -115,7 +124,7 @@ fn walk(value: &mut Value, depth: usize, drop: bool, rules: &mut usize) -> Resul
     }
 }
 
-fn data(value: &Value, depth: usize, rules: &mut usize) -> Result<(), String> {
+fn data(value: &Value, depth: usize, rules: &mut usize) -> std::result::Result<(), String> {
     count(depth, rules)?;
     match value {
         Value::Array(all) => all.iter().try_for_each(|one| data(one, depth + 1, rules)),

@@ -105,6 +105,10 @@ struct Options {
     #[arg(long, value_name = "URL", env = "FIRECLAW_MODEL_SERVER", default_value = OLLAMA)]
     model_server: String,
 
+    /// Trust these certificates (PEM) of the model server, besides the system's
+    #[arg(long, value_name = "FILE")]
+    model_ca: Option<PathBuf>,
+
     /// If no model server answers, start a small model of our own on this machine
     #[arg(long)]
     local_model: bool,
@@ -194,8 +198,8 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
     };
     let supervised = async {
         tokio::select! {
-            never = servers::keep_chat(private.map(|chat| chat.server)) => match never {},
-            e = servers::keep_model(local) => fireclaw_daemon::Error::from(e),
+            never = servers::keep_chat(private.map(|chat| chat.server)) => never,
+            never = servers::keep_model(local) => never,
         }
     };
     let ended = async {
@@ -209,7 +213,7 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
                     never = notify::attend(&daemon) => match never {},
                 }
             } => e,
-            e = supervised => Err(e),
+            never = supervised => match never {},
         }
     };
     let ended: std::result::Result<(), _> = ended.await;

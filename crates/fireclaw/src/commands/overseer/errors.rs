@@ -61,6 +61,12 @@ pub fn irc_error(error: fireclaw_irc::Error) -> CliError {
 
 /// What the model server's side says.
 pub fn model_error(error: fireclaw_llm::Error) -> CliError {
-    CliError::new(Kind::Host, error.to_string())
-        .hint("name a model server with --model-server URL, or install Ollama")
+    let hint = match &error {
+        fireclaw_llm::Error::ServerDied { .. } | fireclaw_llm::Error::Processor { .. } => {
+            "name a model server with --model-server URL, install Ollama, or name a llama-server \
+             that was built for this processor in FIRECLAW_LLAMA_SERVER"
+        }
+        _ => "name a model server with --model-server URL, or install Ollama",
+    };
+    CliError::new(Kind::Host, error.to_string()).hint(hint)
 }

@@ -1,7 +1,6 @@
 //! The servers that an overseer brings along: for chat, and for a model.
 
 use std::convert::Infallible;
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -76,7 +75,7 @@ pub async fn keep_chat(server: Option<PrivateServer>) -> Infallible {
     }
 }
 
-/// How long to wait before the private server is started again.
+/// How long to wait before a server of ours is started again.
 #[derive(Debug, Default)]
 struct Retry {
     attempts: u32,
@@ -100,44 +99,28 @@ impl Retry {
     }
 }
 
-/// Keeps a local model alive, at the same address; why that cannot be done.
-pub async fn keep_model(server: Option<LocalServer>) -> fireclaw_llm::Error {
+/// Keeps a local model alive, at the same address, for ever: a question of a guest's may be
+/// what it dies of, and must not end the overseer. Agents say that it is down meanwhile.
+pub async fn keep_model(server: Option<LocalServer>) -> Infallible {
     let Some(mut server) = server else { return std::future::pending().await };
-    let mut patience = Patience::default();
+    let mut retry = Retry::default();
     loop {
-        let death = server.died().await;
-        if !patience.allows("the model server", &death) {
-            return death;
+        let started = Instant::now();
+        let mut reason = server.died().await;
+        if started.elapsed() >= Retry::STABLE {
+            retry = Retry::default();
         }
-        if let Err(e) = server.restart().await {
-            return e;
+        loop {
+            let (wait, first) = retry.next();
+            if first {
+                say!("fireclaw: the model server is started again: {reason}");
+            }
+            tokio::time::sleep(wait).await;
+            match server.restart().await {
+                Ok(()) => break,
+                Err(e) => reason = e,
+            }
         }
-    }
-}
-
-/// Who dies often in a short time is given up.
-struct Patience {
-    since: Instant,
-    deaths: u32,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self { since: Instant::now(), deaths: 0 }
-    }
-}
-
-impl Patience {
-    fn allows(&mut self, what: &str, death: &impl Display) -> bool {
-        const STABLE: Duration = Duration::from_secs(10);
-        const MOST: u32 = 5;
-        self.deaths = if self.since.elapsed() > STABLE { 1 } else { self.deaths + 1 };
-        self.since = Instant::now();
-        let again = self.deaths <= MOST;
-        if again {
-            say!("fireclaw: {what} is started again: {death}");
-        }
-        again
     }
 }
 
@@ -145,8 +128,9 @@ impl Patience {
 pub async fn model(args: &Options, home: &Home) -> Result<(ServerConfig, Option<LocalServer>)> {
     let key = std::env::var("FIRECLAW_MODEL_KEY").ok().filter(|key| !key.is_empty());
     let url = args.model_server.clone();
-    let named = ServerConfig { kind: ServerKind::Auto, url, key: key.map(Key::new) };
-    if !args.local_model || fireclaw_llm::detect(&named.url, named.key.as_ref()).await.is_ok() {
+    let (key, ca_file) = (key.map(Key::new), args.model_ca.clone());
+    let named = ServerConfig { kind: ServerKind::Auto, url, key, ca_file };
+    if !args.local_model || fireclaw_llm::detect(&named).await.is_ok() {
         return Ok((named, None));
     }
     let mut last = String::new();

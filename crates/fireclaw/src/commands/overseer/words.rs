@@ -1,6 +1,7 @@
 //! The overseer's options as the words of a command line.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
@@ -22,14 +23,16 @@ impl Options {
             agents_channel,
             owner,
             model_server,
+            model_ca,
             local_model,
             vmm,
             approval_time,
         } = self;
         let vmm = vmm.to_possible_value();
-        let tls_ca = tls_ca.as_ref().map(|path| std::path::absolute(path).unwrap_or(path.clone()));
+        let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or(path.clone());
+        let (tls_ca, model_ca) = (tls_ca.as_ref().map(whole), model_ca.as_ref().map(whole));
         let (port, approval_time) = (port.to_string(), approval_time.to_string());
-        let valued: [(&str, Option<&OsStr>); 10] = [
+        let valued: [(&str, Option<&OsStr>); 11] = [
             ("server", server.as_deref().map(OsStr::new)),
             ("port", Some(port.as_ref())),
             ("tls-ca", tls_ca.as_ref().map(|path| path.as_os_str())),
@@ -38,6 +41,7 @@ impl Options {
             ("channel", Some(channel.as_ref())),
             ("agents-channel", Some(agents_channel.as_ref())),
             ("model-server", Some(model_server.as_ref())),
+            ("model-ca", model_ca.as_ref().map(|path| path.as_os_str())),
             ("vmm", vmm.as_ref().map(|vmm| OsStr::new(vmm.get_name()))),
             ("approval-time", Some(approval_time.as_ref())),
         ];
