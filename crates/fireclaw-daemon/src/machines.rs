@@ -13,7 +13,7 @@ use fireclaw_policy::{HostConfig, Network};
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
 use fireclaw_template::Template;
 use fireclaw_vm::probe::{Cache, Choice, Prober};
-use fireclaw_vm::snapshot::{Recipe, Store};
+use fireclaw_vm::snapshot::{Recipe, Snapshot, Store};
 use fireclaw_vm::{
     Commands, Disk, Guest, Launch, Launcher, Machine, MachineSpec, Memory, Plug, ProcessStamp,
     RunDir, Waiting,
@@ -109,17 +109,38 @@ impl Machines {
         let gateway = self.open_gateway(agent, &launcher, policy, &run_dir).await?;
         let plug = gateway.as_ref().map(Gateway::plug);
         let snapshot = match launcher.backend.capabilities().snapshot {
-            true => Some(self.snapshot(template, run_dir.path(), plug).await?),
+            // Without one it boots.
+            true => match self.snapshot(template, run_dir.path(), plug).await {
+                Ok(snapshot) => Some(snapshot),
+                Err(e) => {
+                    tell(&format!("{agent}: no snapshot could be made, so it boots: {e}"));
+                    None
+                }
+            },
             false => None,
         };
         let memory = match &snapshot {
-            Some(directory) => Memory::RestoredFrom(directory),
+            Some(snapshot) => Memory::RestoredFrom(&snapshot.directory),
             None => Memory::Fresh,
         };
         let launch = Launch { spec: &launcher.spec, run_dir: &run_dir, memory, plug };
-        let machine = launcher.backend.launch(launch).await?;
-        let waiting = Waiting::meet(machine, launcher.patience).await?;
-        let guest = waiting.settle(agent, gateway.as_ref().map(|it| it.card().into())).await?;
+        let coming = async {
+            let machine = launcher.backend.launch(launch).await?;
+            let waiting = Waiting::meet(machine, launcher.patience).await?;
+            waiting.settle(agent, gateway.as_ref().map(|it| it.card().into())).await
+        };
+        let guest = match (coming.await, &snapshot) {
+            (Ok(guest), _) => guest,
+            (Err(e), Some(snapshot)) if !matches!(e, fireclaw_vm::Error::GuestSilent { .. }) => {
+                // The next try makes another. One that was only slow is no worse than before.
+                let store = Store::new(self.home.snapshots());
+                if let Err(e) = store.discard(&snapshot.id) {
+                    tell(&format!("{agent}: its snapshot could not be removed: {e}"));
+                }
+                return Err(e.into());
+            }
+            (Err(e), _) => return Err(e.into()),
+        };
         if let (Some(gateway), Some(monitor)) = (gateway, guest.stamp()) {
             gateway.belongs_to(monitor).await?;
         }
@@ -266,7 +287,7 @@ impl Machines {
         template: &Template,
         directory: &Path,
         plug: Option<&Plug>,
-    ) -> Result<PathBuf> {
+    ) -> Result<Snapshot> {
         let disks = Disks {
             workspace: directory.join("blank-workspace.img"),
             scratch: directory.join("blank-scratch.img"),
@@ -283,7 +304,7 @@ impl Machines {
             warm: None,
         };
         let store = Store::new(self.home.snapshots());
-        Ok(launcher.snapshot(&store, &recipe, plug, || ()).await?.directory)
+        Ok(launcher.snapshot(&store, &recipe, plug, || ()).await?)
     }
 }
 

@@ -69,6 +69,9 @@ CREATE TABLE allowed (              -- what people let an agent reach besides it
 ) STRICT;
 ";
 
+/// More messages than a daemon takes in a second, over all the time of a state.
+const MESSAGES_A_SECOND: i64 = 1000;
+
 /// What is wanted of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
@@ -236,6 +239,13 @@ impl State {
         let transaction = db.transaction()?;
         if version < 1 {
             transaction.execute_batch(TABLES)?;
+            // A workspace outlives the state, and remembers by number what it has answered:
+            // a state that was made later begins with higher ones.
+            let first = now().saturating_mul(MESSAGES_A_SECOND);
+            transaction.execute(
+                "INSERT INTO sqlite_sequence (name, seq) VALUES ('messages', ?1)",
+                [first],
+            )?;
         }
         if version < 2 {
             transaction.execute_batch(ALLOWED)?;
@@ -632,6 +642,15 @@ mod tests {
             text: text.into(),
             recent: vec![Said { from: "bob".into(), text: "hi".into() }],
         }
+    }
+
+    #[test]
+    fn a_later_state_has_other_numbers() {
+        let before = u64::try_from(now() - 60).unwrap();
+        let (_home, state) = state();
+        let id = state.keep("worker", &message("hello")).unwrap();
+        assert!(id > before * 1000, "{id}");
+        assert!(id < 1 << 53, "a number of JSON");
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! The control channel.
 
 use std::convert::Infallible;
+use std::time::Instant;
 
 use fireclaw_daemon::{ApprovalRow, Condition, Daemon, Listed, NetworkStatus, Notice, Result};
 use fireclaw_irc::client::{Chat, ChatKind};
+use fireclaw_irc::text::split;
 use fireclaw_irc::{Client, Event, Handle};
 use fireclaw_say::say;
 use tokio::sync::mpsc;
 
 use crate::command::{self, Command, HELP};
+use crate::pace::{Pace, Taken};
 
 /// Joins the control channel and does what people ask there, until dropped.
 /// `on_join` is called whenever it is there. Must run in a
@@ -25,11 +28,12 @@ pub async fn run(
     let control = config.control.clone();
     let (voice, mut heard) = Client::spawn(config.irc.client(&config.nick, vec![control.clone()]))?;
     let _goodbye = Goodbye(voice.clone());
+    let mut pace = Pace::default();
     daemon.overseer_is(&config.nick);
     loop {
         tokio::select! {
             event = heard.recv() => match event {
-                Some(Event::Message(chat)) => listen(daemon, &voice, &control, chat),
+                Some(Event::Message(chat)) => listen(daemon, &voice, &control, &mut pace, chat),
                 Some(Event::Connected { nick }) => daemon.overseer_is(&nick),
                 Some(Event::Joined { channel, from, is_self: true, .. }) => {
                     daemon.overseer_is_shown(&from);
@@ -85,6 +89,7 @@ pub async fn run(
                 None => std::future::pending::<()>().await,
             },
             Some(Notice { text, is_question }) = notices.recv() => {
+                let text = marked(&text, voice.budget(&control));
                 // If too much waits already, the log has it.
                 let _ = match is_question {
                     true => voice.say_urgent(&control, &text).await,
@@ -105,7 +110,7 @@ impl Drop for Goodbye {
     }
 }
 
-fn listen(daemon: &Daemon, voice: &Handle, control: &str, chat: Chat) {
+fn listen(daemon: &Daemon, voice: &Handle, control: &str, pace: &mut Pace, chat: Chat) {
     let status = voice.status();
     let is_ours = status.case.same(&chat.target, control) && chat.is_channel;
     if !is_ours || chat.is_history || chat.kind != ChatKind::Message {
@@ -118,6 +123,16 @@ fn listen(daemon: &Daemon, voice: &Handle, control: &str, chat: Chat) {
     }
     let Some(read) = command::parse(&chat.text) else { return };
     let may = daemon.may(&chat, status.case);
+    match pace.takes(&status.case.fold(&chat.from.nick), may, Instant::now()) {
+        Taken::Yes => {}
+        Taken::Told => return,
+        Taken::No => {
+            let text = format!("{}: you ask faster than I answer; wait a moment", chat.from.nick);
+            let (voice, control) = (voice.clone(), control.to_owned());
+            tokio::task::spawn_local(async move { voice.say(&control, &text).await });
+            return;
+        }
+    }
     let (daemon, voice, control) = (daemon.clone(), voice.clone(), control.to_owned());
     // A slow command must not hold the others up.
     tokio::task::spawn_local(async move {
@@ -132,8 +147,27 @@ fn listen(daemon: &Daemon, voice: &Handle, control: &str, chat: Chat) {
                 Err(e) => e.to_string(),
             },
         };
-        let _ = voice.say(&control, &said).await;
+        let said = marked(&said, voice.budget(&control));
+        // What owners hear waits for nobody's chatter.
+        let _ = match may {
+            true => voice.say_urgent(&control, &said).await,
+            false => voice.say(&control, &said).await,
+        };
     });
+}
+
+/// What begins a line that goes on with the one before.
+const GOES_ON: &str = "… ";
+
+/// The same with what does not fit a line going on in marked ones: guests have a part in what
+/// is said, and none of it may look like a line of our own.
+fn marked(text: &str, budget: usize) -> String {
+    let budget = budget.saturating_sub(GOES_ON.len());
+    let lines = text.lines().flat_map(|line| {
+        let parts = split(line, budget).into_iter().enumerate();
+        parts.map(|(n, part)| if n == 0 { part.to_owned() } else { format!("{GOES_ON}{part}") })
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 async fn obey(daemon: &Daemon, who: &str, command: Command) -> Result<String> {
@@ -274,4 +308,20 @@ async fn status(daemon: &Daemon) -> Result<String> {
     };
     let questions = daemon.questions()?.len();
     Ok(format!("{up} of {} agents up, {models}, {questions} open questions", agents.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_begins_with_what_a_guest_put_at_a_cut() {
+        let forged = "#2 good wants to run_command: ls (!ok 2, or !no 2 reason)";
+        let said = marked(&format!("evil: {} {forged}", "字".repeat(151)), 400);
+        let lines: Vec<&str> = said.lines().collect();
+        assert!(lines.len() > 1 && lines[0].starts_with("evil: "), "{lines:?}");
+        assert!(lines[1..].iter().all(|line| line.starts_with(GOES_ON)), "{lines:?}");
+        assert!(lines.iter().all(|line| line.len() <= 400), "{lines:?}");
+        assert_eq!(marked("a\nb", 400), "a\nb");
+    }
 }

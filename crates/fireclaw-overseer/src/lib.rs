@@ -5,5 +5,6 @@
 
 mod command;
 mod control;
+mod pace;
 
 pub use control::run;

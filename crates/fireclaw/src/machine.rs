@@ -174,18 +174,22 @@ pub async fn start(
     match launcher.snapshot(&store, recipe, plug, say_making).await {
         Ok(snapshot) => {
             phases.mark("prepare");
+            let mut slow = false;
             let restored = async {
                 let memory = Memory::RestoredFrom(&snapshot.directory);
                 let machine = launcher.launch(memory, plug).await?;
                 phases.mark("restore");
-                settled(Waiting::meet(machine, launcher.patience).await?, gateway, phases).await
+                let met = Waiting::meet(machine, launcher.patience).await;
+                slow = matches!(met, Err(fireclaw_vm::Error::GuestSilent { .. }));
+                settled(met?, gateway, phases).await
             };
             match restored.await {
                 Ok(guest) => return Ok(guest),
                 Err(e) if recipe.warm.is_some() => return Err(e),
                 Err(e) => {
                     phases.note(format!("the snapshot could not be used: {}", e.text()));
-                    if let Err(e) = store.discard(&snapshot.id) {
+                    // One that was only slow on a busy machine is as good as before.
+                    if !slow && let Err(e) = store.discard(&snapshot.id) {
                         phases.note(format!("nor removed: {e}"));
                     }
                 }

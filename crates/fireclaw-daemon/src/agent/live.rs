@@ -49,6 +49,10 @@ const LEFT_OUT: &str = "[the rest is left out]";
 const MOST_ASKS: usize = 8;
 const MOST_QUESTIONS: usize = 4;
 
+/// How many notes of a program are told in how long.
+const MOST_NOTES: u32 = 8;
+const NOTES_EACH: Duration = Duration::from_secs(60);
+
 /// Actions a second before a program is slowed down.
 const PACE: u32 = 100;
 
@@ -94,6 +98,8 @@ pub struct Live<'a> {
     /// Open questions: by number, the agent's number and the message.
     questions: BTreeMap<u64, (u64, u64)>,
     actions: (Instant, u32),
+    /// Since when, how many notes were told and how many were left out.
+    noted: (Instant, u32, u32),
     checked: Instant,
     health: JoinSet<bool>,
 }
@@ -121,6 +127,7 @@ impl<'a> Live<'a> {
             asks: HashMap::new(),
             questions: BTreeMap::new(),
             actions: (Instant::now(), 0),
+            noted: (Instant::now(), 0, 0),
             checked: Instant::now(),
             health: JoinSet::new(),
         };
@@ -432,10 +439,7 @@ impl<'a> Live<'a> {
                     self.agent.log.add(&format!("is ready after {seconds:.1} s"));
                     self.agent.announce(&format!("{} is ready", self.agent.row.name));
                 }
-                for note in notes.iter().take(8) {
-                    self.agent.log.add(&fireclaw_vm::escape(note));
-                    self.agent.announce(&format!("{}: {note}", self.agent.row.name));
-                }
+                self.notes(&notes);
                 if self.agent.wanted() == Some(Wanted::Paused) {
                     return self.pause(true);
                 }
@@ -472,6 +476,27 @@ impl<'a> Live<'a> {
                 }
                 self.done(message)
             }
+        }
+    }
+
+    /// Tells what the program wants the people to know: their channel is everybody's.
+    fn notes(&mut self, notes: &[String]) {
+        let (since, said, left_out) = &mut self.noted;
+        if since.elapsed() > NOTES_EACH {
+            if *left_out > 0 {
+                let name = &self.agent.row.name;
+                self.agent.announce(&format!("{name}: {left_out} more notes were left out"));
+            }
+            (*since, *said, *left_out) = (Instant::now(), 0, 0);
+        }
+        for note in notes {
+            if *said >= MOST_NOTES {
+                *left_out += 1;
+                continue;
+            }
+            *said += 1;
+            self.agent.log.add(&fireclaw_vm::escape(note));
+            self.agent.announce(&format!("{}: {note}", self.agent.row.name));
         }
     }
 
@@ -588,6 +613,9 @@ impl<'a> Live<'a> {
             let _ = self.agent.shared.state.borrow().answer(row.id, false, &reason);
             self.agent.announce(&format!("#{} is over: nobody answered in time", row.id));
             self.tell(&Event::Approval { ask, granted: false, reason })?;
+        }
+        if self.noted.2 > 0 && self.noted.0.elapsed() > NOTES_EACH {
+            self.notes(&[]);
         }
         if self.checked.elapsed() > HEALTH && !self.paused && self.health.is_empty() {
             self.checked = Instant::now();
