@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Commands that an owner may give at once, and how long until there may be another.
-const OWNER: (u32, Duration) = (30, Duration::from_millis(500));
+const OWNER: (u32, Duration) = (60, Duration::from_millis(250));
 
 /// The same for anybody else, who can only ask.
 const OTHER: (u32, Duration) = (5, Duration::from_secs(3));

@@ -165,7 +165,7 @@ fn a_template_of_the_older_kind_starts_an_agent() {
     overseer.ready("old");
     ann.command("!persona old", "old: You are old.");
     // There is no model server: whoever asks is told so, by the agent, and once.
-    let said = ann.quiet_until("#agents", "oldie: hello", "the model server at ");
+    let said = ann.quiet_until("#agents", "oldie: hello", "the model server ");
     assert!(said.last().unwrap().starts_with(":oldie!"), "{said:?}");
     assert!(said.last().unwrap().contains("does not answer"), "{said:?}");
     overseer.ready("old");
