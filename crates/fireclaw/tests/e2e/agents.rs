@@ -94,7 +94,7 @@ fn the_chat_server_may_go_and_come() {
     let mut ann = overseer.person("ann");
     ann.command("!invoke puppet", "boots");
     let pid = overseer.ready("puppet");
-    let server = crate::harness::processes_mentioning("ngircd");
+    let server = crate::harness::processes_mentioning("--nodaemon --config");
     let ours = server.iter().map(|line| line.split(' ').next().unwrap().parse().unwrap());
     let ours: Vec<i32> = ours.filter(|pid: &i32| overseer.has_child(*pid)).collect();
     assert_eq!(ours.len(), 1, "{server:?}");
