@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn reading_costs_no_more_for_each_byte_of_a_longer_text() {
-        // As many places as are tried, each of which fails at the very end.
+        // As many places as are tried.
         let cost = |size: usize| {
             let text = "{\"a\": [\n".repeat(size / 9);
             let begun = std::time::Instant::now();
@@ -215,8 +215,9 @@ mod tests {
             begun.elapsed()
         };
         cost(8 * 1024);
-        let (short, long) = (cost(16 * 1024), cost(256 * 1024));
-        assert!(long < short * 16 * 8, "{short:?} for 16 KiB, {long:?} for 256 KiB");
+        // A busy machine may take its time once, but not each time.
+        let fair = (0..10).any(|_| cost(256 * 1024) < cost(16 * 1024) * 16 * 8);
+        assert!(fair, "256 KiB cost more than 128 times what 16 KiB do");
     }
 
     proptest! {

@@ -38,10 +38,15 @@ fn killed_at_any_step_of_a_start_or_a_stop_it_finds_its_way() {
             wait_until("the agent to be ready, or the overseer to be dead", || {
                 !overseer.runs() || overseer.is_ready(&name)
             });
-            if overseer.runs() {
-                overseer.fireclaw(&["agent", "stop", &name]);
+            let mut spared = overseer.runs();
+            if spared {
+                let stopped = overseer.fireclaw(&["agent", "stop", &name]).code() == 0;
+                spared = stopped && overseer.fireclaw(&["agent", "list"]).code() == 0;
             }
-            let spared = overseer.runs();
+            if !spared {
+                // Killed as it answered, it takes a moment to be dead.
+                wait_until("the overseer to be dead", || !overseer.runs());
+            }
             drop(killer);
             if spared {
                 println!("{call}: {} steps", step - 1);
