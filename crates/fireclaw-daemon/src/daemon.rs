@@ -74,7 +74,10 @@ impl Shared {
     /// what is told. If nobody takes it any more, it is not worth waiting.
     pub fn announce(&self, text: &str) {
         let notice = Notice { text: fireclaw_vm::escape(text), is_question: false };
-        let _ = self.notices.try_send(notice);
+        if let Err(e) = self.notices.try_send(notice) {
+            let Notice { text, .. } = e.into_inner();
+            say!("fireclaw: too much waits for the control channel; not said there: {text}");
+        }
     }
 
     /// Puts a question to the people, whole: its lines are safe as they are.
@@ -208,9 +211,8 @@ impl Daemon {
     }
 
     /// A nick in the control channel no longer stands for who had it.
-    pub fn control_lost(&self, nick: &str) {
-        let mut operators = self.shared.operators.borrow_mut();
-        operators.retain(|operator| !operator.eq_ignore_ascii_case(nick));
+    pub fn control_lost(&self, nick: &str, case: CaseMapping) {
+        self.shared.operators.borrow_mut().retain(|operator| !case.same(operator, nick));
     }
 
     /// What it was started with.

@@ -131,15 +131,15 @@ impl Machines {
         };
         let guest = match (coming.await, &snapshot) {
             (Ok(guest), _) => guest,
-            (Err(e), Some(snapshot)) if !matches!(e, fireclaw_vm::Error::GuestSilent { .. }) => {
-                // The next try makes another. One that was only slow is no worse than before.
-                let store = Store::new(self.home.snapshots());
-                if let Err(e) = store.discard(&snapshot.id) {
+            (Err(e), snapshot) => {
+                // The next try makes another where this one is to blame.
+                if let Some(snapshot) = snapshot
+                    && let Err(e) = Store::new(self.home.snapshots()).failed(&snapshot.id, &e)
+                {
                     tell(&format!("{agent}: its snapshot could not be removed: {e}"));
                 }
                 return Err(e.into());
             }
-            (Err(e), _) => return Err(e.into()),
         };
         if let (Some(gateway), Some(monitor)) = (gateway, guest.stamp()) {
             gateway.belongs_to(monitor).await?;
@@ -380,7 +380,7 @@ pub fn leave(guest: &Guest) -> impl Future<Output = Result<()>> + use<> {
 pub async fn is_well(commands: Commands, limit: Duration) -> bool {
     let argv = vec![b"true".to_vec().into()];
     let request = ExecRequest { argv, ..ExecRequest::default() };
-    run(&commands, request, limit).await.is_ok()
+    matches!(run(&commands, request, limit).await, Ok((Some(0), _)))
 }
 
 /// What comes over a channel, up to a bound; the rest is read and dropped.

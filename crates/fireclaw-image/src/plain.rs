@@ -134,7 +134,7 @@ fn invalid(problem: &str) -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::io::Write;
@@ -145,13 +145,13 @@ mod tests {
         Ok(out)
     }
 
-    fn gzip(bytes: &[u8]) -> Vec<u8> {
+    pub fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packer.write_all(bytes).unwrap();
         packer.finish().unwrap()
     }
 
-    fn zstd(bytes: &[u8]) -> Vec<u8> {
+    pub fn zstd(bytes: &[u8]) -> Vec<u8> {
         ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
     }
 

@@ -47,17 +47,17 @@ pub async fn run(
                     daemon.control_has(&members);
                 }
                 Some(Event::NickChanged { from, to, is_self }) => {
-                    daemon.control_lost(&from);
+                    daemon.control_lost(&from, voice.status().case);
                     if is_self {
                         daemon.overseer_is(&to);
                     }
                 }
-                Some(Event::Quit { nick, .. }) => daemon.control_lost(&nick),
+                Some(Event::Quit { nick, .. }) => daemon.control_lost(&nick, voice.status().case),
                 Some(
                     Event::Parted { channel, nick, is_self: false, .. }
                     | Event::Kicked { channel, nick, is_self: false, .. },
                 ) if voice.status().case.same(&channel, &control) => {
-                    daemon.control_lost(&nick);
+                    daemon.control_lost(&nick, voice.status().case);
                 }
                 Some(
                     Event::Refused { target, reason, .. }

@@ -37,7 +37,8 @@ impl Pace {
         if self.people.len() >= MOST && !self.people.contains_key(who) {
             self.people.retain(|_, (until, _)| *until > now);
             if self.people.len() >= MOST {
-                return Taken::Told;
+                // Nobody's crowd turns an owner away.
+                return if is_owner { Taken::Yes } else { Taken::Told };
             }
         }
         let (until, told) = self.people.entry(who.to_owned()).or_insert((now, false));
@@ -79,6 +80,8 @@ mod tests {
             pace.takes(&n.to_string(), false, now);
         }
         assert_eq!(pace.people.len(), MOST);
+        assert_eq!(pace.takes("bob", false, now), Taken::Told);
+        assert_eq!(pace.takes("ann", true, now), Taken::Yes);
         let later = now + OTHER.1 * 2;
         assert_eq!(pace.takes("ann", true, later), Taken::Yes);
     }

@@ -174,22 +174,20 @@ pub async fn start(
     match launcher.snapshot(&store, recipe, plug, say_making).await {
         Ok(snapshot) => {
             phases.mark("prepare");
-            let mut slow = false;
+            let name = fresh_hostname()?;
             let restored = async {
                 let memory = Memory::RestoredFrom(&snapshot.directory);
                 let machine = launcher.launch(memory, plug).await?;
                 phases.mark("restore");
-                let met = Waiting::meet(machine, launcher.patience).await;
-                slow = matches!(met, Err(fireclaw_vm::Error::GuestSilent { .. }));
-                settled(met?, gateway, phases).await
+                let waiting = Waiting::meet(machine, launcher.patience).await?;
+                settled(waiting, &name, gateway, phases).await
             };
             match restored.await {
                 Ok(guest) => return Ok(guest),
-                Err(e) if recipe.warm.is_some() => return Err(e),
+                Err(e) if recipe.warm.is_some() => return Err(e.into()),
                 Err(e) => {
-                    phases.note(format!("the snapshot could not be used: {}", e.text()));
-                    // One that was only slow on a busy machine is as good as before.
-                    if !slow && let Err(e) = store.discard(&snapshot.id) {
+                    phases.note(format!("the snapshot could not be used: {e}"));
+                    if let Err(e) = store.failed(&snapshot.id, &e) {
                         phases.note(format!("nor removed: {e}"));
                     }
                 }
@@ -210,7 +208,7 @@ pub async fn cold(
     phases.mark("prepare");
     let plug = gateway.map(Gateway::plug);
     let waiting = launcher.boot(Memory::Fresh, plug, || phases.mark("monitor start")).await?;
-    settled(waiting, gateway, phases).await
+    Ok(settled(waiting, &fresh_hostname()?, gateway, phases).await?)
 }
 
 async fn pooled(
@@ -224,10 +222,10 @@ async fn pooled(
     phases.mark("prepare");
     phases.mark("from pool");
     let waiting = Waiting::meet(machine, launcher.patience).await?;
-    match settled(waiting, None, phases).await {
+    match settled(waiting, &fresh_hostname()?, None, phases).await {
         Ok(guest) => Ok(Some(guest)),
         Err(e) => {
-            phases.note(format!("the pool's machine could not be used: {}", e.text()));
+            phases.note(format!("the pool's machine could not be used: {e}"));
             Ok(None)
         }
     }
@@ -236,13 +234,14 @@ async fn pooled(
 /// Brings a machine to the point where commands may come.
 async fn settled(
     waiting: Waiting,
+    name: &str,
     gateway: Option<&Gateway>,
     phases: &mut Phases,
-) -> Result<Guest> {
+) -> fireclaw_vm::Result<Guest> {
     if let Some(hello) = waiting.hello() {
         phases.booted(hello);
     }
-    let guest = waiting.settle(&fresh_hostname()?, gateway.map(|it| it.card().into())).await?;
+    let guest = waiting.settle(name, gateway.map(|it| it.card().into())).await?;
     phases.mark("identity");
     Ok(guest)
 }

@@ -1,7 +1,6 @@
 //! Images in layers, from archives as they come.
 
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -11,6 +10,7 @@ use crate::Error;
 use crate::ext4::read_back::{self, Node};
 use crate::files::digest_of;
 use crate::import::from_tar;
+use crate::plain::tests::{gzip, zstd};
 
 type Files = std::collections::BTreeMap<Vec<u8>, Node>;
 
@@ -48,16 +48,6 @@ fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
         }
     }
     builder.into_inner().unwrap()
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packer.write_all(bytes).unwrap();
-    packer.finish().unwrap()
-}
-
-fn zstd(bytes: &[u8]) -> Vec<u8> {
-    ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
 }
 
 /// The three layers that the tests put over each other.

@@ -242,6 +242,18 @@ impl Store {
         }
     }
 
+    /// A machine that was restored from it failed: it is discarded, unless its guest was only
+    /// slow. On a busy machine that says nothing against the snapshot.
+    ///
+    /// # Errors
+    /// Those of [`Store::discard`].
+    pub fn failed(&self, id: &str, error: &Error) -> Result<()> {
+        match error {
+            Error::GuestSilent { .. } => Ok(()),
+            _ => self.discard(id),
+        }
+    }
+
     /// Removes what the snapshot just made replaces, and those without a name
     /// that were not used for longest.
     fn remove_useless(&self, key: &Key) {
@@ -384,6 +396,20 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let (store, key) = (Store::new(home.path().join("snapshots")), key(home.path()));
         (home, store, key)
+    }
+
+    #[test]
+    fn a_slow_guest_says_nothing_against_its_snapshot() {
+        let (_home, store, _) = store();
+        let directory = store.root.join("auto-1");
+        fs::create_dir_all(&directory).unwrap();
+        let limit = std::time::Duration::from_secs(1);
+        let slow = Error::GuestSilent { limit, console: String::new() };
+        store.failed("auto-1", &slow).unwrap();
+        assert!(directory.exists());
+        let broken = Error::file("read", &directory)(io::ErrorKind::InvalidData.into());
+        store.failed("auto-1", &broken).unwrap();
+        assert!(!directory.exists());
     }
 
     #[tokio::test]

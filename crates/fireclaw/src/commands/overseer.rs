@@ -198,8 +198,8 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
     };
     let supervised = async {
         tokio::select! {
-            never = servers::keep_chat(private.map(|chat| chat.server)) => never,
-            never = servers::keep_model(local) => never,
+            never = servers::keep(private.map(|chat| chat.server)) => never,
+            never = servers::keep(local) => never,
         }
     };
     let ended = async {

@@ -51,13 +51,7 @@ fn root() -> Vec<u8> {
 
 #[test]
 fn an_image_has_its_own_places_and_no_id_of_its_maker() {
-    let home = Home::new();
-    // An images folder of its own: the shared one is not for writing.
-    let shared = fs::read_link(home.path().join("images")).unwrap();
-    fs::remove_file(home.path().join("images")).unwrap();
-    fs::create_dir(home.path().join("images")).unwrap();
-    std::os::unix::fs::symlink(shared.join("base.ext4"), home.path().join("images/base.ext4"))
-        .unwrap();
+    let home = Home::with_images_of_its_own();
     finish(home.fireclaw(["images", "add", "own", "-"]), root(), patience()).exits(0);
 
     let script = "stat -c '%a %u %n' /run /run/postgresql /tmp /tmp/app && : >/run/postgresql/s &&

@@ -112,6 +112,17 @@ impl Home {
         home
     }
 
+    /// The same for adding images: the shared folder of images is not for writing.
+    pub fn with_images_of_its_own() -> Self {
+        let home = Self::new();
+        let images = home.path().join("images");
+        let shared = fs::read_link(&images).unwrap();
+        fs::remove_file(&images).unwrap();
+        fs::create_dir(&images).unwrap();
+        symlink(shared.join("base.ext4"), images.join("base.ext4")).unwrap();
+        home
+    }
+
     /// A home in which nothing has been set up.
     pub fn empty() -> Self {
         Self { directory: tempfile::Builder::new().prefix("fireclaw-test").tempdir().unwrap() }

@@ -38,17 +38,6 @@ fn busybox_root() -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// A home that can add images: the shared folder of images is not for writing.
-fn with_images_of_its_own() -> Home {
-    let home = Home::new();
-    let shared = fs::read_link(home.path().join("images")).unwrap();
-    fs::remove_file(home.path().join("images")).unwrap();
-    fs::create_dir(home.path().join("images")).unwrap();
-    std::os::unix::fs::symlink(shared.join("base.ext4"), home.path().join("images/base.ext4"))
-        .unwrap();
-    home
-}
-
 /// One file as an archive holds it; `pax` are its extended headers.
 fn entry(
     tar: &mut tar::Builder<Vec<u8>>,
@@ -75,7 +64,7 @@ fn entry(
 #[test]
 fn a_guest_sees_what_was_in_the_archive() {
     use tar::EntryType::{Fifo, Link, Regular, Symlink};
-    let home = with_images_of_its_own();
+    let home = Home::with_images_of_its_own();
     let busybox = fs::read("/bin/busybox").unwrap();
     let mut tar = tar::Builder::new(Vec::new());
     // CAP_DAC_READ_SEARCH, permitted and effective (<linux/capability.h>, revision 2).
@@ -162,7 +151,7 @@ fn saved_images() -> Vec<u8> {
 
 #[test]
 fn a_saved_image_boots_with_its_layers() {
-    let home = with_images_of_its_own();
+    let home = Home::with_images_of_its_own();
     let archive = home.path().join("saved.tar");
     fs::write(&archive, saved_images()).unwrap();
     let archive = archive.to_str().unwrap();
@@ -191,7 +180,7 @@ fn a_terminal_is_not_waited_for_as_an_archive() {
 
 #[test]
 fn any_root_file_system_boots_unmodified() {
-    let home = with_images_of_its_own();
+    let home = Home::with_images_of_its_own();
     let add = home.fireclaw(["images", "add", "tiny", "-"]);
     finish(add, busybox_root(), patience()).exits(0);
 

@@ -1,6 +1,7 @@
 //! The servers that an overseer brings along: for chat, and for a model.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -49,22 +50,62 @@ pub async fn chat(home: &Home, args: &Options) -> Result<Chat> {
     Ok(Chat { server, password, file: directory.join(server::PASSWORD_FILE) })
 }
 
-/// Keeps a private server alive, on the same port, for ever. Why it died or does not start
-/// is said once, until it has stood for a while.
-pub async fn keep_chat(server: Option<PrivateServer>) -> Infallible {
+/// A server that comes along with the overseer.
+pub trait Ours {
+    /// Why it died or does not start.
+    type Error: Display;
+    /// What people call it.
+    const NAME: &str;
+
+    /// Waits until it ends by itself, and says why.
+    async fn died(&mut self) -> Self::Error;
+
+    /// Starts it again, where it was.
+    async fn restart(&mut self) -> std::result::Result<(), Self::Error>;
+}
+
+impl Ours for PrivateServer {
+    type Error = fireclaw_irc::Error;
+    const NAME: &str = "the private IRC server";
+
+    async fn died(&mut self) -> Self::Error {
+        PrivateServer::died(self).await
+    }
+
+    async fn restart(&mut self) -> std::result::Result<(), Self::Error> {
+        PrivateServer::restart(self).await
+    }
+}
+
+impl Ours for LocalServer {
+    type Error = fireclaw_llm::Error;
+    const NAME: &str = "the model server";
+
+    async fn died(&mut self) -> Self::Error {
+        LocalServer::died(self).await
+    }
+
+    async fn restart(&mut self) -> std::result::Result<(), Self::Error> {
+        LocalServer::restart(self).await
+    }
+}
+
+/// Keeps a server alive, where it was, for ever: its death never ends the overseer, as a
+/// guest's question may be what it dies of. Why it died or does not start is said once,
+/// until it has stood for a while.
+pub async fn keep<S: Ours>(server: Option<S>) -> Infallible {
     let Some(mut server) = server else { return std::future::pending().await };
     let mut retry = Retry::default();
     loop {
         let started = Instant::now();
-        let death = server.died().await;
+        let mut reason = server.died().await;
         if started.elapsed() >= Retry::STABLE {
             retry = Retry::default();
         }
-        let mut reason = death;
         loop {
             let (wait, first) = retry.next();
             if first {
-                say!("fireclaw: the private IRC server is started again: {reason}");
+                say!("fireclaw: {} is started again: {reason}", S::NAME);
             }
             tokio::time::sleep(wait).await;
             match server.restart().await {
@@ -96,31 +137,6 @@ impl Retry {
         };
         self.attempts = self.attempts.saturating_add(1);
         (wait, wait.is_zero())
-    }
-}
-
-/// Keeps a local model alive, at the same address, for ever: a question of a guest's may be
-/// what it dies of, and must not end the overseer. Agents say that it is down meanwhile.
-pub async fn keep_model(server: Option<LocalServer>) -> Infallible {
-    let Some(mut server) = server else { return std::future::pending().await };
-    let mut retry = Retry::default();
-    loop {
-        let started = Instant::now();
-        let mut reason = server.died().await;
-        if started.elapsed() >= Retry::STABLE {
-            retry = Retry::default();
-        }
-        loop {
-            let (wait, first) = retry.next();
-            if first {
-                say!("fireclaw: the model server is started again: {reason}");
-            }
-            tokio::time::sleep(wait).await;
-            match server.restart().await {
-                Ok(()) => break,
-                Err(e) => reason = e,
-            }
-        }
     }
 }
 
