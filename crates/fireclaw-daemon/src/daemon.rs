@@ -21,14 +21,14 @@ use fireclaw_say::say;
 use fireclaw_template::{Entry, Store, Template, names};
 use fireclaw_vm::Commands;
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::agent::{self, AgentHandle, Order, Status};
 use crate::machines::{self, Machines};
 use crate::ours::Ours;
-use crate::state::{AgentRow, ApprovalRow, Pending, State, Wanted, now};
+use crate::state::{Act, AgentRow, Pending, Question, State, Wanted, now};
 use crate::talk::Talk;
-use crate::{Config, Error, Result, reach};
+use crate::{Actor, Config, Error, Result, reach};
 pub use claim::Claim;
 
 /// The file of the state, in the home.
@@ -36,6 +36,9 @@ const STATE: &str = "state.db";
 
 /// The overseer's own connection among ours: no agent can have this name.
 const OVERSEER: &str = "";
+
+/// Who has sent the task of an agent that came by a schedule: no nick, which has no space.
+const SCHEDULE: &str = "the schedule";
 
 /// How long an agent may take to leave.
 const LEAVING: Duration = Duration::from_secs(60);
@@ -45,8 +48,9 @@ const LEAVING: Duration = Duration::from_secs(60);
 pub struct Notice {
     /// What, in lines that are safe to be said.
     pub text: String,
-    /// Whether people have to decide on it: it goes before everything else.
-    pub is_question: bool,
+    /// The question that people have to decide on, if it is one: it goes before everything
+    /// else, and [`Daemon::question_said`] is to be told once they can read it.
+    pub question: Option<u64>,
 }
 
 /// What agents share.
@@ -66,6 +70,10 @@ pub struct Shared {
     notices: mpsc::Sender<Notice>,
     /// Machines that ran before there was anything in the state.
     unknown: RefCell<Vec<String>>,
+    /// Has the schedule look again: something is due that was not.
+    pub due: Notify,
+    /// The same of the clock for questions.
+    pub asked: Notify,
     _claim: Claim,
 }
 
@@ -73,19 +81,21 @@ impl Shared {
     /// Tells the people, in one line and not more than fits it: guests have a part in
     /// what is told. If nobody takes it any more, it is not worth waiting.
     pub fn announce(&self, text: &str) {
-        let notice = Notice { text: fireclaw_vm::escape(text), is_question: false };
+        let notice = Notice { text: fireclaw_vm::escape(text), question: None };
         if let Err(e) = self.notices.try_send(notice) {
             let Notice { text, .. } = e.into_inner();
             say!("fireclaw: too much waits for the control channel; not said there: {text}");
         }
     }
 
-    /// Puts a question to the people, whole: its lines are safe as they are.
-    pub fn announce_question(&self, id: u64, lines: &[String]) {
-        let text = format!("{}\n#{id} (!ok {id}, or !no {id} reason)", lines.join("\n"));
-        if self.notices.try_send(Notice { text, is_question: true }).is_err() {
+    /// Puts a question to the people, whole; false if nobody would read that much.
+    pub fn announce_question(&self, question: &Question) -> bool {
+        let Some(text) = question.text() else { return false };
+        let id = question.id;
+        if self.notices.try_send(Notice { text, question: Some(id) }).is_err() {
             say!("fireclaw: too much waits for the control channel; #{id} is in !questions");
         }
+        true
     }
 
     /// Whether a source on the chat server is one of our own connections.
@@ -167,6 +177,8 @@ impl Daemon {
             ours: RefCell::default(),
             operators: RefCell::default(),
             unknown: RefCell::default(),
+            due: Notify::new(),
+            asked: Notify::new(),
             notices,
             _claim: claim,
             config,
@@ -267,7 +279,7 @@ impl Daemon {
     /// [`Error::Template`], [`Error::BadName`], [`Error::NameTaken`].
     pub async fn invoke(
         &self,
-        who: &str,
+        who: &Actor,
         template: &str,
         name: Option<&str>,
         model: Option<&str>,
@@ -293,18 +305,18 @@ impl Daemon {
             id: 0,
             place: self.shared.config.lobby.clone(),
             private: false,
-            sender: "schedule".into(),
+            sender: SCHEDULE.into(),
             from_agent: false,
             hops: 0,
             text: template.task.clone(),
             recent: Vec::new(),
         });
-        self.add("schedule", template.clone(), row, task)
+        self.add(&Actor::Schedule, template.clone(), row, task)
     }
 
     fn add(
         &self,
-        who: &str,
+        who: &Actor,
         template: Template,
         row: AgentRow,
         task: Option<Pending>,
@@ -324,6 +336,13 @@ impl Daemon {
             self.shared.state.borrow().remove(&name)?;
             return Err(e);
         }
+        let (daemon, agent) = (self.clone(), name.clone());
+        // It boots meanwhile; nobody should find out only by asking it.
+        tokio::task::spawn_local(async move {
+            if let Err(e) = daemon.check_model(&agent).await {
+                daemon.announce(format!("{agent} will not answer: {e}"));
+            }
+        });
         Ok(name)
     }
 
@@ -335,16 +354,24 @@ impl Daemon {
         Ok(living.filter_map(|row| Some((row.name, row.ends?))).collect())
     }
 
-    /// Starts and ends agents by the clock, until dropped.
+    /// Whether an agent that came by a schedule has nothing left to do.
+    pub(crate) fn has_done_its_task(&self, name: &str) -> bool {
+        let Ok(row) = self.row(name) else { return false };
+        let template = self.shared.templates.get(&row.template);
+        let messages = self.shared.state.borrow().pending(name).unwrap_or_default();
+        template.is_ok_and(|template| !template.task.is_empty()) && messages.is_empty()
+    }
+
+    /// Starts and ends agents by the clock, and ends questions, until dropped.
     pub async fn keep_schedule(&self) -> Infallible {
-        crate::schedule::run(self).await
+        tokio::join!(crate::schedule::run(self), self.end_questions()).0
     }
 
     /// Ends an agent; its workspace stays for the next one of its name.
     ///
     /// # Errors
     /// [`Error::UnknownAgent`].
-    pub async fn destroy(&self, who: &str, name: &str, reason: &str) -> Result<()> {
+    pub async fn destroy(&self, who: &Actor, name: &str, reason: &str) -> Result<()> {
         if self.is_stranded(name) {
             return self.destroy_stranded(who, name);
         }
@@ -366,7 +393,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::UnknownAgent`], [`Error::Model`].
-    pub async fn set_model(&self, who: &str, name: &str, model: &str) -> Result<()> {
+    pub async fn set_model(&self, who: &Actor, name: &str, model: &str) -> Result<()> {
         let orders = self.orders(name)?;
         self.shared.broker.check(model).await?;
         self.shared.state.borrow().set_model(name, model)?;
@@ -378,7 +405,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::UnknownAgent`].
-    pub async fn set_persona(&self, who: &str, name: &str, persona: &str) -> Result<()> {
+    pub async fn set_persona(&self, who: &Actor, name: &str, persona: &str) -> Result<()> {
         let orders = self.orders(name)?;
         self.shared.state.borrow().set_persona(name, persona)?;
         self.audit(who, &format!("persona {name} {persona}"));
@@ -397,6 +424,33 @@ impl Daemon {
         }
     }
 
+    /// Has an agent take its template on as it is now, with its model and persona.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`], [`Error::Template`].
+    pub async fn reset(&self, who: &Actor, name: &str) -> Result<()> {
+        let orders = self.orders(name)?;
+        let row = self.row(name)?;
+        self.shared.templates.get(&row.template)?;
+        self.shared.state.borrow().reset(name)?;
+        self.audit(who, &format!("reset {name}"));
+        orders.send(Order::Reload).await.map_err(|_| Error::Ending)
+    }
+
+    /// What is wrong with the model of an agent, if anything is: its server does not answer,
+    /// or does not have it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`], [`Error::Template`], [`Error::Model`].
+    async fn check_model(&self, name: &str) -> Result<()> {
+        let row = self.row(name)?;
+        let template = self.shared.templates.get(&row.template)?;
+        match row.model.or(template.model) {
+            Some(model) => Ok(self.shared.broker.check(&model).await?),
+            None => Ok(()),
+        }
+    }
+
     /// Has every agent take its template on as it is now.
     pub async fn reload(&self) {
         for orders in self.all_orders() {
@@ -409,7 +463,7 @@ impl Daemon {
     /// # Errors
     /// [`Error::UnknownAgent`]; [`Error::Template`] if it could not be started again and
     /// still cannot.
-    pub async fn pause(&self, who: &str, name: &str, paused: bool) -> Result<()> {
+    pub async fn pause(&self, who: &Actor, name: &str, paused: bool) -> Result<()> {
         if self.is_stranded(name) && !paused {
             return self.resume_stranded(who, name);
         }
@@ -418,40 +472,6 @@ impl Daemon {
         self.shared.state.borrow().want(name, wanted)?;
         self.audit(who, &format!("{} {name}", if paused { "pause" } else { "resume" }));
         orders.send(Order::Pause(paused)).await.map_err(|_| Error::Ending)
-    }
-
-    /// Answers a question; whose it was.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] if there is no such open question.
-    pub async fn answer(
-        &self,
-        who: &str,
-        id: u64,
-        granted: bool,
-        reason: &str,
-    ) -> Result<ApprovalRow> {
-        let said = if reason.is_empty() { who.to_owned() } else { format!("{who}: {reason}") };
-        let answered = self.shared.state.borrow().answer(id, granted, &said)?;
-        let Some(row) = answered else {
-            return Err(Error::Unsupported(format!("there is no open question #{id}")));
-        };
-        self.audit(
-            who,
-            &format!("{} #{id} {}: {}", if granted { "ok" } else { "no" }, row.tool, row.what),
-        );
-        self.answered(&row, granted).await?;
-        let order = Order::Approval { id, granted, reason: said };
-        // An agent that is just starting asks again and is answered from the state.
-        if let Ok(orders) = self.orders(&row.agent) {
-            let _ = orders.send(order).await;
-        }
-        Ok(row)
-    }
-
-    /// Questions that wait for an answer.
-    pub fn questions(&self) -> Result<Vec<ApprovalRow>> {
-        self.shared.state.borrow().open_questions()
     }
 
     /// The last lines of an agent's log.
@@ -471,7 +491,7 @@ impl Daemon {
     /// [`Error::UnknownAgent`], [`Error::NotNow`].
     pub async fn exec(
         &self,
-        who: &str,
+        who: &Actor,
         name: &str,
         request: ExecRequest,
         limit: Duration,
@@ -486,7 +506,7 @@ impl Daemon {
     /// [`Error::UnknownAgent`], [`Error::NotNow`].
     pub(crate) async fn commands(
         &self,
-        who: &str,
+        who: &Actor,
         name: &str,
         request: &ExecRequest,
     ) -> Result<Commands> {
@@ -498,8 +518,8 @@ impl Daemon {
         commands.await.map_err(|_| Error::Ending)?
     }
 
-    /// The last privileged acts, oldest first: seconds since the epoch, who, what.
-    pub fn audited(&self, most: u32) -> Result<Vec<(i64, String, String)>> {
+    /// The last privileged acts, oldest first.
+    pub fn audited(&self, most: u32) -> Result<Vec<Act>> {
         self.shared.state.borrow().audited(most)
     }
 
@@ -579,7 +599,7 @@ impl Daemon {
         row.ok_or_else(|| self.unknown(name))
     }
 
-    fn orders(&self, name: &str) -> Result<mpsc::Sender<Order>> {
+    pub(crate) fn orders(&self, name: &str) -> Result<mpsc::Sender<Order>> {
         let agents = self.shared.agents.borrow();
         let handle = agents.get(name).ok_or_else(|| self.absent(name))?;
         Ok(handle.orders.clone())
@@ -590,7 +610,7 @@ impl Daemon {
         Error::UnknownAgent { name: name.to_owned(), known_names }
     }
 
-    pub(crate) fn audit(&self, who: &str, act: &str) {
+    pub(crate) fn audit(&self, who: &Actor, act: &str) {
         if let Err(e) = self.shared.state.borrow().audit(who, act) {
             self.shared.announce(&format!("the audit log: {e}"));
         }

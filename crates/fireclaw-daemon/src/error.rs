@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::state::Question;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -13,12 +15,17 @@ pub enum Error {
         home: PathBuf,
     },
     /// The state was made by a newer Fireclaw.
-    #[error("a newer Fireclaw made the state: {} has version {version}", path.display())]
+    #[error(
+        "a newer Fireclaw made the state: {} has version {version}, this one reads up to {known}",
+        path.display()
+    )]
     NewerState {
         /// Its file.
         path: PathBuf,
         /// Its version.
         version: i64,
+        /// The newest version that this program knows.
+        known: usize,
     },
     /// The file of the state cannot be used. It is left as it is.
     #[error("the state cannot be used: {}: {problem}", path.display())]
@@ -85,6 +92,17 @@ pub enum Error {
         condition: String,
         /// What to do.
         hint: String,
+    },
+    /// There is no open question of this number.
+    #[error("there is no open question #{0}")]
+    NoQuestion(u64),
+    /// A question was answered that may not be the one that was read.
+    #[error("#{} was not answered: {problem}", question.id)]
+    Unconfirmed {
+        /// The question as it is.
+        question: Box<Question>,
+        /// What is wrong with the answer.
+        problem: &'static str,
     },
     /// The agent's workspace could not be made or mounted.
     #[error("the workspace: {0}")]

@@ -7,6 +7,7 @@
 //!
 //! Everything runs on one thread, in a [`tokio::task::LocalSet`].
 
+mod actor;
 mod agent;
 pub mod api;
 mod config;
@@ -15,15 +16,17 @@ mod error;
 mod machines;
 mod ours;
 mod question;
+mod questions;
 mod reach;
 mod schedule;
 mod skills;
 mod state;
 mod talk;
 
+pub use actor::Actor;
 pub use agent::{Condition, Status};
 pub use config::{Config, Irc, Owners};
 pub use daemon::{Claim, Daemon, Listed, Notice};
 pub use error::{Error, Result};
 pub use fireclaw_net::Status as NetworkStatus;
-pub use state::{ApprovalRow, Wanted};
+pub use state::{Act, Question, Wanted};

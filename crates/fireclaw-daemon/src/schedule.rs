@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use fireclaw_template::Template;
 
 use crate::state::now;
-use crate::{Daemon, Error};
+use crate::{Actor, Daemon, Error};
 
 /// How long a changed template may go unnoticed.
 const LOOK: Duration = Duration::from_secs(20);
@@ -21,9 +21,6 @@ pub async fn run(daemon: &Daemon) -> Infallible {
     loop {
         let at = SystemTime::now();
         end_overdue(daemon).await;
-        if let Err(e) = daemon.forget_old_questions() {
-            daemon.announce(format!("questions: {e}"));
-        }
         let templates = scheduled(daemon);
         for template in &templates {
             if next(template, looked).is_some_and(|due| due <= at) {
@@ -32,7 +29,10 @@ pub async fn run(daemon: &Daemon) -> Infallible {
         }
         looked = at;
         let due = templates.iter().filter_map(|template| next(template, at)).min();
-        tokio::time::sleep(pause(at, due, next_end(daemon))).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause(at, due, next_end(daemon))) => {}
+            () = daemon.shared().due.notified() => {}
+        }
     }
 }
 
@@ -59,10 +59,18 @@ async fn start(daemon: &Daemon, template: &Template) {
 async fn end_overdue(daemon: &Daemon) {
     for (name, ends) in daemon.ends().unwrap_or_default() {
         if ends <= now()
-            && let Err(e) = daemon.destroy("schedule", &name, "its time is up").await
+            && let Err(e) = daemon.destroy(&Actor::Schedule, &name, why(daemon, &name)).await
         {
             daemon.announce(format!("{name}: {e}"));
         }
+    }
+}
+
+/// Why an agent is ended by the clock.
+fn why(daemon: &Daemon, name: &str) -> &'static str {
+    match daemon.has_done_its_task(name) {
+        true => "its task is done",
+        false => "its time is up",
     }
 }
 

@@ -35,6 +35,9 @@ pub enum Error {
         /// How many lines wait.
         waiting: usize,
     },
+    /// What was to be said waited too long for a connection.
+    #[error("there was no IRC server for too long; it was not said")]
+    TooLate,
     /// The client has stopped, by `quit`, by a fatal answer of the server, or
     /// because nobody listens to its events.
     #[error("the IRC client has stopped")]

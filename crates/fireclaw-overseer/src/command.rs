@@ -1,5 +1,7 @@
 //! What people type in the control channel.
 
+use fireclaw_template::nearest;
+
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -29,12 +31,12 @@ pub enum Command {
     Net { name: String },
     /// `!net <name> allow <target>`
     Allow { name: String, target: String },
-    /// `!reload`
-    Reload,
+    /// `!reload [name]`
+    Reload { name: Option<String> },
     /// `!questions`
     Questions,
-    /// `!ok <number>`
-    Ok { id: u64 },
+    /// `!ok <number> [letters]`
+    Ok { id: u64, digest: Option<String> },
     /// `!no <number> [reason]`
     No { id: u64, reason: String },
     /// `!help [command]`
@@ -55,9 +57,13 @@ pub const HELP: [(&str, &str, &str); 17] = [
     ("resume", "<name>", "let it go on"),
     ("logs", "<name> [n]", "the last lines of its log (5)"),
     ("net", "<name> [allow <target>]", "what it may reach and what was refused; or ask for more"),
-    ("reload", "", "have all agents take their templates on anew"),
+    (
+        "reload",
+        "[name]",
+        "take changed templates on; with a name, that agent has its template's model and persona again",
+    ),
     ("questions", "", "what waits for !ok or !no"),
-    ("ok", "<number>", "allow what an agent asked for"),
+    ("ok", "<number> [letters]", "allow what an agent asked for"),
     ("no", "<number> [reason]", "refuse it"),
     ("help", "[command]", "this"),
 ];
@@ -66,6 +72,11 @@ pub const HELP: [(&str, &str, &str); 17] = [
 const MOST_LOG_LINES: usize = 20;
 
 impl Command {
+    /// Whether it only looks: everybody may then, also in private.
+    pub fn only_looks(&self) -> bool {
+        self.is_harmless() && !matches!(self, Self::Allow { .. })
+    }
+
     /// Whether everybody may.
     pub fn is_harmless(&self) -> bool {
         matches!(
@@ -129,10 +140,11 @@ fn read(word: &str, rest: &str) -> Result<Command, String> {
         ("net", [name, "allow", target]) => {
             Command::Allow { name: owned(name), target: owned(target) }
         }
-        ("reload", []) => Command::Reload,
+        ("reload", []) => Command::Reload { name: None },
+        ("reload", [name]) => Command::Reload { name: Some(owned(name)) },
         ("questions", []) => Command::Questions,
-        ("ok", [id]) => match number(id) {
-            Some(id) => Command::Ok { id },
+        ("ok", [id, digest @ ..]) if digest.len() < 2 => match number(id) {
+            Some(id) => Command::Ok { id, digest: digest.first().map(|word| owned(word)) },
             None => return wrong(),
         },
         ("no", [id, ..]) => match number(id) {
@@ -156,7 +168,10 @@ fn number(word: &str) -> Option<u64> {
 pub fn usage(word: &str) -> String {
     match HELP.iter().find(|(name, ..)| *name == word) {
         Some((name, rest, what)) => format!("!{name} {rest} - {what}").replace("  ", " "),
-        None => format!("there is no !{word}; !help lists what there is"),
+        None => match nearest(word, HELP.iter().map(|(name, ..)| *name)) {
+            Some(near) => format!("there is no !{word}; did you mean !{near}?"),
+            None => format!("there is no !{word}; !help lists what there is"),
+        },
     }
 }
 
@@ -177,7 +192,9 @@ mod tests {
         assert_eq!(ok("!invoke coder  bob"), named);
         let text = Command::Persona { name: "bob".into(), text: Some("You  are x.".into()) };
         assert_eq!(ok("!persona bob You  are x."), text);
-        assert_eq!(ok("!ok #42"), Command::Ok { id: 42 });
+        assert_eq!(ok("!ok #42"), Command::Ok { id: 42, digest: None });
+        assert_eq!(ok("!ok 42 a7f"), Command::Ok { id: 42, digest: Some("a7f".into()) });
+        assert_eq!(ok("!reload bob"), Command::Reload { name: Some("bob".into()) });
         assert_eq!(ok("!no 42 not  now"), Command::No { id: 42, reason: "not  now".into() });
         assert_eq!(ok("!logs bob 7"), Command::Logs { name: "bob".into(), lines: 7 });
         assert_eq!(ok("!net bob"), Command::Net { name: "bob".into() });
@@ -192,6 +209,8 @@ mod tests {
             ("!invoke a b c", "!invoke"),
             ("!logs bob 0", "1 to 20"),
             ("!ok x", "!ok <number>"),
+            ("!ok 1 a b", "!ok <number> [letters]"),
+            ("!invok worker", "did you mean !invoke?"),
             ("!dance", "there is no !dance"),
             ("!list all", "!list - all agents"),
         ] {

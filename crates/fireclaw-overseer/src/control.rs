@@ -1,17 +1,22 @@
 //! The control channel.
 
 use std::convert::Infallible;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use fireclaw_daemon::{ApprovalRow, Condition, Daemon, Listed, NetworkStatus, Notice, Result};
+use fireclaw_daemon::{Actor, Daemon, Notice, Result};
 use fireclaw_irc::client::{Chat, ChatKind};
+use fireclaw_irc::names::CaseMapping;
 use fireclaw_irc::text::split;
 use fireclaw_irc::{Client, Event, Handle};
 use fireclaw_say::say;
 use tokio::sync::mpsc;
 
-use crate::command::{self, Command, HELP};
+use crate::command::{self, Command};
+use crate::obey::obey;
 use crate::pace::{Pace, Taken};
+
+/// How long it is waited with a question while too much waits to be said.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Joins the control channel and does what people ask there, until dropped.
 /// `on_join` is called whenever it is there. Must run in a
@@ -88,13 +93,15 @@ pub async fn run(
                 Some(_) => {}
                 None => std::future::pending::<()>().await,
             },
-            Some(Notice { text, is_question }) = notices.recv() => {
-                let text = marked(&text, voice.budget(&control));
-                // If too much waits already, the log has it.
-                let _ = match is_question {
-                    true => voice.say_urgent(&control, &text).await,
-                    false => voice.say(&control, &text).await,
-                };
+            Some(Notice { text, question }) = notices.recv() => {
+                let (voice, place) = (voice.clone(), control.clone());
+                let reply = Reply { voice, place, is_urgent: false };
+                match question {
+                    Some(id) => {
+                        tokio::task::spawn_local(put(daemon.clone(), reply, id, text));
+                    }
+                    None => reply.say(&text).await,
+                }
             }
         }
     }
@@ -110,10 +117,33 @@ impl Drop for Goodbye {
     }
 }
 
+/// Where somebody is answered.
+struct Reply {
+    voice: Handle,
+    place: String,
+    /// Whether it waits for nobody's chatter.
+    is_urgent: bool,
+}
+
+impl Reply {
+    async fn say(&self, text: &str) {
+        let text = marked(text, self.voice.budget(&self.place));
+        let said = match self.is_urgent {
+            true => self.voice.say_urgent(&self.place, &text).await,
+            false => self.voice.say(&self.place, &text).await,
+        };
+        if let Err(e) = said {
+            say!("fireclaw: not said in {}: {e}: {text}", self.place);
+        }
+    }
+}
+
+/// Takes what somebody says in the control channel, or in private.
 fn listen(daemon: &Daemon, voice: &Handle, control: &str, pace: &mut Pace, chat: Chat) {
     let status = voice.status();
-    let is_ours = status.case.same(&chat.target, control) && chat.is_channel;
-    if !is_ours || chat.is_history || chat.kind != ChatKind::Message {
+    let is_control = status.case.same(&chat.target, control) && chat.is_channel;
+    let is_heard = is_control || !chat.is_channel;
+    if !is_heard || chat.is_history || chat.kind != ChatKind::Message {
         return;
     }
     // Whatever an agent says is a guest's word. It is not even told so: that could have it
@@ -121,39 +151,75 @@ fn listen(daemon: &Daemon, voice: &Handle, control: &str, pace: &mut Pace, chat:
     if daemon.is_ours(&chat, status.case) {
         return;
     }
-    let Some(read) = command::parse(&chat.text) else { return };
-    let may = daemon.may(&chat, status.case);
-    match pace.takes(&status.case.fold(&chat.from.nick), may, Instant::now()) {
+    let read = match command::parse(&chat.text) {
+        Some(read) => read,
+        // People try what they know of other bots.
+        None if !is_control => Ok(Command::Help { command: None }),
+        None => return,
+    };
+    // In private a nick is all there is of an operator.
+    let may = is_control && daemon.may(&chat, status.case);
+    let who = Actor::person(&chat.from, chat.account.as_deref());
+    let place = if is_control { control.to_owned() } else { chat.from.nick.clone() };
+    let reply = Reply { voice: voice.clone(), place, is_urgent: may };
+    match pace.takes(&key(&who, may, status.case), may, Instant::now()) {
         Taken::Yes => {}
         Taken::Told => return,
         Taken::No => {
-            let text = format!("{}: you ask faster than I answer; wait a moment", chat.from.nick);
-            let (voice, control) = (voice.clone(), control.to_owned());
-            tokio::task::spawn_local(async move { voice.say(&control, &text).await });
+            let text = format!("{who}: you ask faster than I answer; wait a moment");
+            tokio::task::spawn_local(async move { reply.say(&text).await });
             return;
         }
     }
-    let (daemon, voice, control) = (daemon.clone(), voice.clone(), control.to_owned());
+    let (daemon, control) = (daemon.clone(), control.to_owned());
     // A slow command must not hold the others up.
     tokio::task::spawn_local(async move {
-        let who = &chat.from.nick;
         let said = match read {
-            Err(wrong) => wrong,
-            Ok(command) if !may && !command.is_harmless() => {
-                format!("{who}: you may not; the owners of this overseer may")
+            Err(wrong) => Some(wrong),
+            Ok(command) if !is_control && !command.only_looks() => {
+                Some(format!("that is said in {control}, where others see it"))
             }
-            Ok(command) => match obey(&daemon, who, command).await {
-                Ok(said) => said,
-                Err(e) => e.to_string(),
-            },
+            Ok(command) if !may && !command.is_harmless() => {
+                Some(format!("{who}: you may not; the owners of this overseer may"))
+            }
+            Ok(command) => obey(&daemon, &who, command).await,
         };
-        let said = marked(&said, voice.budget(&control));
-        // What owners hear waits for nobody's chatter.
-        let _ = match may {
-            true => voice.say_urgent(&control, &said).await,
-            false => voice.say(&control, &said).await,
-        };
+        if let Some(said) = said {
+            reply.say(&said).await;
+        }
     });
+}
+
+/// For whom commands are counted: a nick is changed in no time, an account or a host is not.
+/// Owners are told apart by what they are known by.
+fn key(who: &Actor, may: bool, case: CaseMapping) -> String {
+    match (who.account(), who.host()) {
+        (Some(account), _) => format!("account {}", case.fold(account)),
+        (None, Some(host)) if !may => format!("host {}", case.fold(host)),
+        _ => format!("nick {}", case.fold(&who.to_string())),
+    }
+}
+
+/// Says a question until it was heard or is over.
+async fn put(daemon: Daemon, reply: Reply, id: u64, text: String) {
+    while daemon.is_open(id) {
+        let lines = marked(&text, reply.voice.budget(&reply.place));
+        match reply.voice.deliver(&reply.place, &lines).await {
+            Ok(()) => {
+                if let Err(e) = daemon.question_said(id) {
+                    say!("fireclaw: #{id}: {e}");
+                }
+                return;
+            }
+            // It waits for a server again.
+            Err(fireclaw_irc::Error::TooLate) => {}
+            Err(fireclaw_irc::Error::QueueFull { .. }) => tokio::time::sleep(AGAIN).await,
+            Err(e) => {
+                say!("fireclaw: #{id} was not said: {e}; it is in !questions");
+                return;
+            }
+        }
+    }
 }
 
 /// What begins a line that goes on with the one before.
@@ -170,149 +236,25 @@ fn marked(text: &str, budget: usize) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-async fn obey(daemon: &Daemon, who: &str, command: Command) -> Result<String> {
-    Ok(match command {
-        Command::Invoke { template, name } => {
-            let name = daemon.invoke(who, &template, name.as_deref(), None).await?;
-            format!("{name} boots")
-        }
-        Command::Destroy { name } => {
-            daemon.destroy(who, &name, &format!("destroyed by {who}")).await?;
-            format!("{name} is gone; its workspace is kept")
-        }
-        Command::List => lines(daemon.list()?.iter().map(line), "no agents; !invoke <template>"),
-        Command::Status => status(daemon).await?,
-        Command::Model { name, model } => {
-            daemon.set_model(who, &name, &model).await?;
-            format!("{name} has model {model} now")
-        }
-        Command::Models => {
-            let models = daemon.models().await?;
-            let names: Vec<_> = models.into_iter().map(|model| model.name).collect();
-            match &names[..] {
-                [] => "the model server has no model".to_owned(),
-                names => names.join(", "),
-            }
-        }
-        Command::Persona { name, text: None } => format!("{name}: {}", daemon.persona(&name)?),
-        Command::Persona { name, text: Some(text) } => {
-            daemon.set_persona(who, &name, &text).await?;
-            format!("{name} has another persona now")
-        }
-        Command::Templates => {
-            let entries = daemon.templates()?;
-            let line = |name: &String| match daemon.template(name) {
-                Ok(template) => {
-                    let model = template.model.unwrap_or_else(|| "its own program".into());
-                    format!("{name} ({model}): {}", template.description)
-                }
-                Err(_) => format!("{name}: it has mistakes; `fireclaw template check {name}`"),
-            };
-            lines(entries.iter().map(|entry| line(&entry.name)), "no templates")
-        }
-        Command::Pause { name } => {
-            daemon.pause(who, &name, true).await?;
-            format!("{name} is paused")
-        }
-        Command::Resume { name } => {
-            daemon.pause(who, &name, false).await?;
-            format!("{name} goes on")
-        }
-        Command::Logs { name, lines: most } => {
-            let log = daemon.logs(&name, most).await?;
-            lines(log.into_iter(), "nothing yet")
-        }
-        Command::Net { name } => match daemon.network(&name).await? {
-            None => format!("{name} has no network card: its template says network = \"none\""),
-            Some(status) => network(&name, &status),
-        },
-        Command::Allow { name, target } => {
-            let row = daemon.ask_to_reach(who, &name, &target)?;
-            let (line, id) = (question(&row), row.id);
-            format!("{line} (!ok {id}, or !no {id} reason), asks {who}")
-        }
-        Command::Reload => {
-            daemon.reload().await;
-            "templates are taken on anew".to_owned()
-        }
-        Command::Questions => {
-            let open = daemon.questions()?;
-            lines(open.iter().map(question), "nothing waits for an answer")
-        }
-        Command::Ok { id } => {
-            let row = daemon.answer(who, id, true, "").await?;
-            format!("#{id}: {} may", row.agent)
-        }
-        Command::No { id, reason } => {
-            let row = daemon.answer(who, id, false, &reason).await?;
-            format!("#{id}: {} may not", row.agent)
-        }
-        Command::Help { command: Some(command) } => command::usage(&command),
-        Command::Help { command: None } => {
-            let names: Vec<_> = HELP.iter().map(|(name, ..)| format!("!{name}")).collect();
-            format!("{} - !help <command> says more", names.join(" "))
-        }
-    })
-}
-
-/// All of a question. One that is too long is never put.
-fn question(row: &ApprovalRow) -> String {
-    row.lines().map_or_else(|| format!("#{}: too long to be shown", row.id), |l| l.join("\n"))
-}
-
-/// What an agent may reach, and the last that was refused: in one line each.
-fn network(name: &str, status: &NetworkStatus) -> String {
-    const SHOWN: usize = 5;
-    let first =
-        format!("{name}: {}, at {}, {} refused", status.policy, status.card.address, status.denied);
-    let last = status.last.iter().rev().take(SHOWN).map(|denial| {
-        let port = denial.port.map(|port| format!(":{port}")).unwrap_or_default();
-        format!("refused: {}{port}: {}", denial.what, denial.reason)
-    });
-    lines(std::iter::once(first).chain(last), "")
-}
-
-fn lines(lines: impl Iterator<Item = String>, none: &str) -> String {
-    let lines: Vec<String> = lines.collect();
-    if lines.is_empty() { none.to_owned() } else { lines.join("\n") }
-}
-
-fn line(agent: &Listed) -> String {
-    let nick = match agent.status.nick == agent.name {
-        true => String::new(),
-        false => format!(" as {}", agent.status.nick),
-    };
-    let restarts = match agent.status.restarts {
-        0 => String::new(),
-        1 => ", restarted once".to_owned(),
-        n => format!(", restarted {n} times"),
-    };
-    format!(
-        "{}{nick} ({}, {}): {}{restarts}, in {}",
-        agent.name,
-        agent.template,
-        agent.model,
-        agent.status.condition.as_str(),
-        agent.channels.join(" ")
-    )
-}
-
-async fn status(daemon: &Daemon) -> Result<String> {
-    let agents = daemon.list()?;
-    let well =
-        |agent: &&Listed| matches!(agent.status.condition, Condition::Ready | Condition::Busy);
-    let up = agents.iter().filter(well).count();
-    let models = match daemon.models().await {
-        Ok(models) => format!("{} models", models.len()),
-        Err(e) => e.to_string(),
-    };
-    let questions = daemon.questions()?.len();
-    Ok(format!("{up} of {} agents up, {models}, {questions} open questions", agents.len()))
-}
-
 #[cfg(test)]
 mod tests {
+    use fireclaw_irc::message::Source;
+
     use super::*;
+
+    #[test]
+    fn another_nick_is_no_other_person() {
+        let case = CaseMapping::Rfc1459;
+        let who = |source: &str, account| Actor::person(&Source::parse(source), account);
+        let eve = key(&who("eve!~e@host", None), false, case);
+        assert_eq!(key(&who("eve2!~e@HOST", None), false, case), eve);
+        assert_ne!(key(&who("bob!~b@host", None), false, case), eve);
+        let known = key(&who("eve!~e@host", Some("Eve")), false, case);
+        assert_eq!(key(&who("x!~y@z", Some("eve")), true, case), known);
+        // Owners on one machine do not share what they may say.
+        let (ann, bob) = (who("ann!~u@host", None), who("bob!~u@host", None));
+        assert_ne!(key(&ann, true, case), key(&bob, true, case));
+    }
 
     #[test]
     fn no_line_begins_with_what_a_guest_put_at_a_cut() {

@@ -5,6 +5,7 @@
 
 mod command;
 mod control;
+mod obey;
 mod pace;
 
 pub use control::run;

@@ -31,4 +31,5 @@ pub use mistake::Mistake;
 pub use read::{Format, MAX_FILE, Parsed, Source, parse};
 pub use schedule::{InvalidSchedule, Schedule};
 pub use store::{Entry, Origin, Store, check_file};
+pub use suggest::nearest;
 pub use template::{Template, Trigger, limits};

@@ -2,7 +2,7 @@
 
 /// The known word that is nearest to `word`, if any is near: one letter of three may
 /// differ, and two that changed places count as one.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Words of a file can be long, and the measure takes the product of both lengths.
     const LONGEST: usize = 64;
     if word.len() > LONGEST {

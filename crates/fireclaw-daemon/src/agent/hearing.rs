@@ -11,7 +11,7 @@ use fireclaw_protocol::agent::Said;
 use fireclaw_template::Trigger;
 
 use super::{Agent, Condition};
-use crate::state::Pending;
+use crate::state::{Pending, Question};
 use crate::talk::Verdict;
 
 /// How many lines of a channel an agent is told with a message.
@@ -59,6 +59,15 @@ pub enum Heeded {
         from: String,
         /// Where; anywhere if absent, because they left.
         place: Option<String>,
+        /// Whether they said so and wait for a word.
+        tell: bool,
+    },
+    /// Somebody is called something else.
+    Renamed {
+        /// What they were called.
+        from: String,
+        /// What they are called now.
+        to: String,
     },
 }
 
@@ -129,9 +138,15 @@ impl Agent {
                 self.note(self.shared.state.borrow().leave(&self.row.name, &channel));
                 None
             }
-            Some(Heard::Quit { nick, .. }) => Some(Heeded::Stop { from: nick, place: None }),
+            Some(Heard::NickChanged { from, to, is_self: false }) => {
+                self.note(self.shared.state.borrow().rename_sender(&self.row.name, &from, &to));
+                Some(Heeded::Renamed { from, to })
+            }
+            Some(Heard::Quit { nick, .. }) => {
+                Some(Heeded::Stop { from: nick, place: None, tell: false })
+            }
             Some(Heard::Parted { channel, nick, .. } | Heard::Kicked { channel, nick, .. }) => {
-                Some(Heeded::Stop { from: nick, place: Some(channel) })
+                Some(Heeded::Stop { from: nick, place: Some(channel), tell: false })
             }
             Some(_) => None,
         }
@@ -140,19 +155,65 @@ impl Agent {
     /// The same while it has no machine: nobody answers now, and what is said is
     /// answered later.
     pub(super) fn hear_for_later(&mut self, heard: Option<Heard>) {
-        if let Some(Heeded::Stop { from, place }) = self.hear(heard) {
-            self.strike(&from, place.as_deref(), |_| false);
+        if let Some(Heeded::Stop { from, place, tell }) = self.hear(heard) {
+            let struck = self.strike(&from, place.as_deref(), |_| false);
+            if let (Some(place), true) = (place, tell) {
+                self.tell_stopped(&from, &place, struck > 0);
+            }
         }
     }
 
     /// Strikes off what waits for somebody who no longer wants an answer, but for what
-    /// the program has already.
-    pub(super) fn strike(&mut self, from: &str, place: Option<&str>, has: impl Fn(u64) -> bool) {
+    /// the program has already; how much that was.
+    pub(super) fn strike(
+        &mut self,
+        from: &str,
+        place: Option<&str>,
+        has: impl Fn(u64) -> bool,
+    ) -> usize {
         let waiting = self.shared.state.borrow().pending(&self.row.name).unwrap_or_default();
-        for message in waiting.iter().filter(|m| m.is_of(from, place) && !has(m.id)) {
-            self.handed.remove(&message.id);
-            self.note(self.shared.state.borrow_mut().done(&self.row.name, message.id));
+        let theirs = waiting.iter().filter(|m| m.is_of(from, place) && !has(m.id));
+        theirs.map(|message| self.finish(message.id)).count()
+    }
+
+    /// Tells somebody what became of their `stop`.
+    pub(super) fn tell_stopped(&self, from: &str, place: &str, stopped: bool) {
+        let text = if stopped { "stopped" } else { "nothing of yours is under way here" };
+        match self.voice.status().case.same(place, from) {
+            true => self.say_soon(place, text),
+            false => self.say_soon(place, &format!("{from}: {text}")),
         }
+    }
+
+    /// Strikes a message off, with the questions that were asked for it.
+    pub(super) fn finish(&mut self, message: u64) {
+        self.handed.remove(&message);
+        let done = self.shared.state.borrow_mut().done(&self.row.name, message);
+        let name = &self.row.name;
+        match done {
+            Ok(withdrawn) => {
+                for id in withdrawn {
+                    self.announce(&format!("#{id} is withdrawn: {name} no longer asks"));
+                }
+            }
+            Err(e) => self.announce(&format!("{name}: {e}")),
+        }
+    }
+
+    /// Tells who caused a question how it ended. Agents are told by what their own question
+    /// does.
+    pub(super) fn tell_asker(&self, question: &Question) {
+        let (id, ask) = (question.id, &question.ask);
+        let Some((granted, by)) = &question.verdict else { return };
+        let case = self.voice.status().case;
+        let is_told = case.same(&ask.place, &self.shared.config.control);
+        if ask.asker.is_empty() || is_told || self.shared.agent_with_nick(&ask.asker).is_some() {
+            return;
+        }
+        let asker = if ask.private { String::new() } else { format!("{}: ", ask.asker) };
+        let verdict = if *granted { "allowed" } else { "refused" };
+        let tool = &ask.tool;
+        self.say_soon(&ask.place, &format!("{asker}#{id} ({tool}) was {verdict}: {by}"));
     }
 
     fn note(&self, done: crate::Result<()>) {
@@ -251,7 +312,7 @@ impl Agent {
             None => return None,
         };
         if text.trim().eq_ignore_ascii_case("stop") {
-            return Some(Heeded::Stop { from, place: Some(place) });
+            return Some(Heeded::Stop { from, place: Some(place), tell: speaker.is_none() });
         }
         let hops = match &speaker {
             None => 0,

@@ -14,10 +14,12 @@ use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::hearing::Heeded;
+use super::notes::Notes;
 use super::program::{Program, Said};
 use super::thinking::{Thought, think};
 use super::{Agent, Condition, Order};
-use crate::state::{ApprovalRow, Pending, Wanted, now};
+use crate::question::is_tool;
+use crate::state::{Asked, Pending, Question, Wanted};
 use crate::{machines, reach};
 
 /// How often what has a time limit is looked at.
@@ -45,13 +47,13 @@ const MOST_LINES: usize = 16;
 /// The last line of an answer that has more lines than that.
 const LEFT_OUT: &str = "[the rest is left out]";
 
+/// What a program is told whose question people would not read.
+const TOO_LONG: &str = "it is too long to be asked for: put it into a file in smaller steps, \
+                        then ask to run that";
+
 /// The same of questions to the model and to people.
 const MOST_ASKS: usize = 8;
 const MOST_QUESTIONS: usize = 4;
-
-/// How many notes of a program are told in how long.
-const MOST_NOTES: u32 = 8;
-const NOTES_EACH: Duration = Duration::from_secs(60);
 
 /// Actions a second before a program is slowed down.
 const PACE: u32 = 100;
@@ -80,6 +82,20 @@ struct Active {
     failed: bool,
     /// Whether the program was told to leave off.
     stopped: bool,
+    /// Whether an answer names who asked: several people wait in one place.
+    named: bool,
+}
+
+impl Active {
+    /// A text for who asked.
+    fn addressed(&self, text: &str) -> String {
+        let asker = &self.pending.sender;
+        let is_named = text.split_once([':', ',']).is_some_and(|(start, _)| start == asker);
+        match self.named && !is_named {
+            true => format!("{asker}: {text}"),
+            false => text.to_owned(),
+        }
+    }
 }
 
 /// An agent whose machine runs.
@@ -98,8 +114,7 @@ pub struct Live<'a> {
     /// Open questions: by number, the agent's number and the message.
     questions: BTreeMap<u64, (u64, u64)>,
     actions: (Instant, u32),
-    /// Since when, how many notes were told and how many were left out.
-    noted: (Instant, u32, u32),
+    notes: Notes,
     checked: Instant,
     health: JoinSet<bool>,
 }
@@ -127,7 +142,7 @@ impl<'a> Live<'a> {
             asks: HashMap::new(),
             questions: BTreeMap::new(),
             actions: (Instant::now(), 0),
-            noted: (Instant::now(), 0, 0),
+            notes: Notes::new(Instant::now()),
             checked: Instant::now(),
             health: JoinSet::new(),
         };
@@ -180,8 +195,16 @@ impl<'a> Live<'a> {
                 heard = self.agent.heard.recv(), if !self.agent.deaf => {
                     match self.agent.hear(heard) {
                         Some(Heeded::Message(message)) => self.deliver(message)?,
-                        Some(Heeded::Stop { from, place }) => {
-                            self.stop(&from, place.as_deref())?;
+                        Some(Heeded::Stop { from, place, tell }) => {
+                            let stopped = self.stop(&from, place.as_deref())?;
+                            if let (Some(place), true) = (place, tell) {
+                                self.agent.tell_stopped(&from, &place, stopped);
+                            }
+                        }
+                        Some(Heeded::Renamed { from, to }) => {
+                            for active in self.active.values_mut() {
+                                active.pending.rename_sender(&from, &to);
+                            }
                         }
                         None => {}
                     }
@@ -249,15 +272,7 @@ impl<'a> Live<'a> {
                 }
             }
             Order::Pause(paused) => self.pause(paused)?,
-            Order::Approval { id, granted, reason } => {
-                if let Some((ask, _)) = self.questions.remove(&id) {
-                    if granted {
-                        // Handed out, it is used up: it was for one time.
-                        self.agent.shared.state.borrow().forget(id).map_err(|e| e.to_string())?;
-                    }
-                    self.tell(&Event::Approval { ask, granted, reason })?;
-                }
-            }
+            Order::Answered(question) => self.answered(&question)?,
             Order::Commands { done } if !self.paused => {
                 let _ = done.send(Ok(self.guest.commands()));
             }
@@ -336,7 +351,8 @@ impl<'a> Live<'a> {
         if *handed > MOST_TRIES {
             // It may be what the program dies of.
             self.agent.say_soon(&pending.place, "I failed at that several times; I leave off");
-            return self.done(pending.id);
+            self.agent.finish(pending.id);
+            return Ok(());
         }
         let message = Incoming {
             id: pending.id,
@@ -347,14 +363,44 @@ impl<'a> Live<'a> {
             from_agent: pending.from_agent,
             recent: pending.recent.clone(),
         };
-        self.active.insert(pending.id, Active { pending, says: 0, failed: false, stopped: false });
+        let named = self.has_company(&pending);
+        let active = Active { pending, says: 0, failed: false, stopped: false, named };
+        self.active.insert(message.id, active);
         self.tell(&Event::Message(message))
     }
 
-    /// Somebody no longer wants an answer.
-    fn stop(&mut self, from: &str, place: Option<&str>) -> Result<(), Lost> {
+    /// Whether somebody else waits for an answer in the place of a message, who then is told
+    /// apart. Whose turn is later is told so.
+    fn has_company(&mut self, pending: &Pending) -> bool {
+        // An agent that is named would take the answer for a message.
+        if pending.private || pending.from_agent {
+            return false;
+        }
+        let mut before = None;
+        let mut waits = false;
+        let here = |active: &&mut Active| {
+            active.pending.place == pending.place && !active.pending.from_agent
+        };
+        for other in self.active.values_mut().filter(here) {
+            if other.pending.sender == pending.sender {
+                waits = true;
+                continue;
+            }
+            other.named = true;
+            before.get_or_insert_with(|| other.pending.sender.clone());
+        }
+        // Only of the built-in program is it known that it takes one after the other.
+        if let (Some(first), false, []) = (&before, waits, &self.agent.template.command[..]) {
+            let text = format!("{}: I answer {first} first", pending.sender);
+            self.agent.say_soon(&pending.place, &text);
+        }
+        before.is_some()
+    }
+
+    /// Somebody no longer wants an answer; whether there would have been one.
+    fn stop(&mut self, from: &str, place: Option<&str>) -> Result<bool, Lost> {
         let active = &mut self.active;
-        self.agent.strike(from, place, |id| active.contains_key(&id));
+        let struck = self.agent.strike(from, place, |id| active.contains_key(&id));
         // Once: who goes on saying it must not fill what waits for the program.
         let theirs: Vec<u64> = active
             .iter_mut()
@@ -363,11 +409,12 @@ impl<'a> Live<'a> {
                 (!std::mem::replace(&mut active.stopped, true)).then_some(*id)
             })
             .collect();
+        let stopped = struck > 0 || !theirs.is_empty();
         for message in theirs {
             self.cancel(message);
             self.tell(&Event::Stop { message })?;
         }
-        Ok(())
+        Ok(stopped)
     }
 
     /// Cancels what the model is asked for a message.
@@ -439,7 +486,7 @@ impl<'a> Live<'a> {
                     self.agent.log.add(&format!("is ready after {seconds:.1} s"));
                     self.agent.announce(&format!("{} is ready", self.agent.row.name));
                 }
-                self.notes(&notes);
+                self.note(&notes);
                 if self.agent.wanted() == Some(Wanted::Paused) {
                     return self.pause(true);
                 }
@@ -474,40 +521,21 @@ impl<'a> Live<'a> {
                 if let Some(active) = self.active.remove(&message) {
                     let _ = self.agent.voice.typing(&active.pending.place, Typing::Done).await;
                 }
-                self.done(message)
+                self.agent.finish(message);
+                self.agent.end_if_done();
+                Ok(())
             }
         }
     }
 
-    /// Tells what the program wants the people to know: their channel is everybody's.
-    fn notes(&mut self, notes: &[String]) {
-        let (since, said, left_out) = &mut self.noted;
-        if since.elapsed() > NOTES_EACH {
-            if *left_out > 0 {
-                let name = &self.agent.row.name;
-                self.agent.announce(&format!("{name}: {left_out} more notes were left out"));
-            }
-            (*since, *said, *left_out) = (Instant::now(), 0, 0);
-        }
+    /// Tells what the program wants the people to know.
+    fn note(&mut self, notes: &[String]) {
         for note in notes {
-            if *said >= MOST_NOTES {
-                *left_out += 1;
-                continue;
+            if self.notes.take(Instant::now()) {
+                self.agent.log.add(&fireclaw_vm::escape(note));
+                self.agent.announce(&format!("{}: {note}", self.agent.row.name));
             }
-            *said += 1;
-            self.agent.log.add(&fireclaw_vm::escape(note));
-            self.agent.announce(&format!("{}: {note}", self.agent.row.name));
         }
-    }
-
-    /// Strikes a message off.
-    fn done(&mut self, message: u64) -> Result<(), Lost> {
-        self.agent.handed.remove(&message);
-        let done = self.agent.shared.state.borrow_mut().done(&self.agent.row.name, message);
-        if let Err(e) = done {
-            self.agent.announce(&format!("{}: {e}", self.agent.row.name));
-        }
-        Ok(())
     }
 
     async fn say(&mut self, message: u64, text: &str) -> Result<(), Lost> {
@@ -523,7 +551,7 @@ impl<'a> Live<'a> {
         }
         let (place, hops) = (active.pending.place.clone(), active.pending.hops);
         let budget = self.agent.voice.budget(&place);
-        let folded = fold(text, budget, MOST_LINES, Formatting::Remove);
+        let folded = fold(&active.addressed(text), budget, MOST_LINES, Formatting::Remove);
         self.agent.shared.talk.borrow_mut().says(&name, &place, hops);
         let rest = folded.rest.then_some(LEFT_OUT);
         for line in folded.lines.iter().map(String::as_str).chain(rest) {
@@ -552,46 +580,15 @@ impl<'a> Live<'a> {
         if let Some(active) = self.active.get_mut(&message)
             && !std::mem::replace(&mut active.failed, true)
         {
-            let place = active.pending.place.clone();
-            self.agent.say_soon(&place, reason);
+            self.agent.say_soon(&active.pending.place, &active.addressed(reason));
         }
         self.tell(&Event::Failed { ask, reason: reason.to_owned() })
     }
 
     fn question(&mut self, ask: u64, message: u64, tool: &str, what: &str) -> Result<(), Lost> {
-        if tool.len() > ApprovalRow::MAX_TOOL || what.len() > ApprovalRow::MAX_WHAT {
-            let reason = "it is too long to be asked for".to_owned();
-            return self.tell(&Event::Approval { ask, granted: false, reason });
-        }
-        if !self.active.contains_key(&message) || self.questions.len() >= MOST_QUESTIONS {
-            let reason = "too many questions are open".to_owned();
-            return self.tell(&Event::Approval { ask, granted: false, reason });
-        }
-        let name = self.agent.row.name.clone();
-        let asked = self.agent.shared.state.borrow_mut().ask(&name, message, tool, what);
-        match asked {
-            Ok(row) => match row.verdict {
-                Some((granted, reason)) => self.tell(&Event::Approval { ask, granted, reason }),
-                None if self.questions.contains_key(&row.id) => {
-                    let reason = format!("#{} asks for the same already", row.id);
-                    self.tell(&Event::Approval { ask, granted: false, reason })
-                }
-                None => {
-                    let id = row.id;
-                    let Some(lines) = row.lines() else {
-                        let state = self.agent.shared.state.borrow();
-                        state.forget(id).map_err(|e| e.to_string())?;
-                        drop(state);
-                        let reason = "it is too long to be asked for: put it into a file in \
-                                      smaller steps, then ask to run that";
-                        let reason = reason.to_owned();
-                        return self.tell(&Event::Approval { ask, granted: false, reason });
-                    };
-                    self.questions.insert(id, (ask, message));
-                    self.agent.shared.announce_question(id, &lines);
-                    Ok(())
-                }
-            },
+        match self.put(ask, message, tool, what) {
+            Ok(None) => Ok(()),
+            Ok(Some((granted, reason))) => self.tell(&Event::Approval { ask, granted, reason }),
             Err(e) => {
                 let reason = e.to_string();
                 self.tell(&Event::Approval { ask, granted: false, reason })
@@ -599,23 +596,68 @@ impl<'a> Live<'a> {
         }
     }
 
+    /// Puts a question to the people; the answer, if there is one at once.
+    fn put(
+        &mut self,
+        ask: u64,
+        message: u64,
+        tool: &str,
+        what: &str,
+    ) -> crate::Result<Option<(bool, String)>> {
+        let no = |reason: &str| Ok(Some((false, reason.to_owned())));
+        if !is_tool(tool) {
+            return no("the tool's name is none: letters, digits, '_', '-' and '.' make one");
+        }
+        if what.len() > Question::MAX_WHAT {
+            return no(TOO_LONG);
+        }
+        let Some(active) = self.active.get(&message).map(|active| &active.pending) else {
+            return no("there is no such message");
+        };
+        if self.questions.len() >= MOST_QUESTIONS {
+            return no("too many questions are open");
+        }
+        let asked = Asked {
+            message,
+            tool: tool.to_owned(),
+            what: what.to_owned(),
+            asker: active.sender.clone(),
+            place: active.place.clone(),
+            private: active.private,
+        };
+        let question = self.agent.shared.state.borrow_mut().ask(&self.agent.row.name, &asked)?;
+        let id = question.id;
+        if question.verdict.is_some() {
+            return Ok(question.verdict);
+        }
+        if self.questions.contains_key(&id) {
+            return no(&format!("#{id} asks for the same already"));
+        }
+        if !self.agent.shared.announce_question(&question) {
+            self.agent.shared.state.borrow().forget(id)?;
+            return no(TOO_LONG);
+        }
+        self.questions.insert(id, (ask, message));
+        Ok(None)
+    }
+
+    /// Hands the people's answer on.
+    fn answered(&mut self, question: &Question) -> Result<(), Lost> {
+        self.agent.tell_asker(question);
+        let Some((ask, _)) = self.questions.remove(&question.id) else { return Ok(()) };
+        let Some((granted, reason)) = question.verdict.clone() else { return Ok(()) };
+        if granted {
+            // Handed out, it is used up: it was for one time.
+            self.agent.shared.state.borrow().forget(question.id).map_err(|e| e.to_string())?;
+        }
+        self.tell(&Event::Approval { ask, granted, reason })
+    }
+
     /// What has a time limit.
     fn tick(&mut self) -> Result<(), Lost> {
-        let limit = i64::try_from(self.agent.shared.config.approval_time.as_secs());
-        let limit = limit.unwrap_or(i64::MAX);
-        let open = match self.questions.is_empty() {
-            true => Vec::new(),
-            false => self.agent.shared.state.borrow().open_questions().unwrap_or_default(),
-        };
-        for row in open.into_iter().filter(|row| now() - row.asked > limit) {
-            let Some((ask, _)) = self.questions.remove(&row.id) else { continue };
-            let reason = "nobody answered in time".to_owned();
-            let _ = self.agent.shared.state.borrow().answer(row.id, false, &reason);
-            self.agent.announce(&format!("#{} is over: nobody answered in time", row.id));
-            self.tell(&Event::Approval { ask, granted: false, reason })?;
-        }
-        if self.noted.2 > 0 && self.noted.0.elapsed() > NOTES_EACH {
-            self.notes(&[]);
+        if let Some(left_out) = self.notes.left_out(Instant::now()) {
+            let name = &self.agent.row.name;
+            self.agent.announce(&format!("{name}: {left_out} more notes were left out"));
         }
         if self.checked.elapsed() > HEALTH && !self.paused && self.health.is_empty() {
             self.checked = Instant::now();

@@ -3,6 +3,7 @@
 mod hearing;
 mod live;
 mod log;
+mod notes;
 mod program;
 mod thinking;
 
@@ -17,7 +18,7 @@ use fireclaw_vm::{Commands, Guest, RunDir};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::daemon::Shared;
-use crate::state::{AgentRow, Wanted};
+use crate::state::{AgentRow, Question, Wanted};
 use crate::{Error, Result, reach};
 use hearing::Recent;
 use live::{End, Live};
@@ -46,15 +47,8 @@ pub enum Order {
     Reload,
     /// To stop where it is, or go on.
     Pause(bool),
-    /// The people's word on a question.
-    Approval {
-        /// The question's number.
-        id: u64,
-        /// Whether it may be done.
-        granted: bool,
-        /// Why not, or who allowed it.
-        reason: String,
-    },
+    /// To take a question's answer.
+    Answered(Box<Question>),
     /// For what starts commands in its machine.
     Commands {
         /// That, if the machine is up.
@@ -280,7 +274,8 @@ impl Agent {
                 let (name, condition) = (self.row.name.clone(), condition.as_str().to_owned());
                 let _ = done.send(Err(Error::NotNow { name, condition, hint: hint.to_owned() }));
             }
-            Order::Pause(_) | Order::Approval { .. } => {}
+            Order::Answered(question) => self.tell_asker(&question),
+            Order::Pause(_) => {}
         }
         None
     }
@@ -350,6 +345,19 @@ impl Agent {
         match self.shared.templates.get(&self.row.template) {
             Ok(template) => self.template = template,
             Err(e) => self.announce(&format!("{} stays as it was made: {e}", self.row.name)),
+        }
+    }
+
+    /// An agent that came by a schedule ends with its task.
+    fn end_if_done(&self) {
+        if self.row.ends.is_none() || self.template.task.is_empty() {
+            return;
+        }
+        let state = self.shared.state.borrow();
+        if state.pending(&self.row.name).is_ok_and(|pending| pending.is_empty())
+            && state.end_now(&self.row.name).is_ok()
+        {
+            self.shared.due.notify_one();
         }
     }
 

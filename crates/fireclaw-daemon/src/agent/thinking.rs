@@ -10,6 +10,9 @@ use fireclaw_protocol::agent::Step;
 /// A wait that is worth telling of.
 const LONG: Duration = Duration::from_secs(10);
 
+/// How long it is waited in silence when nobody knows how long it will be.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// How often it is shown that an answer is being written.
 const SHOWN: Duration = Duration::from_secs(4);
 
@@ -34,20 +37,38 @@ pub async fn think(
 ) -> Thought {
     let mut told = false;
     let mut shown: Option<Instant> = None;
+    // What waits and was not told of: before whom, and since when.
+    let mut waits: Option<(usize, Instant)> = None;
     let step = loop {
-        let event = match ticket.next().await {
-            Some(event) => event,
-            None => break Err("the model was lost".to_owned()),
+        let silence = waits.filter(|_| !told).map(|(position, since)| (position, since + SILENCE));
+        let event = tokio::select! {
+            event = ticket.next() => match event {
+                Some(event) => event,
+                None => break Err("the model was lost".to_owned()),
+            },
+            position = over(silence) => {
+                told = true;
+                let text = format!("the model is busy: {position} before you");
+                let _ = voice.say(&place, &text).await;
+                continue;
+            }
         };
+        if !matches!(event, Event::Queued { .. }) {
+            waits = None;
+        }
         match event {
-            Event::Queued { position, estimate } => {
-                if !told && estimate.is_some_and(|wait| wait > LONG) {
+            Event::Queued { position, estimate: Some(wait) } => {
+                if !told && wait > LONG {
                     told = true;
-                    let seconds = estimate.unwrap_or_default().as_secs();
+                    let seconds = wait.as_secs();
                     let text =
                         format!("the model is busy: {position} before you, about {seconds} s");
                     let _ = voice.say(&place, &text).await;
                 }
+            }
+            Event::Queued { position, estimate: None } => {
+                let since = waits.map_or_else(Instant::now, |(_, since)| since);
+                waits = Some((position, since));
             }
             Event::Started | Event::Text(_) => {
                 if shown.is_none_or(|at| at.elapsed() > SHOWN) {
@@ -60,4 +81,15 @@ pub async fn think(
         }
     };
     Thought { ask, message, step }
+}
+
+/// Ends when a silence has been long enough; with who is before. Never, if there is none.
+async fn over(silence: Option<(usize, Instant)>) -> usize {
+    match silence {
+        Some((position, at)) => {
+            tokio::time::sleep_until(at.into()).await;
+            position
+        }
+        None => std::future::pending().await,
+    }
 }

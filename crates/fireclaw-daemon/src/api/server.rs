@@ -19,13 +19,10 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
 use super::{Exec, Executed, MAX_BODY, NewAgent, SOCKET, frame, streams};
-use crate::{Daemon, Error, Result};
+use crate::{Actor, Daemon, Error, Result};
 
 /// The type of all bodies.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-/// Who acts, in the audit log.
-const WHO: &str = "the command line";
 
 /// The socket, on which programs can wait from now on.
 ///
@@ -58,9 +55,12 @@ impl Door {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let daemon = daemon.clone();
+            // Who cannot be told is nobody who may connect: the socket is its owner's.
+            let Ok(peer) = stream.peer_cred() else { continue };
+            let (daemon, who) = (daemon.clone(), Actor::Local { uid: peer.uid() });
             tokio::task::spawn_local(async move {
-                let service = service_fn(move |request| answer(daemon.clone(), request));
+                let service =
+                    service_fn(move |request| answer(daemon.clone(), who.clone(), request));
                 let served = hyper::server::conn::http1::Builder::new();
                 let serving = served.serve_connection(TokioIo::new(stream), service);
                 let _ = serving.with_upgrades().await;
@@ -81,11 +81,11 @@ impl Drop for Socket {
 
 type Answer = std::result::Result<Response<Full<Bytes>>, Infallible>;
 
-async fn answer(daemon: Daemon, mut request: Request<Incoming>) -> Answer {
+async fn answer(daemon: Daemon, who: Actor, mut request: Request<Incoming>) -> Answer {
     let upgrade = asks_for_streams(&request).then(|| hyper::upgrade::on(&mut request));
     let answered = match upgrade {
-        Some(upgrade) => streams(&daemon, request, upgrade).await,
-        None => route(&daemon, request).await.map(|value| {
+        Some(upgrade) => streams(&daemon, &who, request, upgrade).await,
+        None => route(&daemon, &who, request).await.map(|value| {
             let mut response = Response::new(Full::from(value.to_string()));
             response.headers_mut().insert(header::CONTENT_TYPE, JSON);
             response
@@ -109,6 +109,7 @@ fn asks_for_streams(request: &Request<Incoming>) -> bool {
 /// Starts a command whose streams the connection carries from then on.
 async fn streams(
     daemon: &Daemon,
+    who: &Actor,
     request: Request<Incoming>,
     upgrade: OnUpgrade,
 ) -> std::result::Result<Response<Full<Bytes>>, Refusal> {
@@ -118,7 +119,7 @@ async fn streams(
         return Err(Refusal(StatusCode::NOT_FOUND, format!("there is no {path}")));
     };
     let exec = exec_request(body(request).await?)?;
-    let commands = daemon.commands(WHO, name, &exec).await?;
+    let commands = daemon.commands(who, name, &exec).await?;
     tokio::task::spawn_local(async move {
         if let Ok(connection) = upgrade.await {
             streams::serve(&commands, exec, TokioIo::new(connection)).await;
@@ -159,7 +160,7 @@ struct Refusal(StatusCode, String);
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let status = match &error {
-            Error::UnknownAgent { .. } => StatusCode::NOT_FOUND,
+            Error::UnknownAgent { .. } | Error::NoQuestion(_) => StatusCode::NOT_FOUND,
             Error::NameTaken { .. } | Error::NotNow { .. } => StatusCode::CONFLICT,
             Error::BadName { .. } | Error::Template(_) => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -172,7 +173,11 @@ fn value(of: &impl Serialize) -> std::result::Result<Value, Refusal> {
     serde_json::to_value(of).map_err(|e| Refusal(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }
 
-async fn route(daemon: &Daemon, request: Request<Incoming>) -> std::result::Result<Value, Refusal> {
+async fn route(
+    daemon: &Daemon,
+    who: &Actor,
+    request: Request<Incoming>,
+) -> std::result::Result<Value, Refusal> {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let parts: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
     match (&method, &parts[..]) {
@@ -180,12 +185,12 @@ async fn route(daemon: &Daemon, request: Request<Incoming>) -> std::result::Resu
         (&Method::POST, ["v1", "agents"]) => {
             let new: NewAgent = body(request).await?;
             let (name, model) = (new.name.as_deref(), new.model.as_deref());
-            let name = daemon.invoke(WHO, &new.template, name, model).await?;
+            let name = daemon.invoke(who, &new.template, name, model).await?;
             daemon.announce(format!("{name} was started from the command line"));
             Ok(json!({ "name": name }))
         }
         (&Method::DELETE, ["v1", "agents", name]) => {
-            daemon.destroy(WHO, name, "stopped from the command line").await?;
+            daemon.destroy(who, name, "stopped from the command line").await?;
             daemon.announce(format!("{name} was stopped from the command line"));
             Ok(Value::Null)
         }
@@ -198,7 +203,7 @@ async fn route(daemon: &Daemon, request: Request<Incoming>) -> std::result::Resu
             let mut request = exec_request(body(request).await?)?;
             let limit = request.timeout_ms.get_or_insert(60_000);
             let limit = Duration::from_millis(*limit);
-            let (status, output) = daemon.exec(WHO, name, request, limit).await?;
+            let (status, output) = daemon.exec(who, name, request, limit).await?;
             value(&Executed { status, output })
         }
         (&Method::GET, ["v1", "audit"]) => value(&daemon.audited(1000)?),

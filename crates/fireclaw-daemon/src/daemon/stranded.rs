@@ -6,7 +6,7 @@
 use super::Daemon;
 use crate::agent::{self, Condition, Status};
 use crate::state::{AgentRow, Wanted};
-use crate::{Error, Result};
+use crate::{Actor, Error, Result};
 
 impl Daemon {
     /// Notes that an agent could not be started again, and tells the people.
@@ -33,7 +33,7 @@ impl Daemon {
         })
     }
 
-    pub(super) fn destroy_stranded(&self, who: &str, name: &str) -> Result<()> {
+    pub(super) fn destroy_stranded(&self, who: &Actor, name: &str) -> Result<()> {
         self.shared.state.borrow().want(name, Wanted::Gone)?;
         self.audit(who, &format!("destroy {name}"));
         agent::clear(&self.shared, name)?;
@@ -42,7 +42,7 @@ impl Daemon {
         Ok(())
     }
 
-    pub(super) fn resume_stranded(&self, who: &str, name: &str) -> Result<()> {
+    pub(super) fn resume_stranded(&self, who: &Actor, name: &str) -> Result<()> {
         let template = self.shared.templates.get(&self.row(name)?.template)?;
         self.shared.state.borrow().want(name, Wanted::Running)?;
         self.audit(who, &format!("resume {name}"));

@@ -6,7 +6,7 @@
 //! for as long as it runs.
 
 use super::Daemon;
-use crate::Result;
+use crate::{Actor, Result};
 
 impl Daemon {
     /// Finds the machines that are to be left alone.
@@ -23,7 +23,7 @@ impl Daemon {
             }
         }
         if state.is_new() && !spared.is_empty() {
-            state.audit("the overseer", &format!("spare {}", spared.join(" ")))?;
+            state.audit(&Actor::Overseer, &format!("spare {}", spared.join(" ")))?;
         }
         drop(state);
         if let Some(text) = told(&spared) {

@@ -350,8 +350,8 @@ impl Driver {
         let mut actions = Actions::default();
         let mut acted = |done: Result<Actions>| done.map(|new| actions = new);
         match command {
-            Command::Say { lane, verb, target, text, reply } => {
-                let _ = reply.send(self.queue(lane, verb, &target, &text));
+            Command::Say { lane, verb, target, text, sent, reply } => {
+                let _ = reply.send(self.queue(lane, verb, &target, &text, sent));
             }
             Command::Join { channel, reply } => {
                 let _ = reply.send(acted(self.session.join(&channel)));
@@ -373,14 +373,21 @@ impl Driver {
         actions
     }
 
-    fn queue(&mut self, lane: Lane, verb: Verb, target: &str, text: &str) -> Result<usize> {
+    fn queue(
+        &mut self,
+        lane: Lane,
+        verb: Verb,
+        target: &str,
+        text: &str,
+        sent: Option<oneshot::Sender<()>>,
+    ) -> Result<usize> {
         let budget = self.session.relay().budget(verb.command(), target);
         if !self.is_target(target) || budget < MIN_BUDGET {
             return Err(Error::name("target", target));
         }
         let lines = lines(text, budget, self.config.formatting);
         let count = lines.len();
-        self.outbox.push(lane, verb, target, lines, now())?;
+        self.outbox.push(lane, verb, target, lines, sent, now())?;
         Ok(count)
     }
 

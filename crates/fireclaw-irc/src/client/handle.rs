@@ -16,6 +16,7 @@ pub(super) enum Command {
         verb: Verb,
         target: String,
         text: String,
+        sent: Option<oneshot::Sender<()>>,
         reply: oneshot::Sender<Result<usize>>,
     },
     Join {
@@ -82,7 +83,7 @@ impl Handle {
     /// [`Error::Name`] for a target that is neither channel nor nick,
     /// [`Error::QueueFull`] if 512 lines would wait, [`Error::Stopped`].
     pub async fn say(&self, target: &str, text: &str) -> Result<usize> {
-        self.chat(Lane::Ordinary, Verb::Say, target, text).await
+        self.chat(Lane::Ordinary, Verb::Say, target, text, None).await
     }
 
     /// Like [`Handle::say`], before everything that [`Handle::say`] and
@@ -92,7 +93,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::say`]; [`Error::QueueFull`] if 128 urgent lines would wait.
     pub async fn say_urgent(&self, target: &str, text: &str) -> Result<usize> {
-        self.chat(Lane::Urgent, Verb::Say, target, text).await
+        self.chat(Lane::Urgent, Verb::Say, target, text, None).await
     }
 
     /// Like [`Handle::say`], as a notice, which no program answers.
@@ -100,12 +101,30 @@ impl Handle {
     /// # Errors
     /// As [`Handle::say`].
     pub async fn notice(&self, target: &str, text: &str) -> Result<usize> {
-        self.chat(Lane::Ordinary, Verb::Notice, target, text).await
+        self.chat(Lane::Ordinary, Verb::Notice, target, text, None).await
     }
 
-    async fn chat(&self, lane: Lane, verb: Verb, target: &str, text: &str) -> Result<usize> {
+    /// Like [`Handle::say_urgent`], and returns only when the last line was sent.
+    ///
+    /// # Errors
+    /// As [`Handle::say_urgent`]; [`Error::TooLate`] if it waited too long for a connection
+    /// and was dropped.
+    pub async fn deliver(&self, target: &str, text: &str) -> Result<()> {
+        let (sent, was_sent) = oneshot::channel();
+        self.chat(Lane::Urgent, Verb::Say, target, text, Some(sent)).await?;
+        was_sent.await.map_err(|_| Error::TooLate)
+    }
+
+    async fn chat(
+        &self,
+        lane: Lane,
+        verb: Verb,
+        target: &str,
+        text: &str,
+        sent: Option<oneshot::Sender<()>>,
+    ) -> Result<usize> {
         let (target, text) = (target.to_owned(), text.to_owned());
-        self.ask(|reply| Command::Say { lane, verb, target, text, reply }).await?
+        self.ask(|reply| Command::Say { lane, verb, target, text, sent, reply }).await?
     }
 
     /// Joins a channel, now and after each connecting, until it leaves or is

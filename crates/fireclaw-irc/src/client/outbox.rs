@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use super::config::Rate;
 use super::rate::Bucket;
 use crate::message::Line;
@@ -55,6 +57,8 @@ struct Waiting {
     verb: Verb,
     target: String,
     text: String,
+    /// Who wants to know when it was sent.
+    sent: Option<oneshot::Sender<()>>,
 }
 
 /// Two bounded queues of chat with one rate.
@@ -80,13 +84,15 @@ impl Outbox {
         }
     }
 
-    /// Takes all lines, or none and says that there is no room.
+    /// Takes all lines, or none and says that there is no room. When the last of them was
+    /// sent is told to `sent`, which is dropped if that will not be.
     pub fn push(
         &mut self,
         lane: Lane,
         verb: Verb,
         target: &str,
         lines: Vec<String>,
+        sent: Option<oneshot::Sender<()>>,
         now: Instant,
     ) -> Result<()> {
         let (waiting, most) = self.lane(lane);
@@ -94,8 +100,11 @@ impl Outbox {
             return Err(Error::QueueFull { waiting: waiting.len() });
         }
         let target = target.to_owned();
-        let wait = |text| Waiting { since: now, verb, target: target.clone(), text };
-        waiting.extend(lines.into_iter().map(wait));
+        let (last, mut sent) = (lines.len(), sent);
+        for (n, text) in (1..).zip(lines) {
+            let sent = if n == last { sent.take() } else { None };
+            waiting.push_back(Waiting { since: now, verb, target: target.clone(), text, sent });
+        }
         Ok(())
     }
 
@@ -115,12 +124,17 @@ impl Outbox {
             let (Some(first), rest) = (pieces.first().copied(), pieces.get(1..)) else { continue };
             let line = Line::compose(&[], chat.verb.command(), &[&chat.target, first], relay.line);
             let rest = rest.unwrap_or_default().join(" ");
-            if !rest.is_empty() {
+            let mut sent = None;
+            if rest.is_empty() {
+                sent = chat.sent;
+            } else {
                 chat.text = rest;
                 waiting.push_front(chat);
             }
             if let Ok(line) = line {
                 self.bucket.take(now);
+                // Who no longer waits for it need not know.
+                let _ = sent.map(|sent| sent.send(()));
                 return Some(line);
             }
         }
@@ -161,11 +175,11 @@ mod tests {
         let now = Instant::now();
         let mut outbox = Outbox::new(Rate::default(), now);
         outbox
-            .push(Lane::Ordinary, Verb::Say, "#a", vec!["x".into(); MAX_WAITING - 1], now)
+            .push(Lane::Ordinary, Verb::Say, "#a", vec!["x".into(); MAX_WAITING - 1], None, now)
             .unwrap();
-        let full = outbox.push(Lane::Ordinary, Verb::Say, "#a", vec!["x".into(); 2], now);
+        let full = outbox.push(Lane::Ordinary, Verb::Say, "#a", vec!["x".into(); 2], None, now);
         assert!(matches!(full, Err(Error::QueueFull { waiting: 511 })), "{full:?}");
-        outbox.push(Lane::Ordinary, Verb::Say, "#a", vec!["x".into()], now).unwrap();
+        outbox.push(Lane::Ordinary, Verb::Say, "#a", vec!["x".into()], None, now).unwrap();
         assert_eq!(std::iter::from_fn(|| outbox.pop(&relay(6), now)).count(), 5);
         assert_eq!(outbox.next(now), Some(now + Duration::from_secs(2)));
     }
@@ -174,12 +188,30 @@ mod tests {
     fn old_lines_are_dropped() {
         let now = Instant::now();
         let mut outbox = Outbox::new(Rate::default(), now);
-        outbox.push(Lane::Ordinary, Verb::Say, "#a", vec!["old".into()], now).unwrap();
+        outbox.push(Lane::Ordinary, Verb::Say, "#a", vec!["old".into()], None, now).unwrap();
         let later = now + MAX_AGE + Duration::from_secs(1);
-        outbox.push(Lane::Ordinary, Verb::Notice, "#a", vec!["new".into()], later).unwrap();
+        outbox.push(Lane::Ordinary, Verb::Notice, "#a", vec!["new".into()], None, later).unwrap();
         assert_eq!(outbox.pop(&relay(6), later).unwrap().as_str(), "NOTICE #a new");
         assert!(outbox.pop(&relay(6), later).is_none());
         assert_eq!((outbox.dropped(), outbox.dropped()), (1, 0));
+    }
+
+    #[test]
+    fn it_is_told_when_the_last_line_was_sent_and_when_none_will_be() {
+        let now = Instant::now();
+        let mut outbox = Outbox::new(Rate::default(), now);
+        let (tell, mut sent) = oneshot::channel();
+        let lines = vec!["one".to_owned(), "two".to_owned()];
+        outbox.push(Lane::Urgent, Verb::Say, "#a", lines, Some(tell), now).unwrap();
+        outbox.pop(&relay(6), now).unwrap();
+        assert_eq!(sent.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        outbox.pop(&relay(6), now).unwrap();
+        assert_eq!(sent.try_recv(), Ok(()));
+        let (tell, mut sent) = oneshot::channel();
+        outbox.push(Lane::Urgent, Verb::Say, "#a", vec!["x".into()], Some(tell), now).unwrap();
+        let later = now + MAX_AGE + Duration::from_secs(1);
+        assert!(outbox.pop(&relay(6), later).is_none());
+        assert_eq!(sent.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     }
 
     #[test]
@@ -187,9 +219,9 @@ mod tests {
         let now = Instant::now();
         let mut outbox = Outbox::new(Rate { burst: 1, interval: Duration::ZERO }, now);
         let full = vec!["notes".to_owned(); MAX_WAITING];
-        outbox.push(Lane::Ordinary, Verb::Say, "#a", full, now).unwrap();
+        outbox.push(Lane::Ordinary, Verb::Say, "#a", full, None, now).unwrap();
         for text in ["first", "second"] {
-            outbox.push(Lane::Urgent, Verb::Say, "#a", vec![text.into()], now).unwrap();
+            outbox.push(Lane::Urgent, Verb::Say, "#a", vec![text.into()], None, now).unwrap();
         }
         let said: Vec<_> = std::iter::from_fn(|| outbox.pop(&relay(6), now))
             .map(|line| line.as_str().to_owned())
@@ -198,7 +230,7 @@ mod tests {
         assert_eq!(said.len(), MAX_WAITING + 2);
         // It is bounded too, all or none.
         let many = vec!["x".to_owned(); MAX_URGENT + 1];
-        let full = outbox.push(Lane::Urgent, Verb::Say, "#a", many, now);
+        let full = outbox.push(Lane::Urgent, Verb::Say, "#a", many, None, now);
         assert!(matches!(full, Err(Error::QueueFull { waiting: 0 })), "{full:?}");
     }
 
@@ -207,7 +239,7 @@ mod tests {
         fn every_line_fits_when_it_is_sent(text in "[a-zé ]{1,400}", nick in 1_usize..300) {
             let now = Instant::now();
             let mut outbox = Outbox::new(Rate { burst: 1, interval: Duration::ZERO }, now);
-            outbox.push(Lane::Ordinary, Verb::Say, "#agents", vec![text.clone()], now).unwrap();
+            outbox.push(Lane::Ordinary, Verb::Say, "#agents", vec![text.clone()], None, now).unwrap();
             let mut said = String::new();
             while let Some(line) = outbox.pop(&relay(nick), now) {
                 let relayed = 1 + nick + 1 + 4 + 1 + 9 + 1 + line.as_str().len() + 1 + 2;

@@ -23,6 +23,8 @@ fn what_cannot_be_is_said() {
     ann.command("!models", "does not answer");
     ann.command("!ok 99", "there is no open question #99");
     ann.command("!dance", "there is no !dance");
+    ann.command("!invok puppet", "did you mean !invoke?");
+    ann.command("!reload nobody", "there is no agent nobody");
     ann.command("!help", "!invoke");
     ann.command("!help invoke", "start an agent");
     ann.command("!questions", "nothing waits");
@@ -32,6 +34,57 @@ fn what_cannot_be_is_said() {
     ann.say("#control", "hello!");
     ann.say("#agents", "!list");
     ann.command("!list", "no agents");
+    overseer.end();
+}
+
+#[test]
+fn in_private_one_may_look() {
+    let overseer = Overseer::start(&[]);
+    let mut ann = overseer.person("ann");
+    for (said, answer) in [
+        ("!help", "!invoke"),
+        ("!list", "no agents"),
+        ("hello?", "!help <command> says more"),
+        ("!invoke puppet", "that is said in #control"),
+        ("!ok 1", "that is said in #control"),
+    ] {
+        ann.say("overseer", said);
+        ann.hears("overseer", "me", answer);
+    }
+    ann.command("!list", "no agents");
+    overseer.end();
+}
+
+#[test]
+fn a_model_that_is_not_there_is_told_at_once() {
+    let _alone = alone();
+    let overseer = Overseer::start(&[]);
+    overseer.puppet("thinker", "model = \"m1\"\n");
+    let mut ann = overseer.person("ann");
+    ann.command("!invoke thinker", "boots");
+    ann.hears("overseer", "#control", "thinker will not answer: ");
+    overseer.ready("thinker");
+    overseer.end();
+}
+
+#[test]
+fn an_agent_can_be_as_its_template_says_again() {
+    let _alone = alone();
+    let overseer = Overseer::start(&[]);
+    overseer.puppet("mild", "persona = \"You are mild.\"\n");
+    let mut ann = overseer.person("ann");
+    ann.command("!invoke mild", "boots");
+    overseer.ready("mild");
+    ann.command("!persona mild You are wild.", "another persona");
+    ann.say("mild", "persona");
+    ann.hears("mild", "me", "You are wild.");
+    // Without a name only what changed in files is taken on.
+    ann.command("!reload", "anew");
+    ann.command("!persona mild", "You are wild.");
+    ann.command("!reload mild", "as its template says again");
+    ann.command("!persona mild", "You are mild.");
+    ann.say("mild", "persona");
+    ann.hears("mild", "me", "You are mild.");
     overseer.end();
 }
 
@@ -93,10 +146,10 @@ fn every_command_says_how_it_is_used() {
         ("!logs puppet 21", "1 to 20 lines"),
         ("!net", "!net <name> [allow <target>] - "),
         ("!net puppet deny x", "!net <name> [allow <target>] - "),
-        ("!reload x", "!reload - "),
+        ("!reload a b", "!reload [name] - "),
         ("!questions x", "!questions - "),
-        ("!ok", "!ok <number> - "),
-        ("!ok yes", "!ok <number> - "),
+        ("!ok", "!ok <number> [letters] - "),
+        ("!ok yes", "!ok <number> [letters] - "),
         ("!no", "!no <number> [reason] - "),
         ("!help a b", "!help [command] - "),
     ] {

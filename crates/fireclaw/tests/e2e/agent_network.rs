@@ -81,6 +81,7 @@ fn an_agent_reaches_what_its_template_says_also_after_a_restart() {
     // People let it reach more.
     let wish = format!("host.fireclaw.internal:{named}");
     let asked = ann.command(&format!("!net {owner} allow {wish}"), "wants to reach");
+    assert!(asked.contains(" for ann in #control: "), "{asked}");
     let number: String = asked.chars().skip(1).take_while(char::is_ascii_digit).collect();
     is_refused(&run(&mut ann, &owner, &curl(named)));
     ann.command(&format!("!ok {number}"), "may");
@@ -107,7 +108,7 @@ fn an_agent_without_a_card_is_said_to_have_none() {
     let mut ann = overseer.person("ann");
     ann.command("!invoke puppet", "boots");
     overseer.ready("puppet");
-    ann.command("!net puppet", "has no network card");
+    ann.command("!net puppet", "has no network interface");
     ann.command("!net puppet allow example.org", "has no list");
     ann.command("!net nobody", "there is no agent nobody");
     assert!(run(&mut ann, "puppet", "curl -sS -m 20 http://example.org/ 2>&1").starts_with("6: "));

@@ -210,12 +210,15 @@ fn stop_ends_what_one_asked_for_and_nobody_elses() {
     overseer.until("puppet", "busy");
     // Neither somebody else's nor one's own in another place.
     bob.say("#agents", "puppet: stop");
+    bob.hears("puppet", "#agents", "bob: nothing of yours is under way here");
     ann.say("puppet", "stop");
-    let said = bob.quiet_until("#agents", "puppet: echo bob", "bob");
+    ann.hears("puppet", "me", "nothing of yours is under way here");
+    // Two who ask in one place are told apart.
+    let said = bob.quiet_until("#agents", "puppet: echo there", "bob: there");
     assert!(!said.iter().any(|line| line.contains("stopped")), "{said:?}");
     overseer.until("puppet", "busy");
     ann.say("#agents", "puppet: Stop");
-    ann.hears("puppet", "#agents", "stopped");
+    ann.hears("puppet", "#agents", "ann: stopped");
     overseer.until("puppet", "ready");
     // Who leaves wants no answer any more.
     bob.say("puppet", "hang");
@@ -237,6 +240,7 @@ fn stop_reaches_what_waits_for_a_paused_agent() {
     ann.say("puppet", "echo no longer wanted");
     ann.hears("puppet", "me", "I am paused");
     ann.say("puppet", "stop");
+    ann.hears("puppet", "me", "stopped");
     ann.say("puppet", "echo wanted");
     ann.hears("puppet", "me", "I am paused");
     let said = ann.quiet_until("#control", "!resume puppet", "wanted");

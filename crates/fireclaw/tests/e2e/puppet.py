@@ -57,6 +57,13 @@ for line in sys.stdin:
             waiting[number] = number
             act(action="approve", ask=number, message=number, tool="run_command", what=rest)
             continue
+        elif word == "asktool":
+            waiting[number] = number
+            act(action="approve", ask=number, message=number, tool=rest, what="ls")
+            continue
+        elif word == "notes":
+            for n in range(int(rest)):
+                act(action="ready", notes=["note %d" % n])
         elif word == "think":
             act(action="think", ask=number, message=number, messages=[{"role": "user", "content": rest}], tools=[])
             continue
