@@ -376,12 +376,29 @@ pub fn leave(guest: &Guest) -> impl Future<Output = Result<()>> + use<> {
     }
 }
 
-/// Whether a machine answers. How its `true` ends is no matter: whoever is root in it may
-/// have removed that, or filled its memory, and is not to lose the machine for it.
-pub async fn is_well(commands: Commands, limit: Duration) -> bool {
-    let argv = vec![b"true".to_vec().into()];
-    let request = ExecRequest { argv, ..ExecRequest::default() };
-    run(&commands, request, limit).await.is_ok()
+/// How a machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It answers.
+    Well,
+    /// It does not.
+    Silent,
+    /// Nothing can be written to its workspace: Linux mounts a file system read-only after
+    /// an error of its disk.
+    ReadOnly,
+}
+
+/// Asks a machine how it is. Only what it says plainly counts: whoever is root in it may
+/// have removed its programs, or filled its memory, and is not to lose the machine for it.
+pub async fn health(commands: Commands, limit: Duration) -> Health {
+    const FIND: [&str; 4] = ["grep", "-q", "^[^ ]* /workspace [^ ]* ro[, ]", "/proc/mounts"];
+    let argv = FIND.map(|word| word.as_bytes().to_vec().into());
+    let request = ExecRequest { argv: argv.into(), ..ExecRequest::default() };
+    match run(&commands, request, limit).await {
+        Ok((Some(0), _)) => Health::ReadOnly,
+        Ok(_) => Health::Well,
+        Err(_) => Health::Silent,
+    }
 }
 
 /// What comes over a channel, up to a bound; the rest is read and dropped.

@@ -18,6 +18,7 @@ use super::notes::Notes;
 use super::program::{Program, Said};
 use super::thinking::{Thought, think};
 use super::{Agent, Condition, Order};
+use crate::machines::Health;
 use crate::question::is_tool;
 use crate::state::{Asked, Pending, Question, Wanted};
 use crate::{machines, reach};
@@ -26,7 +27,7 @@ use crate::{machines, reach};
 const TICK: Duration = Duration::from_secs(1);
 
 /// How often a machine is asked whether it is well, and how long it may take.
-const HEALTH: Duration = Duration::from_secs(120);
+const HEALTH: Duration = Duration::from_secs(30);
 const HEALTH_LIMIT: Duration = Duration::from_secs(60);
 
 /// How often a program may end at once before the machine is given up.
@@ -116,7 +117,7 @@ pub struct Live<'a> {
     actions: (Instant, u32),
     notes: Notes,
     checked: Instant,
-    health: JoinSet<bool>,
+    health: JoinSet<Health>,
 }
 
 /// Something that makes the machine useless.
@@ -216,9 +217,14 @@ impl<'a> Live<'a> {
                         self.thought(thought)?;
                     }
                 }
-                Some(well) = self.health.join_next() => {
-                    if !well.unwrap_or(true) && !self.paused {
-                        return Err("its machine no longer answers".into());
+                Some(health) = self.health.join_next() => {
+                    match health {
+                        _ if self.paused => {}
+                        Ok(Health::Silent) => return Err("its machine no longer answers".into()),
+                        Ok(Health::ReadOnly) => {
+                            return Err("a disk error left its workspace read-only".into());
+                        }
+                        Ok(Health::Well) | Err(_) => {}
                     }
                 }
                 death = self.guest.died() => return Err(death.to_string()),
@@ -662,7 +668,7 @@ impl<'a> Live<'a> {
         if self.checked.elapsed() > HEALTH && !self.paused && self.health.is_empty() {
             self.checked = Instant::now();
             let commands = self.guest.commands();
-            self.health.spawn_local(machines::is_well(commands, HEALTH_LIMIT));
+            self.health.spawn_local(machines::health(commands, HEALTH_LIMIT));
         }
         Ok(())
     }

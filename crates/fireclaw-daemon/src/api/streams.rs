@@ -14,6 +14,9 @@ use super::frame::{Ended, Frame, MOST};
 /// that the guest ends it.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// The exit status of a command that we did not even ask for.
+const REFUSED: u8 = 125;
+
 /// Runs a command until it ends or whoever asked has gone, which ends it too.
 pub async fn serve(
     commands: &Commands,
@@ -65,6 +68,9 @@ async fn run(
     let exec = commands.exec(request).await;
     let Exec { stdin, stdout, stderr, mut control, mut events } = match exec {
         Ok(exec) => exec,
+        Err(e @ fireclaw_protocol::Error::Busy) => {
+            return Ended::NotStarted { status: REFUSED, message: e.to_string() };
+        }
         Err(e) => return Ended::Lost(e.to_string()),
     };
     let feeding = async {

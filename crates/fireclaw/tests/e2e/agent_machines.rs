@@ -100,6 +100,30 @@ fn a_workspace_grows_is_mended_and_may_be_full() {
     overseer.end();
 }
 
+#[test]
+fn a_workspace_that_cannot_be_written_is_not_called_ready() {
+    let _alone = alone();
+    let overseer = Overseer::start(&[]);
+    let mut ann = overseer.person("ann");
+    ann.command("!invoke puppet", "boots");
+    let before = overseer.ready("puppet");
+    ann.say("puppet", "keep precious");
+    ann.hears("puppet", "me", "kept");
+    // As Linux leaves it after an error of the disk.
+    let read_only = ["mount", "-o", "remount,ro", "/workspace"];
+    let exec = ["agent", "exec", "puppet", "-n", "-u", "root", "--"];
+    overseer.fireclaw(&[&exec[..], &read_only[..]].concat()).exits(0);
+    ann.hears("overseer", "#control", "a disk error left its workspace read-only; back in");
+    wait_until("another machine", || {
+        overseer.is_ready("puppet") && overseer.ready("puppet") != before
+    });
+    assert_eq!(
+        run(&mut ann, "puppet", "cat /workspace/kept && touch /workspace/new"),
+        "0: precious"
+    );
+    overseer.end();
+}
+
 /// Overwrites the first super block (ext4: byte 1024); copies of it are elsewhere.
 fn spoil_super_block(disk: &std::path::Path) {
     use std::os::unix::fs::FileExt;

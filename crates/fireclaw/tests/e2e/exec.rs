@@ -109,6 +109,36 @@ fn a_command_of_an_agents_machine_has_our_streams() {
 }
 
 #[test]
+fn many_commands_at_once_wait_for_their_turn() {
+    let _alone = alone();
+    let overseer = Overseer::start(&[]);
+    let mut ann = overseer.person("ann");
+    ann.command("!invoke puppet", "boots");
+    let machine = overseer.ready("puppet");
+    // More than a session has channels for, each held until it has no more.
+    let hold =
+        "touch /workspace/held.$$; until [ -e /workspace/go ]; do sleep 0.1; done; echo went";
+    let children: Vec<Child> = (0..40)
+        .map(|_| {
+            let mut command = command(&overseer, &["-n", "--", "sh", "-c", hold]);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    wait_until("all channels to be taken", || {
+        ann.say("puppet", "run ls /workspace | grep -c held");
+        let said = ann.hears("puppet", "me", ": ");
+        said.split(": ").nth(1).is_some_and(|held| held.parse::<u32>().unwrap() >= 8)
+    });
+    ann.say("puppet", "run touch /workspace/go");
+    for child in children {
+        assert_eq!(finish_child(child, patience()).exits(0).stdout(), "went\n");
+    }
+    assert_eq!(overseer.ready("puppet"), machine, "it is the same machine");
+    overseer.end();
+}
+
+#[test]
 fn a_command_of_an_agents_machine_ends_with_who_asked() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
