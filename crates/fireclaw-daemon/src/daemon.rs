@@ -242,14 +242,14 @@ impl Daemon {
         for id in self.shared.machines.ids() {
             let is_known = rows.iter().any(|row| row.machine.as_ref() == Some(&id));
             if !is_known && !self.shared.unknown.borrow().contains(&id) {
-                self.shared.machines.clear(&id)?;
+                self.shared.machines.clear(&id).await?;
                 self.shared.announce(&format!("cleared away {id}, which was nobody's"));
             }
         }
         for row in rows {
             if row.wanted == Wanted::Gone {
                 if let Some(id) = &row.machine {
-                    self.shared.machines.clear(id)?;
+                    self.shared.machines.clear(id).await?;
                 }
                 self.shared.state.borrow().remove(&row.name)?;
                 continue;
@@ -373,7 +373,7 @@ impl Daemon {
     /// [`Error::UnknownAgent`].
     pub async fn destroy(&self, who: &Actor, name: &str, reason: &str) -> Result<()> {
         if self.is_stranded(name) {
-            return self.destroy_stranded(who, name);
+            return self.destroy_stranded(who, name).await;
         }
         let orders = self.orders(name)?;
         self.shared.state.borrow().want(name, Wanted::Gone)?;

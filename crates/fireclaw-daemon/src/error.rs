@@ -68,6 +68,9 @@ pub enum Error {
     /// The model could not be asked.
     #[error(transparent)]
     Model(#[from] fireclaw_llm::Error),
+    /// A machine could not be made or taken over.
+    #[error(transparent)]
+    Sandbox(#[from] fireclaw_sandbox::Error),
     /// A machine did not come up, or went away.
     #[error(transparent)]
     Machine(#[from] fireclaw_vm::Error),

@@ -1,32 +1,23 @@
-//! The machines of agents: kept, restored from a snapshot, with a workspace of their own.
+//! The machines of agents: sandboxes that are kept, each with a workspace of its own.
 
-mod disks;
 mod furnish;
 
+use std::cell::Cell;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use fireclaw_image::{Home, Manifest};
-use fireclaw_net::{Client, Gateway, Place, Request};
-use fireclaw_policy::{HostConfig, Network};
+use fireclaw_image::Home;
+use fireclaw_net::Client;
+use fireclaw_policy::Network;
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
+use fireclaw_sandbox::{Host, OwnDisk, Plan, SandboxSpec, Start, Watch, disks};
 use fireclaw_template::Template;
-use fireclaw_vm::probe::{Cache, Choice, Prober};
-use fireclaw_vm::snapshot::{Recipe, Snapshot, Store};
-use fireclaw_vm::{
-    Commands, Disk, Guest, Launch, Launcher, Machine, MachineSpec, Memory, Plug, ProcessStamp,
-    RunDir, Waiting,
-};
+use fireclaw_vm::probe::Choice;
+use fireclaw_vm::{Commands, Guest, ProcessStamp, RunDir};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{Error, Result, skills};
-
-/// How long a guest that is taken over has to answer at first; it doubles with each try.
-const FIRST_GREETING: Duration = Duration::from_secs(1);
-
-/// How long we are away between two tries, for a guest to notice.
-const ABSENCE: Duration = Duration::from_millis(100);
 
 /// The mark, in a machine's directory, of one that the state does not know and that is left
 /// alone while it runs.
@@ -35,59 +26,70 @@ const SPARED: &str = "spared";
 /// What stands at the end of a command's output if the machine's memory ran out.
 const OUT_OF_MEMORY: &str = "\n[the machine's memory ran out, and its kernel killed a process]\n";
 
-/// The files behind a machine's own disks.
-struct Disks {
-    workspace: PathBuf,
-    scratch: PathBuf,
-}
-
 /// Makes and finds machines.
 #[derive(Debug)]
 pub struct Machines {
-    home: Home,
-    vmm: Choice,
+    host: Host,
+    /// Whether what should be known of the VMM was told.
+    has_told: Cell<bool>,
+}
+
+/// Tells people what goes another way than usual while a machine starts.
+struct Told<'a> {
+    agent: &'a str,
+    tell: &'a dyn Fn(&str),
+}
+
+impl Watch for Told<'_> {
+    fn note(&mut self, text: String) {
+        (self.tell)(&format!("{}: {text}", self.agent));
+    }
 }
 
 impl Machines {
     /// Machines under a home.
     pub fn new(home: Home, vmm: Choice) -> Self {
-        Self { home, vmm }
+        let host = Host { vmm, ..Host::new(home) };
+        Self { host, has_told: Cell::new(false) }
     }
 
     /// Where the directories of machines are.
     pub fn directory(&self) -> PathBuf {
-        self.home.root().join("machines")
+        self.host.home.root().join("machines")
     }
 
     /// What belongs to an agent whether it runs or not.
     pub fn agent_directory(&self, agent: &str) -> PathBuf {
-        self.home.root().join("agents").join(agent)
+        self.host.home.root().join("agents").join(agent)
     }
 
-    /// What starts machines of this template with these disks.
-    async fn launcher(&self, template: &Template, disks: &Disks) -> Result<Launcher> {
-        let boot = fireclaw_image::resolve(&self.home, Manifest::BASE_IMAGE, None)?;
-        let disk = |path: &Path, read_only| Disk { path: path.to_owned(), read_only };
-        let spec = MachineSpec {
-            kernel: boot.kernel,
-            initramfs: boot.initramfs,
+    /// What starts machines of this template for an agent.
+    async fn plan(
+        &self,
+        agent: &str,
+        template: &Template,
+        policy: Network,
+        id: &str,
+        tell: &dyn Fn(&str),
+    ) -> Result<Plan> {
+        let spec = SandboxSpec {
             cpus: template.cpus,
             memory_mib: template.memory_mib,
             // The order is that of the devices in the guest: see [`furnish`].
             disks: vec![
-                disk(&boot.rootfs, true),
-                disk(&disks.workspace, false),
-                disk(&disks.scratch, false),
+                OwnDisk { path: self.workspace(agent), mib: template.workspace_mib },
+                OwnDisk { path: self.scratch(id), mib: template.disk_mib },
             ],
-            card: template.network != Network::None,
-            kernel_args: Vec::new(),
+            network: policy,
+            ..SandboxSpec::default()
         };
-        let run = self.home.run();
-        let cache = Cache::open(&self.home.host_cache());
-        let mut prober = Prober { spec: &spec, run: &run, cache };
-        let backend = prober.choose(self.vmm).await?.backend;
-        let patience = backend.kind().boot_patience();
-        Ok(Launcher { backend, spec, run, patience })
+        let mut plan = self.host.plan(spec).await?;
+        if let Some(note) = plan.note.take()
+            && !self.has_told.replace(true)
+        {
+            tell(&note);
+        }
+        Ok(plan)
     }
 
     /// Starts a machine with this id and network policy, which outlives this process.
@@ -101,52 +103,17 @@ impl Machines {
         tell: impl Fn(&str),
     ) -> Result<Guest> {
         let run_dir = RunDir::kept(&self.directory(), id)?;
-        let disks = self.disks(agent, id);
-        disks::workspace(&disks.workspace, template.workspace_mib)?;
-        disks::scratch(&disks.scratch, template.disk_mib)?;
+        let (workspace, scratch) = (self.workspace(agent), self.scratch(id));
+        disks::lasting(&workspace, template.workspace_mib, "workspace").await?;
+        disks::passing(&scratch, template.disk_mib, "scratch").await?;
         let skills = self.skills(template)?;
-        let launcher = self.launcher(template, &disks).await?;
-        let gateway = self.open_gateway(agent, &launcher, policy, &run_dir).await?;
-        let plug = gateway.as_ref().map(Gateway::plug);
-        let snapshot = match launcher.backend.capabilities().snapshot {
-            // Without one it boots.
-            true => match self.snapshot(template, run_dir.path(), plug).await {
-                Ok(snapshot) => Some(snapshot),
-                Err(e) => {
-                    tell(&format!("{agent}: no snapshot could be made, so it boots: {e}"));
-                    None
-                }
-            },
-            false => None,
-        };
-        let memory = match &snapshot {
-            Some(snapshot) => Memory::RestoredFrom(&snapshot.directory),
-            None => Memory::Fresh,
-        };
-        let launch = Launch { spec: &launcher.spec, run_dir: &run_dir, memory, plug };
-        let coming = async {
-            let machine = launcher.backend.launch(launch).await?;
-            let waiting = Waiting::meet(machine, launcher.patience).await?;
-            waiting.settle(agent, gateway.as_ref().map(|it| it.card().into())).await
-        };
-        let guest = match (coming.await, &snapshot) {
-            (Ok(guest), _) => guest,
-            (Err(e), snapshot) => {
-                // The next try makes another where this one is to blame.
-                if let Some(snapshot) = snapshot
-                    && let Err(e) = Store::new(self.home.snapshots()).failed(&snapshot.id, &e)
-                {
-                    tell(&format!("{agent}: its snapshot could not be removed: {e}"));
-                }
-                return Err(e.into());
-            }
-        };
-        if let (Some(gateway), Some(monitor)) = (gateway, guest.stamp()) {
-            gateway.belongs_to(monitor).await?;
-        }
+        let plan = self.plan(agent, template, policy, id, &tell).await?;
+        let start = Start { kept: Some((&run_dir, agent)), ..Start::default() };
+        let guest = plan.start(start, &mut Told { agent, tell: &tell }).await?.guest;
         let commands = guest.commands();
-        let keep = || {
-            let copy = disks::keep(&disks.workspace)?;
+        let keep = async || {
+            let copy = workspace.with_extension("damaged");
+            disks::copy(&workspace, &copy).await?;
             tell(&format!(
                 "{agent}: its workspace is damaged and is being mended; as it was, it is kept in {}",
                 copy.display()
@@ -167,62 +134,11 @@ impl Machines {
         policy: Network,
         id: &str,
         process: ProcessStamp,
+        tell: impl Fn(&str),
     ) -> Result<Guest> {
-        let launcher = self.launcher(template, &self.disks(agent, id)).await?;
+        let plan = self.plan(agent, template, policy, id, &tell).await?;
         let run_dir = RunDir::kept(&self.directory(), id)?;
-        let card = match policy {
-            Network::None => None,
-            // A machine whose gateway is gone, or that never had one, is of no use.
-            policy => {
-                let gateway = self.gateway(id);
-                let card = gateway.status().await?.card;
-                gateway.set_policy(&policy).await?;
-                Some(card.into())
-            }
-        };
-        let mut patience = FIRST_GREETING;
-        loop {
-            let machine: Machine = launcher.backend.adopt(&run_dir, process).await?;
-            // It may have been paused, and must answer now.
-            machine.process.pause(false)?;
-            let met =
-                async { Waiting::meet(machine, patience).await?.settle(agent, card.clone()).await };
-            match met.await {
-                // A monitor that was stopped heard that the last host had gone and that
-                // we had come at once, and its guest noticed neither. Let it see us go.
-                Err(fireclaw_vm::Error::GuestSilent { .. }) if patience < launcher.patience => {
-                    tokio::time::sleep(ABSENCE).await;
-                    patience *= 2;
-                }
-                met => return Ok(met?),
-            }
-        }
-    }
-
-    /// The network of a machine that is about to be started; none if it needs none.
-    async fn open_gateway(
-        &self,
-        agent: &str,
-        launcher: &Launcher,
-        policy: Network,
-        run_dir: &RunDir,
-    ) -> Result<Option<Gateway>> {
-        if policy == Network::None {
-            return Ok(None);
-        }
-        let home = self.home.root();
-        let place = Place::here();
-        let request = Request {
-            policy,
-            config: HostConfig::load(home).map_err(fireclaw_net::Error::from)?,
-            owner: agent.to_owned(),
-            directory: run_dir.path().to_owned(),
-            place,
-            state: place.state_directory(home),
-            plug: launcher.backend.capabilities().plug,
-            user: None,
-        };
-        Ok(Some(Gateway::open(request).await?))
+        Ok(plan.adopt(&run_dir, agent, process).await?)
     }
 
     /// What asks the gateway of a machine.
@@ -239,27 +155,31 @@ impl Machines {
     }
 
     fn skills(&self, template: &Template) -> Result<Vec<u8>> {
-        skills::pack(&self.home.root().join("templates"), &template.skills)
+        skills::pack(&self.host.home.root().join("templates"), &template.skills)
     }
 
-    fn disks(&self, agent: &str, id: &str) -> Disks {
-        Disks {
-            workspace: self.agent_directory(agent).join("workspace.ext4"),
-            // It goes with the machine.
-            scratch: self.directory().join(id).join("scratch.ext4"),
-        }
+    fn workspace(&self, agent: &str) -> PathBuf {
+        self.agent_directory(agent).join("workspace.ext4")
+    }
+
+    /// It goes with the machine.
+    fn scratch(&self, id: &str) -> PathBuf {
+        self.directory().join(id).join("scratch.ext4")
     }
 
     /// Ends whatever carries this id and removes its directory.
-    pub fn clear(&self, id: &str) -> Result<()> {
-        fireclaw_vm::kill_marked(id);
-        let directory = self.directory().join(id);
-        match fs::remove_dir_all(&directory) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::file("remove", directory)(e))
-            }
-            _ => Ok(()),
-        }
+    pub async fn clear(&self, id: &str) -> Result<()> {
+        let (id, directory) = (id.to_owned(), self.directory().join(id));
+        let cleared = disks::apart(move || {
+            fireclaw_vm::kill_marked(&id);
+            Ok(match fs::remove_dir_all(&directory) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::file("remove", directory)(e))
+                }
+                _ => Ok(()),
+            })
+        });
+        cleared.await?
     }
 
     /// Marks a machine as one that is not to be cleared away while it runs.
@@ -277,34 +197,6 @@ impl Machines {
     pub fn ids(&self) -> Vec<String> {
         let entries = fs::read_dir(self.directory()).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-    }
-
-    /// The snapshot from which machines of this template start. Its disks are blank
-    /// ones of the same sizes, which no guest has looked into; should it have to be
-    /// made, they are in the directory of the machine that is the first to want it.
-    async fn snapshot(
-        &self,
-        template: &Template,
-        directory: &Path,
-        plug: Option<&Plug>,
-    ) -> Result<Snapshot> {
-        let disks = Disks {
-            workspace: directory.join("blank-workspace.img"),
-            scratch: directory.join("blank-scratch.img"),
-        };
-        disks::sparse(&disks.workspace, template.workspace_mib)?;
-        disks::sparse(&disks.scratch, template.disk_mib)?;
-        let launcher = self.launcher(template, &disks).await?;
-        let recipe = Recipe {
-            image: Manifest::BASE_IMAGE.into(),
-            kernel: None,
-            cpus: template.cpus,
-            memory_mib: template.memory_mib,
-            card: template.network != Network::None,
-            warm: None,
-        };
-        let store = Store::new(self.home.snapshots());
-        Ok(launcher.snapshot(&store, &recipe, plug, || ()).await?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Machines of one shape, started as fast as can be.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fireclaw_protocol::message::{ExecRequest, ExitStatus};
@@ -13,10 +14,10 @@ use crate::{Backend, Error, Launch, Machine, MachineSpec, Memory, Plug, Result, 
 const WARMING: Duration = Duration::from_secs(300);
 
 /// Starts machines that are all alike.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Launcher {
     /// The VMM.
-    pub backend: Box<dyn Backend>,
+    pub backend: Arc<dyn Backend>,
     /// What to boot.
     pub spec: MachineSpec,
     /// Where run directories are made.
@@ -29,6 +30,20 @@ impl Launcher {
     /// Starts the VMM. The machine owns its run directory. With a card, it is
     /// plugged in where `plug` says.
     pub async fn launch(&self, memory: Memory<'_>, plug: Option<&Plug>) -> Result<Machine> {
+        self.launch_in(None, memory, plug).await
+    }
+
+    /// The same in a directory that is kept, if one is given.
+    pub async fn launch_in(
+        &self,
+        kept: Option<&RunDir>,
+        memory: Memory<'_>,
+        plug: Option<&Plug>,
+    ) -> Result<Machine> {
+        if let Some(run_dir) = kept {
+            let launch = Launch { spec: &self.spec, run_dir, memory, plug };
+            return self.backend.launch(launch).await;
+        }
         let run_dir = RunDir::create(&self.run)?;
         let launch = Launch { spec: &self.spec, run_dir: &run_dir, memory, plug };
         let machine = self.backend.launch(launch).await?;
@@ -46,14 +61,28 @@ impl Launcher {
         plug: Option<&Plug>,
         on_start: impl FnOnce(),
     ) -> Result<Waiting> {
-        let machine = self.launch(memory, plug).await?;
+        self.boot_in(None, memory, plug, on_start).await
+    }
+
+    /// The same in a directory that is kept, if one is given.
+    pub async fn boot_in(
+        &self,
+        kept: Option<&RunDir>,
+        memory: Memory<'_>,
+        plug: Option<&Plug>,
+        on_start: impl FnOnce(),
+    ) -> Result<Waiting> {
+        let machine = self.launch_in(kept, memory, plug).await?;
         on_start();
         match Waiting::meet(machine, self.patience / 4).await {
             Err(Error::GuestSilent { .. }) => {
                 if let Memory::SavedTo(directory) = memory {
                     let _ = std::fs::remove_file(directory.join(MEMORY_FILE));
                 }
-                Waiting::meet(self.launch(memory, plug).await?, self.patience).await
+                if let Some(run_dir) = kept {
+                    clear_kept(run_dir).await;
+                }
+                Waiting::meet(self.launch_in(kept, memory, plug).await?, self.patience).await
             }
             Ok(mut waiting) => {
                 waiting.patience = self.patience;
@@ -105,6 +134,14 @@ impl Launcher {
         }
         waiting.save().await
     }
+}
+
+/// Ends a VMM that outlives its handle, so that another can take its place in the directory.
+pub async fn clear_kept(run_dir: &RunDir) {
+    let id = run_dir.id().to_owned();
+    let ending = tokio::task::spawn_blocking(move || crate::kill_marked(&id));
+    // What cannot be ended is met by who takes its place.
+    let _ = ending.await;
 }
 
 /// Has the guest run a shell line, which must succeed.

@@ -29,7 +29,7 @@ pub use console::ConsoleTail;
 pub use error::{Error, Result};
 pub use fireclaw_child::escape;
 pub use guest::{Commands, Exec, ExecEvents, ExecSignals, Guest, Waiting, fresh_hostname};
-pub use launcher::Launcher;
+pub use launcher::{Launcher, clear_kept};
 pub use plug::{BLANK_MAC, Namespace, Plug, PlugKind};
 pub use process::{Console, ProcessStamp, VmmProcess};
 pub use program::find_program;

@@ -128,6 +128,26 @@ fn hint_for_io(error: &std::io::Error) -> Option<&'static str> {
     }
 }
 
+impl From<fireclaw_sandbox::Error> for CliError {
+    fn from(error: fireclaw_sandbox::Error) -> Self {
+        use fireclaw_sandbox::Error;
+        let message = error.to_string();
+        match error {
+            Error::Image(e) => e.into(),
+            Error::Vm(e) => e.into(),
+            Error::Network(e) => e.into(),
+            Error::TooMuchMemory { .. } => {
+                Self::new(Kind::Host, message).hint("ask for less with --memory")
+            }
+            Error::Variable { .. } => Self::usage(message),
+            Error::NoSnapshots(_) => Self::new(Kind::Host, message).hint("use another --vmm"),
+            Error::NoMke2fs => Self::new(Kind::Host, message),
+            Error::File { action, path, source } => Self::file(action, &path, &source),
+            _ => Self::new(Kind::System, message),
+        }
+    }
+}
+
 impl From<VmError> for CliError {
     fn from(error: VmError) -> Self {
         let message = error.to_string();

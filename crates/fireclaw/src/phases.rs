@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use fireclaw_protocol::hello::GuestHello;
+use fireclaw_sandbox::{Phase, Watch};
 use fireclaw_say::say;
+
+use crate::machine;
 
 /// The phases of one run, in order.
 #[derive(Debug)]
@@ -28,25 +31,6 @@ impl Phases {
         self.last = now;
     }
 
-    /// Ends the boot, divided by what the guest says of it. A guest can lie
-    /// about its share, not about the whole.
-    pub fn booted(&mut self, hello: &GuestHello) {
-        let now = Instant::now();
-        let boot = now - self.last;
-        let init = Duration::from_micros(hello.init_us).min(boot);
-        let kernel = Duration::from_micros(hello.kernel_us).min(boot - init);
-        let firmware = boot - init - kernel;
-        self.phases.extend([("firmware", firmware), ("kernel", kernel), ("init", init)]);
-        self.last = now;
-    }
-
-    /// Says something that matters only to who asked for the phases.
-    pub fn note(&self, what: impl std::fmt::Display) {
-        if self.shown {
-            say!("fireclaw: {what}");
-        }
-    }
-
     /// Prints the table on standard error.
     pub fn report(&self) {
         if !self.shown {
@@ -59,6 +43,35 @@ impl Phases {
             self.phases.iter().filter(|(name, _)| is_own(name)).map(|(_, time)| *time).sum();
         say!("fireclaw: {:<14}{:>9.1} ms", "total", milliseconds(self.start.elapsed()));
         say!("fireclaw: {:<14}{:>9.1} ms", "own share", milliseconds(own));
+    }
+}
+
+impl Watch for Phases {
+    fn ends(&mut self, phase: Phase) {
+        self.mark(phase.as_str());
+    }
+
+    /// Ends the boot, divided by what the guest says of it. A guest can lie
+    /// about its share, not about the whole.
+    fn booted(&mut self, hello: &GuestHello) {
+        let now = Instant::now();
+        let boot = now - self.last;
+        let init = Duration::from_micros(hello.init_us).min(boot);
+        let kernel = Duration::from_micros(hello.kernel_us).min(boot - init);
+        let firmware = boot - init - kernel;
+        self.phases.extend([("firmware", firmware), ("kernel", kernel), ("init", init)]);
+        self.last = now;
+    }
+
+    /// It matters only to who asked for the phases.
+    fn note(&mut self, text: String) {
+        if self.shown {
+            say!("fireclaw: {text}");
+        }
+    }
+
+    fn makes_snapshot(&mut self) {
+        machine::say_making();
     }
 }
 

@@ -7,23 +7,15 @@ use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use fireclaw_policy::{InvalidNetwork, Network};
 use fireclaw_protocol::id::{Id, check_user};
 use fireclaw_protocol::message::EnvVar;
-use fireclaw_vm::{MachineSpec, VmmKind};
+use fireclaw_vm::MachineSpec;
 
 use crate::error::{CliError, Kind, Result};
-
-/// The longest timeout: a run of more than a week is an agent.
-const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 type Parsed<T> = std::result::Result<T, String>;
 
 /// Seconds, with a fraction if need be.
 pub fn timeout(text: &str) -> Parsed<Duration> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    let limit = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-    if limit.as_millis() == 0 || limit > MAX_TIMEOUT {
-        return Err("it must be more than 0 and at most 604800 seconds (a week)".into());
-    }
-    Ok(limit)
+    fireclaw_sandbox::seconds(text)
 }
 
 /// A number of virtual processors.
@@ -54,26 +46,6 @@ pub fn memory(text: &str) -> Parsed<u64> {
         ));
     }
     Ok(mib)
-}
-
-/// Refuses a guest larger than the host.
-pub fn fits_host(memory_mib: u64) -> Result<()> {
-    let host_mib = host_memory_mib("MemTotal:").unwrap_or(u64::MAX);
-    if memory_mib <= host_mib {
-        return Ok(());
-    }
-    Err(CliError::new(
-        Kind::Host,
-        format!("{memory_mib} MiB of memory were asked for, this machine has {host_mib} MiB"),
-    )
-    .hint("ask for less with --memory"))
-}
-
-/// A line of `/proc/meminfo` (proc(5)) in MiB.
-pub fn host_memory_mib(name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? / 1024)
 }
 
 /// How many machines run side by side.
@@ -134,16 +106,6 @@ pub fn variable() -> ValueParser {
         .into()
 }
 
-/// How long a guest may take to report; `FIRECLAW_BOOT_TIMEOUT` overrides it.
-pub fn boot_patience(vmm: VmmKind) -> Result<Duration> {
-    match std::env::var("FIRECLAW_BOOT_TIMEOUT") {
-        Ok(text) if !text.is_empty() => timeout(&text).map_err(|problem| {
-            CliError::usage(format!("FIRECLAW_BOOT_TIMEOUT={text:?}: {problem}"))
-        }),
-        _ => Ok(vmm.boot_patience()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,16 +120,6 @@ mod tests {
             ["0", "1", "1M", "", "G", "-5", "1.5G", "99999999999999999999", "18446744073709551615T"]
         {
             assert!(memory(wrong).is_err(), "{wrong}");
-        }
-        assert!(fits_host(10 << 20).is_err());
-        fits_host(96).unwrap();
-    }
-
-    #[test]
-    fn timeouts_are_positive_and_finite() {
-        assert_eq!(timeout("0.5"), Ok(Duration::from_millis(500)));
-        for wrong in ["0", "-1", "inf", "NaN", "1e30", "x", "0.0001"] {
-            assert!(timeout(wrong).is_err(), "{wrong}");
         }
     }
 

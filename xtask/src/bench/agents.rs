@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use comfy_table::Table;
-use fireclaw_image::{Home, Manifest};
+use fireclaw_image::Home;
+use fireclaw_sandbox::{Host, OwnDisk, SandboxSpec, Start};
 use fireclaw_say::say;
-use fireclaw_vm::snapshot::{Recipe, Store};
-use fireclaw_vm::{Disk, Guest, Launcher, Memory, Waiting};
+use fireclaw_vm::Guest;
 use serde::Serialize;
 
 use super::spread::{Spread, ratio};
@@ -88,8 +88,7 @@ impl Agents {
 }
 
 /// Measures agents in a home of their own that shares what was set up with `home`.
-/// `launcher` starts machines of the same shape with another, blank disk.
-pub async fn measure(launcher: &mut Launcher, home: &Home, runs: usize) -> Result<Agents> {
+pub async fn measure(home: &Home, runs: usize) -> Result<Agents> {
     let overseer = Overseer::start(home)?;
     let mut person = Person::join(&overseer, "bench", &["#control", "#agents"])?;
     let (mut registrations, mut floors, mut joins, mut readies) = (vec![], vec![], vec![], vec![]);
@@ -107,7 +106,7 @@ pub async fn measure(launcher: &mut Launcher, home: &Home, runs: usize) -> Resul
         person.until(&["PRIVMSG #control :", &format!("{name} is ready")])?;
         let ready = milliseconds(start);
         if n == runs {
-            idle = Some(self::idle(launcher, home, &overseer, &name).await?);
+            idle = Some(self::idle(home, &overseer, &name).await?);
         }
         person.say("#control", &format!("!destroy {name}"))?;
         person.until(&["PRIVMSG #control :", &format!("{name} is gone")])?;
@@ -134,13 +133,8 @@ pub async fn measure(launcher: &mut Launcher, home: &Home, runs: usize) -> Resul
 }
 
 /// Watches an idle agent and, at the same time, the same machine without one.
-async fn idle(
-    launcher: &mut Launcher,
-    home: &Home,
-    overseer: &Overseer,
-    agent: &str,
-) -> Result<Idle> {
-    let machine = machine(launcher, home).await?;
+async fn idle(home: &Home, overseer: &Overseer, agent: &str) -> Result<Idle> {
+    let machine = machine(home).await?;
     let pids = [
         overseer.monitor(agent)?,
         overseer.child.id(),
@@ -158,21 +152,13 @@ async fn idle(
 }
 
 /// A machine of an agent's shape in which nothing was started.
-async fn machine(launcher: &mut Launcher, home: &Home) -> Result<Guest> {
+async fn machine(home: &Home) -> Result<Guest> {
     let blank = home.root().join(format!("cache/blank-{WORKSPACE_MIB}.img"));
     fs::File::create(&blank)?.set_len(WORKSPACE_MIB << 20)?;
-    launcher.spec.disks.push(Disk { path: blank, read_only: false });
-    let recipe = Recipe {
-        image: Manifest::BASE_IMAGE.into(),
-        kernel: None,
-        cpus: 1,
-        memory_mib: 256,
-        warm: None,
-        card: false,
-    };
-    let snapshot = launcher.snapshot(&Store::new(home.snapshots()), &recipe, None, || ()).await?;
-    let machine = launcher.launch(Memory::RestoredFrom(&snapshot.directory), None).await?;
-    Ok(Waiting::meet(machine, launcher.patience).await?.settle("bench", None).await?)
+    let disks = vec![OwnDisk { path: blank, mib: WORKSPACE_MIB }];
+    let spec = SandboxSpec { disks, ..SandboxSpec::default() };
+    let plan = Host::new(home.clone()).plan(spec).await?;
+    Ok(plan.start(Start::default(), &mut ()).await?.guest)
 }
 
 /// What a process has used of all processors (proc(5), `stat`).

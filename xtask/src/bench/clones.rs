@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use comfy_table::Table;
-use fireclaw_image::{Home, Manifest};
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
+use fireclaw_sandbox::Plan;
 use fireclaw_say::say;
-use fireclaw_vm::snapshot::{Recipe, Snapshot, Store};
+use fireclaw_vm::snapshot::Snapshot;
 use fireclaw_vm::{Guest, Launcher, Memory, Waiting};
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
@@ -127,21 +127,9 @@ impl Clones {
     }
 }
 
-pub async fn measure(
-    launcher: &Launcher,
-    home: &Home,
-    kernel: &str,
-    runs: usize,
-) -> Result<Clones> {
-    let recipe = Recipe {
-        image: Manifest::BASE_IMAGE.into(),
-        kernel: Some(kernel.into()),
-        cpus: 1,
-        memory_mib: 256,
-        card: false,
-        warm: None,
-    };
-    let snapshot = launcher.snapshot(&Store::new(home.snapshots()), &recipe, None, || ()).await?;
+pub async fn measure(plan: &Plan, kernel: &str, runs: usize) -> Result<Clones> {
+    let launcher = plan.launcher();
+    let snapshot = plan.snapshot(None, || ()).await?;
     let options = ["--kernel", kernel];
     let (mut restores, mut commands, mut snapshots, mut colds) = (vec![], vec![], vec![], vec![]);
     for n in 0..=runs {

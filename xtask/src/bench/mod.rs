@@ -6,16 +6,15 @@ mod clones;
 mod network;
 mod spread;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use comfy_table::{Table, presets};
 use fireclaw_image::{Home, Manifest};
+use fireclaw_sandbox::{Host, Plan, SandboxSpec};
 use fireclaw_say::out;
-use fireclaw_vm::probe::{Cache, Choice, Prober};
-use fireclaw_vm::{Disk, Launcher, MachineSpec};
 use serde::Serialize;
 
 use agents::Agents;
@@ -75,9 +74,10 @@ pub fn run(args: &Args) -> Result<()> {
     let mut kernels = Vec::new();
     let wanted = |part| args.only.is_empty() || args.only.contains(&part);
     for kernel in manifest.kernels.keys().filter(|_| wanted(Part::Runs)) {
-        let launcher = runtime.block_on(launcher(&home, Some(kernel)))?;
-        let boots = runtime.block_on(boot::measure(&launcher, kernel, args.runs))?;
-        let clones = runtime.block_on(clones::measure(&launcher, &home, kernel, args.runs))?;
+        let plan = runtime.block_on(plan(&home, Some(kernel)))?;
+        let launcher = plan.launcher();
+        let boots = runtime.block_on(boot::measure(launcher, kernel, args.runs))?;
+        let clones = runtime.block_on(clones::measure(&plan, kernel, args.runs))?;
         kernels.push(Figures {
             kernel: kernel.clone(),
             monitor: format!("{}, {}", launcher.backend.kind(), launcher.backend.version()),
@@ -86,9 +86,9 @@ pub fn run(args: &Args) -> Result<()> {
             clones,
         });
     }
-    let mut usual = runtime.block_on(launcher(&home, None))?;
+    let usual = runtime.block_on(plan(&home, None))?;
     let agents = match wanted(Part::Agents) {
-        true => Some(runtime.block_on(agents::measure(&mut usual, &home, args.runs))?),
+        true => Some(runtime.block_on(agents::measure(&home, args.runs))?),
         false => None,
     };
     let network = wanted(Part::Network).then(|| network::measure(args.runs)).transpose()?;
@@ -98,7 +98,8 @@ pub fn run(args: &Args) -> Result<()> {
         figures.clones.rows(&mut table);
         out!("\nkernel {}, {}\n{table}", figures.kernel, figures.monitor)?;
     }
-    let monitor = format!("{}, {}", usual.backend.kind(), usual.backend.version());
+    let backend = &usual.launcher().backend;
+    let monitor = format!("{}, {}", backend.kind(), backend.version());
     if let Some(agents) = &agents {
         let mut table = table();
         agents.rows(&mut table);
@@ -121,23 +122,11 @@ fn table() -> Table {
     table
 }
 
-/// What starts the same machines as `fireclaw run --kernel KERNEL`, or without it.
-async fn launcher(home: &Home, kernel: Option<&str>) -> Result<Launcher> {
-    let boot = fireclaw_image::resolve(home, Manifest::BASE_IMAGE, kernel.map(Path::new))?;
-    let spec = MachineSpec {
-        kernel: boot.kernel,
-        initramfs: boot.initramfs,
-        cpus: 1,
-        memory_mib: 256,
-        disks: vec![Disk { path: boot.rootfs, read_only: true }],
-        card: false,
-        kernel_args: Vec::new(),
-    };
-    let run = home.run();
-    let mut prober = Prober { spec: &spec, run: &run, cache: Cache::open(&home.host_cache()) };
-    let backend = prober.choose(Choice::Auto).await?.backend;
-    let patience = backend.kind().boot_patience();
-    Ok(Launcher { backend, spec, run, patience })
+/// What starts the same sandboxes as `fireclaw run --kernel KERNEL`, or without it.
+async fn plan(home: &Home, kernel: Option<&str>) -> Result<Plan> {
+    let kernel = kernel.map(PathBuf::from);
+    let spec = SandboxSpec { kernel, ..SandboxSpec::default() };
+    Ok(Host::new(home.clone()).plan(spec).await?)
 }
 
 /// The command under measurement.

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use comfy_table::{Table, presets};
-use fireclaw_image::{Home, Manifest};
+use fireclaw_image::Home;
 use fireclaw_net::{Card, Gateway, Place, Request};
 use fireclaw_netlab::{Lab, ip};
-use fireclaw_policy::HostConfig;
+use fireclaw_policy::{HostConfig, Network};
 use fireclaw_protocol::hello;
+use fireclaw_sandbox::{Host, Plan, SandboxSpec};
 use fireclaw_say::{out, say};
-use fireclaw_vm::snapshot::{Recipe, Snapshot, Store};
-use fireclaw_vm::{Guest, Launcher, Memory, Plug, Waiting};
+use fireclaw_vm::{Guest, Memory, Plug, Waiting};
 use serde::{Deserialize, Serialize};
 
 use super::clones::command;
@@ -175,9 +175,10 @@ pub fn in_lab(args: &LabArgs) -> Result<()> {
 
 async fn all(lab: &Lab, runs: usize) -> Result<Networks> {
     let home = Home::from_environment();
-    let mut launcher = super::launcher(&home, None).await?;
-    launcher.spec.card = true;
-    let bench = Bench { home, launcher };
+    // Each machine's gateway has a policy of its own; the shape is that of any of them.
+    let spec = SandboxSpec { network: Network::Local, ..SandboxSpec::default() };
+    let plan = Host::new(home.clone()).plan(spec).await?;
+    let bench = Bench { home, plan };
     let mut figures = Networks { cards: vec![], opening: vec![] };
     for place in [Place::Host, Place::Namespace] {
         for policy in ["local", "allow", "full"] {
@@ -201,7 +202,7 @@ async fn all(lab: &Lab, runs: usize) -> Result<Networks> {
 
 struct Bench {
     home: Home,
-    launcher: Launcher,
+    plan: Plan,
 }
 
 /// A machine on a bare tap, which goes after it.
@@ -229,24 +230,12 @@ impl Bench {
     }
 
     async fn machine(&self, plug: &Plug, card: hello::Card) -> Result<Guest> {
-        let snapshot = self.snapshot(plug).await?;
+        let snapshot = self.plan.snapshot(Some(plug), || ()).await?;
         let memory = Memory::RestoredFrom(&snapshot.directory);
-        let machine = self.launcher.launch(memory, Some(plug)).await?;
-        let waiting = Waiting::meet(machine, self.launcher.patience).await?;
+        let launcher = self.plan.launcher();
+        let machine = launcher.launch(memory, Some(plug)).await?;
+        let waiting = Waiting::meet(machine, launcher.patience).await?;
         Ok(waiting.settle("bench", Some(card)).await?)
-    }
-
-    async fn snapshot(&self, plug: &Plug) -> Result<Snapshot> {
-        let recipe = Recipe {
-            image: Manifest::BASE_IMAGE.into(),
-            kernel: None,
-            cpus: 1,
-            memory_mib: 256,
-            card: true,
-            warm: None,
-        };
-        let store = Store::new(self.home.snapshots());
-        Ok(self.launcher.snapshot(&store, &recipe, Some(plug), || ()).await?)
     }
 
     fn request(&self, place: Place, policy: &str, directory: &Path) -> Result<Request> {
@@ -262,7 +251,7 @@ impl Bench {
             directory: directory.into(),
             place,
             state: place.state_directory(self.home.root()),
-            plug: self.launcher.backend.capabilities().plug,
+            plug: self.plan.launcher().backend.capabilities().plug,
             user: None,
         })
     }

@@ -198,7 +198,7 @@ impl Agent {
                 End::Lost(why) => {
                     losses = if since.elapsed() > STABLE { 1 } else { losses + 1 };
                     self.log.add(&format!("lost: {why}"));
-                    self.clear();
+                    self.clear().await;
                     let mut wait = None;
                     if losses < MOST_LOSSES {
                         let pause = FIRST_WAIT * 2u32.pow(losses - 1);
@@ -318,7 +318,7 @@ impl Agent {
         self.log.add(&format!("leaves: {reason}"));
         // First the voice: nobody should speak to who is not there.
         self.voice.quit(reason).await;
-        self.clear();
+        self.clear().await;
         self.shared.ours.borrow_mut().is_gone(&self.row.name, Instant::now());
         self.shared.talk.borrow_mut().forget(&self.row.name);
         self.shared.broker.forget(&self.row.name);
@@ -329,8 +329,8 @@ impl Agent {
     }
 
     /// Ends the machine and forgets it.
-    fn clear(&mut self) {
-        let cleared = clear(&self.shared, &self.row.name);
+    async fn clear(&mut self) {
+        let cleared = clear(&self.shared, &self.row.name).await;
         if let Err(e) = cleared {
             self.log.add(&format!("could not be cleared away: {e}"));
             self.announce(&format!("{}'s machine could not be cleared away: {e}", self.row.name));
@@ -397,17 +397,19 @@ impl Agent {
 async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result<Guest> {
     let row = shared.state.borrow().agent(&row.name)?.unwrap_or_else(|| row.clone());
     let policy = reach::policy(shared, &row.name, template)?;
+    let tell = |text: &str| shared.announce(text);
     if let (Some(id), Some(process)) = (&row.machine, row.process) {
-        match shared.machines.adopt(&row.name, template, policy.clone(), id, process).await {
+        let machines = &shared.machines;
+        let adopted = machines.adopt(&row.name, template, policy.clone(), id, process, tell);
+        match adopted.await {
             Ok(guest) => return Ok(guest),
             Err(e) => shared.announce(&format!("{} is started anew: {e}", row.name)),
         }
     }
     // Written down before it is made, so that whatever is left is found.
-    clear(shared, &row.name)?;
+    clear(shared, &row.name).await?;
     let id = RunDir::fresh_id()?;
     shared.state.borrow().set_machine(&row.name, Some(&id))?;
-    let tell = |text: &str| shared.announce(text);
     let guest = shared.machines.start(&row.name, template, policy, &id, tell).await?;
     // Only now is it worth being taken over: until its guest has an identity and
     // a workspace, another is made as fast.
@@ -418,10 +420,10 @@ async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result
 }
 
 /// Ends an agent's machine, whether it is known to run or not, and forgets it.
-pub fn clear(shared: &Shared, name: &str) -> Result<()> {
+pub async fn clear(shared: &Shared, name: &str) -> Result<()> {
     let row = shared.state.borrow().agent(name)?;
     if let Some(id) = row.and_then(|row| row.machine) {
-        shared.machines.clear(&id)?;
+        shared.machines.clear(&id).await?;
         shared.state.borrow().set_machine(name, None)?;
     }
     Ok(())

@@ -33,10 +33,10 @@ impl Daemon {
         })
     }
 
-    pub(super) fn destroy_stranded(&self, who: &Actor, name: &str) -> Result<()> {
+    pub(super) async fn destroy_stranded(&self, who: &Actor, name: &str) -> Result<()> {
         self.shared.state.borrow().want(name, Wanted::Gone)?;
         self.audit(who, &format!("destroy {name}"));
-        agent::clear(&self.shared, name)?;
+        agent::clear(&self.shared, name).await?;
         self.shared.state.borrow().remove(name)?;
         self.shared.stranded.borrow_mut().remove(name);
         Ok(())

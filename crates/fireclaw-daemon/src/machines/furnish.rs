@@ -70,11 +70,11 @@ tar -x --no-same-owner -C /run/fireclaw/skills";
 
 /// Mounts the workspace. If it is so damaged that mending it may lose something,
 /// `keep` is called first: it keeps what there is.
-pub async fn workspace(commands: &Commands, keep: impl FnOnce() -> Result<()>) -> Result<()> {
+pub async fn workspace(commands: &Commands, keep: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
     let cannot = |said: String| Error::Workspace(format!("it cannot be mounted: {said}"));
     match shell(commands, WORKSPACE, &[]).await? {
         Ok(()) => return Ok(()),
-        Err((Some(DAMAGED), _)) => keep()?,
+        Err((Some(DAMAGED), _)) => keep().await?,
         Err((_, said)) => return Err(cannot(said)),
     }
     for script in [REPAIR, WORKSPACE] {

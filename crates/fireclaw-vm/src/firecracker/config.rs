@@ -138,6 +138,8 @@ pub(super) fn own_disks(spec: &mut MachineSpec, run_dir: &Path) -> Result<()> {
     for (n, disk) in spec.disks.iter_mut().enumerate().filter(|(_, disk)| !disk.read_only) {
         let name = PathBuf::from(format!("disk{n}"));
         let link = run_dir.join(&name);
+        // Of one that was here before.
+        let _ = fs::remove_file(&link);
         symlink(&disk.path, &link).map_err(Error::file("make", &link))?;
         disk.path = name;
     }

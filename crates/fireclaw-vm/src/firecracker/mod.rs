@@ -134,6 +134,9 @@ impl Firecracker {
             process::join(&mut command, namespace)?;
         }
 
+        if run_dir.is_kept() {
+            clear_names(run_dir.path())?;
+        }
         // The guest connects as soon as it has booted: listen before it starts.
         let home = SocketDir::open(self.home(run_dir))?;
         let stream = GuestStream::listen(&home, &format!("{VSOCK}_{STREAM_PORT}"))?;
@@ -169,6 +172,22 @@ impl Firecracker {
             }
         }
     }
+}
+
+/// Removes the sockets of one that was in a kept directory before: they cannot be made where
+/// they are.
+fn clear_names(directory: &Path) -> Result<()> {
+    let stream = format!("{VSOCK}_{STREAM_PORT}");
+    for name in [SOCKET, VSOCK, &stream] {
+        let path = directory.join(name);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::file("remove", path)(e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 impl Backend for Firecracker {

@@ -6,7 +6,7 @@ use fireclaw_vm::pool::Pool;
 use fireclaw_vm::snapshot::Store;
 
 use crate::error::{CliError, Result};
-use crate::machine::{self, Host, Limit, Shape};
+use crate::machine::{self, Host, Shape};
 use crate::runtime::runtime;
 use crate::signals::Signals;
 use crate::values;
@@ -42,27 +42,28 @@ pub struct Args {
 pub fn execute(args: &Args) -> Result<u8> {
     let home = Home::from_environment();
     let store = Store::new(home.snapshots());
-    let recipe = match &args.snapshot {
-        Some(name) => store.recipe(name).ok_or_else(|| super::snapshot::unknown(&store, name))?,
-        None => args.shape.recipe(None),
+    let spec = match &args.snapshot {
+        Some(name) => {
+            let recipe = store.recipe(name);
+            recipe.ok_or_else(|| super::snapshot::unknown(&store, name))?.into()
+        }
+        None => args.shape.spec(None),
     };
-    let bootable = args.host.prepared(&home, &recipe)?;
+    let files = args.host.prepared(&home, &spec)?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime()?, async {
         let mut signals = Signals::listen()?;
         let serve = async {
-            let launcher = args.host.launcher(&home, bootable, &recipe, None).await?;
-            if !launcher.backend.capabilities().snapshot {
-                return Err(machine::no_snapshots(&launcher));
-            }
-            let limit = Limit::of(&launcher);
-            if args.size > limit.machines {
-                let most = limit.machines;
+            let plan = args.host.plan(&home, spec, files, None).await?;
+            plan.needs_snapshots()?;
+            let limit = plan.limit();
+            if args.size > limit.sandboxes {
+                let most = limit.sandboxes;
                 return Err(CliError::usage(format!("{} machines are too many", args.size))
                     .hint(format!("at most {most} here: {}", limit.reason)));
             }
-            let snapshot = launcher.snapshot(&store, &recipe, None, machine::say_making).await?;
-            let pool = Pool::new(launcher, snapshot, args.size, home.pool())?;
+            let snapshot = plan.snapshot(None, machine::say_making).await?;
+            let pool = Pool::new(plan.launcher().clone(), snapshot, args.size, home.pool())?;
             let mut said = false;
             let never = pool.serve(|waiting, problem| {
                 if let Some(problem) = problem {

@@ -7,14 +7,14 @@ use std::time::Duration;
 use fireclaw_image::Home;
 use fireclaw_policy::Network;
 use fireclaw_protocol::message::{EnvVar, ExecRequest};
-use fireclaw_vm::snapshot::{Recipe, Store};
+use fireclaw_sandbox::SandboxSpec;
+use fireclaw_vm::snapshot::Store;
 
 use crate::error::{CliError, Result};
 use crate::machine::{Host, Shape};
 use crate::phases::Phases;
-use crate::run::order::Order;
 use crate::run::publish::{Ports, Publication};
-use crate::run::{Outcome, parallel, relay};
+use crate::run::{Order, Outcome, parallel, relay};
 use crate::runtime::runtime;
 use crate::signals::Signals;
 use crate::values;
@@ -113,24 +113,17 @@ pub fn execute(args: Args) -> Result<u8> {
     let request = args.request()?;
     let ports = args.ports()?;
     let home = Home::from_environment();
-    let recipe = args.recipe(&home)?;
-    let bootable = args.host.prepared(&home, &recipe)?;
+    let spec = args.spec(&home)?;
+    let files = args.host.prepared(&home, &spec)?;
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
-        let launcher = tokio::select! {
-            launcher = args.host.launcher(&home, bootable, &recipe, args.jail) => launcher?,
+        let plan = tokio::select! {
+            plan = args.host.plan(&home, spec, files, args.jail) => plan?,
             signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
         };
-        let order = Order {
-            home: &home,
-            recipe: &recipe,
-            launcher: &launcher,
-            from_cold: args.no_snapshot || args.jail.is_some(),
-            network: &args.network,
-            jail: args.jail,
-            timeout: args.timeout,
-        };
+        let from_cold = args.no_snapshot || args.jail.is_some();
+        let order = Order { plan: &plan, from_cold, timeout: args.timeout };
         match args.parallel {
             None => single(&order, request, !args.no_stdin, ports, signals, &mut phases).await,
             Some(clones) => parallel::run(&order, clones, &request, signals, &mut phases).await,
@@ -150,16 +143,16 @@ async fn single(
     mut signals: Signals,
     phases: &mut Phases,
 ) -> Result<Outcome> {
-    let mut running = tokio::select! {
+    let mut sandbox = tokio::select! {
         started = order.start(phases) => started?,
         // What was started is killed and removed as it is dropped.
         signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
     };
-    let commands = running.guest.commands();
+    let commands = sandbox.guest.commands();
     let relayed = ports.during(&commands, relay::run(&commands, request, with_stdin, signals));
-    let outcome = relay::attend(&mut running.guest, relayed, order.timeout).await;
+    let outcome = relay::attend(&mut sandbox.guest, relayed, order.timeout).await;
     phases.mark("command");
-    let ended = running.end().await;
+    let ended = sandbox.end().await;
     phases.mark("clean-up");
     let outcome = outcome?;
     ended?;
@@ -167,16 +160,16 @@ async fn single(
 }
 
 impl Args {
-    /// The machine that was asked for.
-    fn recipe(&self, home: &Home) -> Result<Recipe> {
-        let recipe = match &self.snapshot {
-            None => self.shape.recipe(None),
+    /// The sandbox that was asked for.
+    fn spec(&self, home: &Home) -> Result<SandboxSpec> {
+        let spec = match &self.snapshot {
+            None => self.shape.spec(None),
             Some(name) => {
                 let store = Store::new(home.snapshots());
-                store.recipe(name).ok_or_else(|| super::snapshot::unknown(&store, name))?
+                store.recipe(name).ok_or_else(|| super::snapshot::unknown(&store, name))?.into()
             }
         };
-        Ok(Recipe { card: self.network != Network::None, ..recipe })
+        Ok(SandboxSpec { network: self.network.clone(), ..spec })
     }
 
     /// The ports that are published, taken before anything is started.

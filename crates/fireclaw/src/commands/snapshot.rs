@@ -8,7 +8,7 @@ use fireclaw_vm::snapshot::Store;
 
 use super::{print, print_json};
 use crate::error::{CliError, Kind, Result};
-use crate::machine::{self, Host, Shape};
+use crate::machine::{Host, Shape};
 use crate::runtime::runtime;
 use crate::signals::Signals;
 
@@ -98,20 +98,18 @@ fn create(
     shape: &Shape,
     host: &Host,
 ) -> Result<u8> {
-    let recipe = shape.recipe(warm);
+    let spec = shape.spec(warm);
+    let recipe = spec.recipe();
     if let Some(name) = name {
         store.can_name(name, &recipe)?;
     }
-    let bootable = host.prepared(home, &recipe)?;
+    let files = host.prepared(home, &spec)?;
     let id = runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         let made = async {
-            let launcher = host.launcher(home, bootable, &recipe, None).await?;
-            if !launcher.backend.capabilities().snapshot {
-                return Err(machine::no_snapshots(&launcher));
-            }
+            let plan = host.plan(home, spec, files, None).await?;
             let say = || say!("fireclaw: making the snapshot");
-            Ok(launcher.snapshot(store, &recipe, None, say).await?.id)
+            Ok(plan.snapshot(None, say).await?.id)
         };
         tokio::select! {
             made = made => made,

@@ -1,7 +1,5 @@
 //! The parts of `fireclaw run`.
 
-pub mod network;
-pub mod order;
 pub mod parallel;
 pub mod publish;
 pub mod relay;
@@ -9,7 +7,30 @@ pub mod relay;
 use std::time::Duration;
 
 use fireclaw_protocol::message::{ExecFailure, ExitStatus};
+use fireclaw_sandbox::{Plan, Sandbox, Start};
 use fireclaw_say::say;
+
+use crate::error::Result;
+use crate::phases::Phases;
+
+/// What all clones of one run have in common.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// What starts them.
+    pub plan: &'a Plan,
+    /// Whether neither pool nor snapshot may be used.
+    pub from_cold: bool,
+    /// How long the command may take.
+    pub timeout: Duration,
+}
+
+impl Order<'_> {
+    /// Starts a sandbox.
+    pub async fn start(&self, phases: &mut Phases) -> Result<Sandbox> {
+        let start = Start { from_cold: self.from_cold, ..Start::default() };
+        Ok(self.plan.start(start, phases).await?)
+    }
+}
 
 /// How a run ended, apart from Fireclaw's own failures.
 #[derive(Debug, PartialEq, Eq)]

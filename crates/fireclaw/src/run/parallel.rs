@@ -12,11 +12,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Mutex, Semaphore};
 
-use super::Outcome;
-use super::order::Order;
 use super::relay::{self, BUFFER, Broken, STDERR, STDOUT};
+use super::{Order, Outcome};
 use crate::error::{RUN_FAILED, Result};
-use crate::machine::Limit;
 use crate::phases::Phases;
 use crate::signals::Signals;
 
@@ -38,15 +36,15 @@ pub async fn run(
     mut signals: Signals,
     phases: &mut Phases,
 ) -> Result<Outcome> {
-    let limit = Limit::of(order.launcher);
-    if clones > limit.machines {
+    let limit = order.plan.limit();
+    if clones > limit.sandboxes {
         say!(
             "fireclaw: {} at a time ({}); the others wait their turn",
-            limit.machines,
+            limit.sandboxes,
             limit.reason
         );
     }
-    let turns = Arc::new(Semaphore::new(limit.machines));
+    let turns = Arc::new(Semaphore::new(limit.sandboxes));
     let outputs = Outputs {
         stdout: Mutex::new(tokio::io::stdout()),
         stderr: Mutex::new(tokio::io::stderr()),

@@ -62,7 +62,8 @@ fn a_killed_overseer_takes_its_agents_over_again() {
     ann.sees("#agents", "one");
     wait_until("the question", || {
         ann.say("#control", "!questions");
-        ann.hears("overseer", "#control", "").contains(&format!("#{number} one wants"))
+        ann.hears("overseer", "#control", "")
+            .contains(&format!("#{number} for ann, in private: one wants"))
     });
     ann.command(&format!("!ok {number}"), "one may");
     ann.hears("one", "me", "granted");

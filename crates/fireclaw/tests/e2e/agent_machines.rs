@@ -101,6 +101,22 @@ fn a_workspace_grows_is_mended_and_may_be_full() {
 }
 
 #[test]
+fn a_snapshot_that_cannot_be_restored_costs_an_agent_a_boot() {
+    let _alone = alone();
+    let overseer = Overseer::start(&[]);
+    let mut ann = overseer.person("ann");
+    ann.command("!invoke puppet one", "boots");
+    overseer.ready("one");
+    crate::snapshots::spoil_unseen(&overseer.home);
+    ann.command("!invoke puppet two", "boots");
+    ann.hears("overseer", "#control", "two: the snapshot could not be used, so it boots");
+    ann.hears("overseer", "#control", "two is ready");
+    assert_eq!(overseer.until("two", "ready")["restarts"], 0, "it was the same try");
+    assert_eq!(run(&mut ann, "two", "echo fine"), "0: fine");
+    overseer.end();
+}
+
+#[test]
 fn a_workspace_that_cannot_be_written_is_not_called_ready() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);

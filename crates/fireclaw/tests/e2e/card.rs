@@ -260,7 +260,7 @@ async fn launcher(kernel: &str, directory: &Path) -> Launcher {
         _ => Choice::Auto,
     };
     let backend = Prober { spec: &spec, run: &run, cache }.choose(choice).await.unwrap().backend;
-    Launcher { backend, spec, run, patience: patience() }
+    Launcher { backend: backend.into(), spec, run, patience: patience() }
 }
 
 /// The card of the guest with this number.

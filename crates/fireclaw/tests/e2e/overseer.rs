@@ -64,12 +64,15 @@ impl Overseer {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Has it killed at the n-th call of this kind that it makes from now on.
+    /// Has it killed at the n-th call of this kind that one of its threads makes from now on.
     pub fn kill_at(&self, call: &str, n: usize) -> Killer {
         let mut strace = std::process::Command::new("strace");
         strace.args(["-o", "/dev/null", "-e", &format!("trace={call}")]);
         strace.args(["-e", &format!("inject={call}:signal=KILL:when={n}")]);
-        strace.args(["-p", &self.child.id().to_string()]).stderr(Stdio::piped());
+        // All of its threads; what it starts is let go.
+        strace
+            .args(["-f", "-b", "execve", "-p", &self.child.id().to_string()])
+            .stderr(Stdio::piped());
         let mut child = strace.spawn().unwrap();
         let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
         let attached = said.next().unwrap().unwrap();

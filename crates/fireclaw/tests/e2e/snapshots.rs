@@ -120,6 +120,36 @@ fn a_spoilt_one_is_made_anew() {
     home.is_clean();
 }
 
+/// Spoils the snapshots of a home so that they still look whole: what is wrong with them shows
+/// when they are restored.
+pub fn spoil_unseen(home: &Home) {
+    use std::os::unix::fs::MetadataExt;
+    for entry in fs::read_dir(home.path().join("snapshots")).unwrap().flatten() {
+        let (state, meta) = (entry.path().join("state"), entry.path().join("meta.json"));
+        let Ok(length) = fs::metadata(&state).map(|state| state.len()) else { continue };
+        fs::write(&state, vec![0x55; usize::try_from(length).unwrap()]).unwrap();
+        let now = fs::metadata(&state).unwrap();
+        let mut told: serde_json::Value =
+            serde_json::from_slice(&fs::read(&meta).unwrap()).unwrap();
+        told["state"]["inode"] = now.ino().into();
+        told["state"]["modified"] = [now.mtime(), now.mtime_nsec()].into();
+        told["state"]["changed"] = [now.ctime(), now.ctime_nsec()].into();
+        fs::write(meta, told.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn one_that_cannot_be_restored_costs_a_boot_and_is_gone() {
+    let home = home();
+    home.run(["true"]).exits(0);
+    spoil_unseen(&home);
+    let done = home.run(["-v", "echo fine"]).exits(0);
+    done.says(&["the snapshot could not be used, so it boots", "fireclaw: kernel"]);
+    // The next one is made anew.
+    home.run(["-v", "true"]).exits(0).says(&["fireclaw: restore"]);
+    home.is_clean();
+}
+
 #[test]
 fn a_killed_maker_leaves_nothing_that_is_used() {
     let home = home();

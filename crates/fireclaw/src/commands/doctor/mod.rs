@@ -14,7 +14,6 @@ use super::{print, print_json};
 use crate::error::Result;
 use crate::machine::Host;
 use crate::runtime::runtime;
-use crate::values;
 use check::{Check, Grade, fail, ok, warn};
 
 /// Check this machine: every requirement with a verdict and a hint
@@ -97,7 +96,7 @@ fn processor() -> Check {
 }
 
 fn memory() -> Check {
-    let available = values::host_memory_mib("MemAvailable:").unwrap_or(0);
+    let available = fireclaw_sandbox::memory_mib("MemAvailable:").unwrap_or(0);
     let found = format!("{available} MiB free");
     if available >= 512 {
         ok("memory", found)

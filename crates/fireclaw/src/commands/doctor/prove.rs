@@ -8,17 +8,17 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use fireclaw_image::{Home, Manifest};
+use fireclaw_image::Home;
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_protocol::session::Channel;
-use fireclaw_vm::snapshot::Recipe;
+use fireclaw_sandbox::{Plan, SandboxSpec, Start};
 use fireclaw_vm::{Exec, Guest, Launcher};
 use futures_util::future::{join_all, try_join_all};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::check::{Check, fail, ok, warn};
 use crate::error::{CliError, Kind, Result};
-use crate::machine::{self, Host, Limit};
+use crate::machine::Host;
 use crate::phases::Phases;
 use crate::runtime::runtime;
 use crate::signals::Signals;
@@ -70,27 +70,18 @@ for line in sys.stdin:
 
 /// Starts clones and says what was found.
 pub fn prove(home: &Home, host: &Host) -> Result<Vec<Check>> {
-    let recipe = Recipe {
-        image: Manifest::BASE_IMAGE.into(),
-        kernel: None,
-        cpus: 1,
-        memory_mib: 256,
-        card: false,
-        warm: None,
-    };
-    let bootable = host.prepared(home, &recipe)?;
-    let image = bootable.rootfs.clone();
+    let spec = SandboxSpec::default();
+    let files = host.prepared(home, &spec)?;
+    let image = files.rootfs.clone();
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         let proof = async {
-            let launcher = host.launcher(home, bootable, &recipe, None).await?;
-            if !launcher.backend.capabilities().snapshot {
-                return Err(machine::no_snapshots(&launcher));
-            }
+            let plan = host.plan(home, spec, files, None).await?;
+            plan.needs_snapshots()?;
             let before = Held::now(home);
             let stamp = || fs::metadata(&image).map(|m| (m.len(), m.ctime(), m.ctime_nsec())).ok();
             let untouched = stamp();
-            let mut checks = clones(&launcher, home, &recipe).await?;
+            let mut checks = clones(&plan).await?;
             checks.push(match stamp() == untouched {
                 true => ok("base image", "not touched"),
                 false => fail("base image", "it was changed meanwhile", "run `fireclaw setup`"),
@@ -105,17 +96,17 @@ pub fn prove(home: &Home, host: &Host) -> Result<Vec<Check>> {
     })
 }
 
-async fn clones(launcher: &Launcher, home: &Home, recipe: &Recipe) -> Result<Vec<Check>> {
-    let number = CLONES.min(Limit::of(launcher).machines);
+async fn clones(plan: &Plan) -> Result<Vec<Check>> {
+    let number = CLONES.min(plan.limit().sandboxes);
     let start =
-        async || machine::start(launcher, home, recipe, None, &mut Phases::start(false)).await;
+        async || plan.start(Start::default(), &mut Phases::start(false)).await.map(|it| it.guest);
     let first = start().await?;
     let alone = pss_kib(&first);
     let others = try_join_all((1..number).map(|_| start())).await?;
     let mut guests = vec![first];
     guests.extend(others);
     let total: Option<u64> = guests.iter().map(pss_kib).sum();
-    let mut checks = vec![pss(launcher, alone, total, number)];
+    let mut checks = vec![pss(plan.launcher(), alone, total, number)];
 
     let mut told = try_join_all(guests.iter().map(Told::by)).await?;
     checks.extend(clock(&mut told).await?);

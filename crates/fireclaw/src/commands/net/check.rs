@@ -5,21 +5,20 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
-use fireclaw_image::{Home, Manifest};
+use fireclaw_image::Home;
 use fireclaw_net::Place;
 use fireclaw_policy::{HOST_NAME, HostConfig, Network, Service};
 use fireclaw_protocol::message::ExecRequest;
-use fireclaw_vm::snapshot::Recipe;
-use fireclaw_vm::{Exec, Launcher};
+use fireclaw_sandbox::{Plan, SandboxSpec, Start};
+use fireclaw_vm::Exec;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
 use super::super::doctor::check::{Check, Grade, fail, ok, table, warn};
 use super::super::{print, print_json};
 use crate::error::{CliError, Kind, Result};
-use crate::machine::{self, Host};
+use crate::machine::Host;
 use crate::phases::Phases;
-use crate::run::network::RunNetwork;
 use crate::runtime::runtime;
 use crate::signals::Signals;
 
@@ -81,25 +80,17 @@ fn machines(
     config: &HostConfig,
     policies: &[&'static str],
 ) -> Result<Vec<Check>> {
-    let recipe = Recipe {
-        image: Manifest::BASE_IMAGE.into(),
-        kernel: None,
-        cpus: 1,
-        memory_mib: 256,
-        card: true,
-        warm: None,
-    };
+    let spec = SandboxSpec::default();
     if let Err(fireclaw_image::Error::NotSetUp { .. }) =
-        fireclaw_image::resolve(home, &recipe.image, None)
+        fireclaw_image::resolve(home, &spec.image, None)
     {
         let hint = "`fireclaw setup` once, then machines try what they reach";
         return Ok(vec![warn("machines", "not tried: set-up has not been done", hint)]);
     }
-    let bootable = host.prepared(home, &recipe)?;
+    let files = host.prepared(home, &spec)?;
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         let tried = async {
-            let launcher = host.launcher(home, bootable, &recipe, None).await?;
             let named = serve(Ipv4Addr::LOCALHOST).await?;
             let other = serve(Ipv4Addr::UNSPECIFIED).await?;
             let mut config = config.clone();
@@ -110,10 +101,10 @@ fn machines(
             for &name in policies {
                 let policy = if name == "allow" { &*allow } else { name };
                 let policy = policy.parse().unwrap_or(Network::Local);
+                let spec = SandboxSpec { network: policy, ..spec.clone() };
+                let plan = host.plan(home, spec, files.clone(), None).await?;
                 let attempts = attempts(&config, named, other);
-                checks.push(
-                    attempt(home, &launcher, &recipe, (name, &policy), &config, &attempts).await?,
-                );
+                checks.push(attempt(home, &plan, name, &config, &attempts).await?);
             }
             Ok(checks)
         };
@@ -172,20 +163,20 @@ async fn serve(address: Ipv4Addr) -> Result<u16> {
 /// Starts a machine with a policy and has it try everything.
 async fn attempt(
     home: &Home,
-    launcher: &Launcher,
-    recipe: &Recipe,
-    (name, policy): (&'static str, &Network),
+    plan: &Plan,
+    name: &'static str,
     config: &HostConfig,
     attempts: &[Attempt],
 ) -> Result<Check> {
-    let network = match RunNetwork::with(home, launcher, policy, config.clone(), None).await {
-        Ok(network) => network,
-        Err(e) => return Ok(fail(name, e.text(), "the other policies do not need this")),
+    let start = Start { network_config: Some(config), ..Start::default() };
+    let sandbox = match plan.start(start, &mut Phases::start(false)).await {
+        Ok(sandbox) => sandbox,
+        Err(e @ fireclaw_sandbox::Error::Network(_)) => {
+            return Ok(fail(name, CliError::from(e).text(), "the other policies do not need this"));
+        }
+        Err(e) => return Err(e.into()),
     };
-    let owner = network.owner().to_owned();
-    let mut phases = Phases::start(false);
-    let guest =
-        machine::start(launcher, home, recipe, Some(network.gateway()), &mut phases).await?;
+    let owner = sandbox.network().map(|network| network.owner().to_owned());
     let words = ["python3", "-c", SCRIPT].into_iter();
     let words = words.chain(attempts.iter().map(|(_, told, _)| told.as_str()));
     let request = ExecRequest {
@@ -193,9 +184,8 @@ async fn attempt(
         timeout_ms: Some(120_000),
         ..ExecRequest::default()
     };
-    let said = said(guest.commands().exec(request).await.map_err(silent)?).await?;
-    guest.kill().await?;
-    network.close().await?;
+    let said = said(sandbox.guest.commands().exec(request).await.map_err(silent)?).await?;
+    sandbox.end().await?;
     let outcomes: Vec<&str> = said.lines().collect();
     for (at, (what, _, is_open)) in attempts.iter().enumerate() {
         let outcome = outcomes.get(at).copied().unwrap_or("not tried");
@@ -205,7 +195,7 @@ async fn attempt(
     }
     let place = Place::here();
     let left = fireclaw_net::list(&place.state_directory(home.root()))?;
-    if left.iter().any(|machine| machine.owner == owner) {
+    if left.iter().any(|machine| Some(&machine.owner) == owner.as_ref()) {
         return Ok(fail(name, "something of it is left", "`fireclaw net clean` removes it"));
     }
     let found = format!("a machine reached what it may, and {} things not", attempts.len() - 1);

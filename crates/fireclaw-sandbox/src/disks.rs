@@ -1,0 +1,252 @@
+//! The files behind the disks of sandboxes. What may take long runs on a thread of its own.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use fireclaw_vm::RunDir;
+use rustix::fs::ioctl_ficlone;
+use rustix::io::Errno;
+
+use crate::{Error, OwnDisk, Result};
+
+/// A disk with an ext4 file system that outlives its sandbox: made if it is not there, grown
+/// if it is smaller. `label` is the file system's.
+///
+/// # Errors
+/// [`Error::NoMke2fs`], [`Error::Format`], [`Error::File`].
+pub async fn lasting(path: &Path, mib: u64, label: &'static str) -> Result<()> {
+    let path = path.to_owned();
+    apart(move || {
+        if path.exists() {
+            return sparse(&path, mib);
+        }
+        // Under another name until it is whole.
+        let fresh = beside(&path, ".new");
+        let _ = fs::remove_file(&fresh);
+        sparse(&fresh, mib)?;
+        // Nothing in it is kept for root: it is the guest's alone.
+        format(&fresh, &["-m", "0", "-L", label])?;
+        fs::rename(&fresh, &path).map_err(Error::file("create", path))
+    })
+    .await
+}
+
+/// A disk with an ext4 file system for one start, made anew. It has no journal: it does not
+/// outlive the machine.
+///
+/// # Errors
+/// Those of [`lasting`].
+pub async fn passing(path: &Path, mib: u64, label: &'static str) -> Result<()> {
+    let path = path.to_owned();
+    apart(move || {
+        let _ = fs::remove_file(&path);
+        sparse(&path, mib)?;
+        format(&path, &["-m", "0", "-L", label, "-O", "^has_journal"])
+    })
+    .await
+}
+
+/// Copies a disk. What is a hole stays one, and where the file system can, nothing is copied
+/// until either is written. The copy takes the place of another at `to` when it is whole.
+///
+/// # Errors
+/// [`Error::File`].
+pub async fn copy(from: &Path, to: &Path) -> Result<()> {
+    let (from, to) = (from.to_owned(), to.to_owned());
+    apart(move || {
+        let fresh = beside(&to, ".new");
+        copy_holes(&from, &fresh).map_err(|e| {
+            let _ = fs::remove_file(&fresh);
+            Error::file("copy", &from)(e)
+        })?;
+        fs::rename(&fresh, &to).map_err(Error::file("create", to))
+    })
+    .await
+}
+
+/// Runs what may block where it blocks nobody.
+///
+/// # Errors
+/// Its own.
+pub async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(e) => Err(Error::System("a task", e.into())),
+    }
+}
+
+/// Blank disks for a snapshot; gone when dropped.
+#[derive(Debug)]
+pub(crate) struct Blank {
+    directory: RunDir,
+    number: usize,
+}
+
+impl Blank {
+    /// As many as these, of the same sizes.
+    pub fn like(run: &Path, disks: &[OwnDisk]) -> Result<Self> {
+        let blank = Self { directory: RunDir::create(run)?, number: disks.len() };
+        for (path, disk) in blank.paths().zip(disks) {
+            sparse(&path, disk.mib)?;
+        }
+        Ok(blank)
+    }
+
+    /// Their files, in that order.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        let directory = self.directory.path();
+        (0..self.number).map(move |n| directory.join(format!("blank-{n}.img")))
+    }
+}
+
+/// The name of something beside a file.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
+}
+
+/// Makes a sparse file, or lets it grow; it never shrinks.
+fn sparse(path: &Path, mib: u64) -> Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+    }
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(Error::file("create", path))?;
+    let length = file.metadata().map_err(Error::file("read", path))?.len();
+    if length < mib << 20 {
+        file.set_len(mib << 20).map_err(Error::file("write", path))?;
+    }
+    Ok(())
+}
+
+/// Makes an ext4 file system on a blank disk. What need not be written stays a hole.
+fn format(path: &Path, options: &[&str]) -> Result<()> {
+    let program =
+        fireclaw_vm::find_program("FIRECLAW_MKE2FS", "mke2fs").map_err(|_| Error::NoMke2fs)?;
+    let output = Command::new(program)
+        .args(["-q", "-F", "-t", "ext4"])
+        .args(options)
+        .arg(path)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| Error::System("starting mke2fs", e))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err(Error::Format { path: path.to_owned(), said })
+        }
+    }
+}
+
+fn copy_holes(from: &Path, to: &Path) -> io::Result<()> {
+    let mut source = File::open(from)?;
+    let mut target = File::options().create(true).truncate(true).write(true).open(to)?;
+    target.set_permissions(source.metadata()?.permissions())?;
+    // Not every file system can.
+    if ioctl_ficlone(&target, &source).is_err() {
+        let length = source.metadata()?.len();
+        target.set_len(length)?;
+        let mut at = 0;
+        while let Some((start, end)) = data(&source, at, length)? {
+            source.seek(SeekFrom::Start(start))?;
+            target.seek(SeekFrom::Start(start))?;
+            io::copy(&mut io::Read::take(&mut source, end - start), &mut target)?;
+            at = end;
+        }
+    }
+    target.sync_all()
+}
+
+/// The next bytes at or after `at` that are no hole.
+fn data(file: impl AsFd, at: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
+    if at >= length {
+        return Ok(None);
+    }
+    let start = match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let end = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(start))?;
+    Ok(Some((start, end)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A file of 4 GiB with some data at its start, in its middle and at its end.
+    fn holey(path: &Path) {
+        const SIZE: u64 = 4 << 30;
+        let file = File::create(path).unwrap();
+        file.set_len(SIZE).unwrap();
+        for (at, byte) in [(0, 1), (SIZE / 2 + 12345, 2), (SIZE - 4096, 3)] {
+            file.write_all_at(&[byte; 4096], at).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_has_the_same_bytes_and_the_same_holes() {
+        let home = tempfile::tempdir().unwrap();
+        let (from, to) = (home.path().join("disk"), home.path().join("copy"));
+        holey(&from);
+        fs::write(&to, "an earlier one").unwrap();
+        copy(&from, &to).await.unwrap();
+        let (one, other) = (fs::metadata(&from).unwrap(), fs::metadata(&to).unwrap());
+        assert_eq!((one.len(), one.mode()), (other.len(), other.mode()));
+        assert!(other.blocks() <= one.blocks() + 64, "{} of {}", other.blocks(), one.blocks());
+        let (one, other) = (File::open(&from).unwrap(), File::open(&to).unwrap());
+        for at in [0, (2 << 30) + 12345 - 100, (4 << 30) - 4096] {
+            let (mut a, mut b) = ([0; 4096], [0; 4096]);
+            one.read_exact_at(&mut a, at).unwrap();
+            other.read_exact_at(&mut b, at).unwrap();
+            assert_eq!(a, b, "at {at}");
+        }
+        assert!(!beside(&to, ".new").exists());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_copied_leaves_the_earlier_copy() {
+        let home = tempfile::tempdir().unwrap();
+        let to = home.path().join("copy");
+        fs::write(&to, "an earlier one").unwrap();
+        let copied = copy(&home.path().join("nothing"), &to).await;
+        assert!(matches!(copied, Err(Error::File { action: "copy", .. })));
+        assert_eq!(fs::read(&to).unwrap(), b"an earlier one");
+        assert!(!beside(&to, ".new").exists());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_takes_long_holds_nobody_up() {
+        // It ends only once another task of the same thread has run.
+        let (tell, told) = std::sync::mpsc::channel::<()>();
+        let work = apart(move || {
+            let waited = told.recv_timeout(Duration::from_secs(60));
+            Ok(waited.is_ok())
+        });
+        let other = async move { tell.send(()).unwrap() };
+        let (waited, ()) = tokio::join!(work, other);
+        assert!(waited.unwrap(), "the thread was blocked");
+    }
+
+    #[test]
+    fn a_disk_grows_and_never_shrinks() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("agents/worker/disk");
+        for (mib, length) in [(2, 2), (4, 4), (1, 4)] {
+            sparse(&path, mib).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().len(), length << 20);
+        }
+    }
+}

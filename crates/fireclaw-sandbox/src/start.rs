@@ -1,0 +1,175 @@
+//! Starts a sandbox as fast as this host can.
+
+use fireclaw_policy::HostConfig;
+use fireclaw_vm::snapshot::Snapshot;
+use fireclaw_vm::{Guest, Memory, Plug, RunDir, Waiting, fresh_hostname, pool};
+
+use crate::{Error, Phase, Plan, Result, SandboxNetwork, Watch};
+
+/// How a sandbox is started.
+#[derive(Debug, Default)]
+pub struct Start<'a> {
+    /// Its directory and name, if it is to outlive us: it then has that host name. Another
+    /// is gone with us, and its name is fresh.
+    pub kept: Option<(&'a RunDir, &'a str)>,
+    /// Whether it boots, even if that is slower.
+    pub from_cold: bool,
+    /// What the host lets networks do, if it is not what the data directory says.
+    pub network_config: Option<&'a HostConfig>,
+}
+
+/// A guest with all that is its own. Dropping it ends it, unless it is kept.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// The guest.
+    pub guest: Guest,
+    network: Option<SandboxNetwork>,
+}
+
+impl Sandbox {
+    /// Its network, if it has one that ends with us.
+    pub fn network(&self) -> Option<&SandboxNetwork> {
+        self.network.as_ref()
+    }
+
+    /// Ends it and waits until nothing of it is left.
+    ///
+    /// # Errors
+    /// What could not be ended.
+    pub async fn end(self) -> Result<()> {
+        let killed = self.guest.kill().await;
+        if let Some(network) = self.network {
+            network.close().await?;
+        }
+        Ok(killed?)
+    }
+}
+
+impl Plan {
+    /// Starts a sandbox: one that waits in a pool, else from its snapshot, else from cold.
+    ///
+    /// A snapshot that fails is thrown away, unless its guest was only slow, and the sandbox
+    /// boots. Only one that was warmed must start from its snapshot: without it, it is
+    /// something else.
+    ///
+    /// # Errors
+    /// [`Error::Vm`], [`Error::Network`], [`Error::File`]; [`Error::NoSnapshots`] for one that
+    /// was warmed.
+    pub async fn start(&self, start: Start<'_>, watch: &mut impl Watch) -> Result<Sandbox> {
+        let network = self.open_network(start.kept, start.network_config).await?;
+        if network.is_some() {
+            watch.ends(Phase::Network);
+        }
+        let coming = Coming { plan: self, start: &start, network: network.as_ref() };
+        let guest = coming.fastest(watch).await?;
+        match (start.kept, network, guest.stamp()) {
+            (Some(_), Some(network), Some(vmm)) => {
+                network.belongs_to(vmm).await?;
+                Ok(Sandbox { guest, network: None })
+            }
+            (_, network, _) => Ok(Sandbox { guest, network }),
+        }
+    }
+}
+
+/// A sandbox on its way.
+struct Coming<'a> {
+    plan: &'a Plan,
+    start: &'a Start<'a>,
+    network: Option<&'a SandboxNetwork>,
+}
+
+impl Coming<'_> {
+    fn plug(&self) -> Option<&Plug> {
+        self.network.map(SandboxNetwork::plug)
+    }
+
+    fn kept(&self) -> Option<&RunDir> {
+        self.start.kept.map(|(run_dir, _)| run_dir)
+    }
+
+    async fn fastest(&self, watch: &mut impl Watch) -> Result<Guest> {
+        let must_be_restored = self.plan.spec.warm.is_some();
+        if self.start.from_cold || self.plan.needs_snapshots().is_err() {
+            if must_be_restored {
+                self.plan.needs_snapshots()?;
+            }
+            return self.cold(watch).await;
+        }
+        if let Some(guest) = self.pooled(watch).await? {
+            return Ok(guest);
+        }
+        match self.plan.snapshot(self.plug(), || watch.makes_snapshot()).await {
+            Ok(snapshot) => match self.restored(&snapshot, watch).await {
+                Ok(guest) => return Ok(guest),
+                Err(e) if must_be_restored => return Err(e),
+                Err(e) => {
+                    watch.note(format!("the snapshot could not be used, so it boots: {e}"));
+                    if let Error::Vm(e) = &e
+                        && let Err(e) = self.plan.store().failed(&snapshot.id, e)
+                    {
+                        watch.note(format!("the snapshot could not be removed: {e}"));
+                    }
+                    if let Some(run_dir) = self.kept() {
+                        fireclaw_vm::clear_kept(run_dir).await;
+                    }
+                }
+            },
+            Err(e) if must_be_restored => return Err(e),
+            Err(e) => watch.note(format!("no snapshot could be made, so it boots: {e}")),
+        }
+        self.cold(watch).await
+    }
+
+    /// One that waits: they have no interface, no disks, and are nobody's to keep.
+    async fn pooled(&self, watch: &mut impl Watch) -> Result<Option<Guest>> {
+        let plan = self.plan;
+        if self.network.is_some() || self.start.kept.is_some() || !plan.spec.disks.is_empty() {
+            return Ok(None);
+        }
+        let key = plan.launcher.key(plan.spec.warm.as_deref())?;
+        let pools = plan.host.home.pool();
+        let Some(machine) = pool::take(&pools, &key.id()).await else { return Ok(None) };
+        watch.ends(Phase::Prepare);
+        watch.ends(Phase::FromPool);
+        let waiting = Waiting::meet(machine, plan.launcher.patience).await?;
+        match self.settled(waiting, watch).await {
+            Ok(guest) => Ok(Some(guest)),
+            Err(e) => {
+                watch.note(format!("the pool's machine could not be used: {e}"));
+                Ok(None)
+            }
+        }
+    }
+
+    async fn restored(&self, snapshot: &Snapshot, watch: &mut impl Watch) -> Result<Guest> {
+        watch.ends(Phase::Prepare);
+        let launcher = &self.plan.launcher;
+        let memory = Memory::RestoredFrom(&snapshot.directory);
+        let machine = launcher.launch_in(self.kept(), memory, self.plug()).await?;
+        watch.ends(Phase::Restore);
+        self.settled(Waiting::meet(machine, launcher.patience).await?, watch).await
+    }
+
+    async fn cold(&self, watch: &mut impl Watch) -> Result<Guest> {
+        watch.ends(Phase::Prepare);
+        let launcher = &self.plan.launcher;
+        let on_start = || watch.ends(Phase::VmmStart);
+        let waiting = launcher.boot_in(self.kept(), Memory::Fresh, self.plug(), on_start).await?;
+        self.settled(waiting, watch).await
+    }
+
+    /// Tells the guest who it is.
+    async fn settled(&self, waiting: Waiting, watch: &mut impl Watch) -> Result<Guest> {
+        if let Some(hello) = waiting.hello() {
+            watch.booted(hello);
+        }
+        let name = match self.start.kept {
+            Some((_, name)) => name.to_owned(),
+            None => fresh_hostname()?,
+        };
+        let guest = waiting.settle(&name, self.network.map(SandboxNetwork::card)).await?;
+        watch.ends(Phase::Identity);
+        Ok(guest)
+    }
+}
