@@ -40,6 +40,8 @@ pub struct Guest {
     process: VmmProcess,
     commands: Commands,
     driver: JoinHandle<fireclaw_protocol::Result<()>>,
+    /// Whether the driver's end was taken note of.
+    driver_ended: bool,
     _control: Box<dyn Control>,
     // Dropped last: the monitor is gone before its directory is.
     _run_dir: Option<RunDir>,
@@ -229,7 +231,14 @@ impl Waiting {
         let (session, driver) = Session::host(stream);
         let commands = Commands { session, generation: self.generation, last_id: Arc::default() };
         let driver = tokio::spawn(driver);
-        Ok(Guest { process, commands, driver, _control: control, _run_dir: run_dir })
+        Ok(Guest {
+            process,
+            commands,
+            driver,
+            driver_ended: false,
+            _control: control,
+            _run_dir: run_dir,
+        })
     }
 
     pub(crate) fn into_machine(self) -> Machine {
@@ -253,14 +262,32 @@ impl Guest {
         self.commands.clone()
     }
 
-    /// Resolves when the VMM ends by itself, with the reason. Cancel-safe.
+    /// Resolves when the VMM ends by itself, or the session because its guest does not keep
+    /// to the protocol; with the reason. Cancel-safe.
     pub async fn died(&mut self) -> Error {
-        self.process.ended().await
+        loop {
+            let ended = tokio::select! {
+                death = self.process.ended() => return death,
+                ended = &mut self.driver, if !self.driver_ended => ended,
+            };
+            self.driver_ended = true;
+            // A stream that broke is the VMM's end, of which more is known soon.
+            if let Ok(Err(source)) = ended
+                && !is_broken(&source)
+            {
+                return Error::Protocol { source, console: self.process.console() };
+            }
+        }
     }
 
     /// Turns a broken stream into what broke it: most often the VMM's end.
     pub async fn explain(&mut self, error: fireclaw_protocol::Error) -> Error {
-        explain(&mut self.process, error).await
+        if is_broken(&error)
+            && let Ok(death) = tokio::time::timeout(LAST_WORDS, self.died()).await
+        {
+            return death;
+        }
+        Error::Protocol { source: error, console: self.process.console() }
     }
 
     /// Stops a kept machine where it is, or lets it go on.
@@ -272,8 +299,10 @@ impl Guest {
     pub async fn kill(mut self) -> Result<()> {
         let killed = self.process.kill().await;
         self.driver.abort();
-        // Only then is its descriptor closed.
-        let _ = self.driver.await;
+        if !self.driver_ended {
+            // Only then is its descriptor closed.
+            let _ = self.driver.await;
+        }
         killed
     }
 }
@@ -295,9 +324,14 @@ async fn attended<T>(
     }
 }
 
+/// Whether an error says nothing but that the stream is no more.
+fn is_broken(error: &fireclaw_protocol::Error) -> bool {
+    matches!(error, fireclaw_protocol::Error::Io(_) | fireclaw_protocol::Error::Closed)
+}
+
 async fn explain(process: &mut VmmProcess, error: fireclaw_protocol::Error) -> Error {
     // A stream in good order says nothing of the VMM.
-    if matches!(error, fireclaw_protocol::Error::Io(_) | fireclaw_protocol::Error::Closed)
+    if is_broken(&error)
         && let Ok(death) = tokio::time::timeout(LAST_WORDS, process.ended()).await
     {
         return death;

@@ -16,6 +16,7 @@ pub(crate) use modules::Module;
 const NEEDED: &[(&str, &str)] = &[
     ("virtio_mmio", "all"),
     ("virtio_blk", "all"),
+    ("virtio_rng", "all"),
     ("ext4", "all"),
     ("overlay", "all"),
     ("virtio_console", "serial"),

@@ -130,6 +130,9 @@ impl Firecracker {
             Memory::SavedTo(_) => boot_requests(&spec, log, tap, true),
         };
 
+        if matches!(memory, Memory::RestoredFrom(_)) {
+            process::small_pages(&mut command);
+        }
         if let Some(namespace) = namespace {
             process::join(&mut command, namespace)?;
         }

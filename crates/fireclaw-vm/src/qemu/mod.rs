@@ -16,7 +16,9 @@ use tokio::net::UnixStream;
 
 use crate::backend::{Backend, Capabilities, Launch, Machine, Memory, VmmKind};
 use crate::process::Console;
-use crate::{Error, PlugKind, ProcessStamp, Result, RunDir, SocketDir, VmmProcess, plug, tsc};
+use crate::{
+    Error, PlugKind, ProcessStamp, Result, RunDir, SocketDir, VmmProcess, plug, process, tsc,
+};
 
 use control::QemuControl;
 pub use qmp::Qmp;
@@ -112,6 +114,10 @@ impl Qemu {
             .args(args::arguments(launch.spec, id, self.accelerator, launch.memory, fds))
             .current_dir(launch.run_dir.path())
             .env_clear();
+        let is_restored = matches!(launch.memory, Memory::RestoredFrom(_));
+        if is_restored {
+            process::small_pages(&mut command);
+        }
         let mut inherit = vec![console_vmm, qmp_vmm];
         inherit.extend(card);
         let stream = stream.map(|(ours, vmm)| {
@@ -119,7 +125,6 @@ impl Qemu {
             ours
         });
         let mut process = VmmProcess::spawn(command, inherit, Console::Socket(console), kept)?;
-        let is_restored = matches!(launch.memory, Memory::RestoredFrom(_));
         let connected = async {
             let mut qmp = Qmp::connect(qmp).await?;
             let stream = match stream {

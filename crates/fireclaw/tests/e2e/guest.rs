@@ -50,6 +50,20 @@ fn root() -> Vec<u8> {
 }
 
 #[test]
+fn the_hosts_randomness_reaches_the_guests_kernel() {
+    let home = Home::new();
+    let done =
+        home.run(["cat /sys/class/misc/hw_random/rng_current; head -c 16 /dev/hwrng | wc -c"]);
+    let said = done.exits(0).stdout();
+    // Firecracker has such a device only if it is asked for.
+    let expected = match std::env::var("FIRECLAW_VMM").as_deref() {
+        Ok("firecracker") => return,
+        _ => "virtio_rng.0\n16\n",
+    };
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn an_image_has_its_own_places_and_no_id_of_its_maker() {
     let home = Home::with_images_of_its_own();
     finish(home.fireclaw(["images", "add", "own", "-"]), root(), patience()).exits(0);

@@ -29,6 +29,7 @@ mod exec;
 mod faults;
 mod guest;
 mod harness;
+mod hostile;
 mod images;
 mod inspircd;
 mod network;

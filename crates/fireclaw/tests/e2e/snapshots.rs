@@ -7,7 +7,9 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::harness::{Home, alone, finish, finish_child, patience, signal, wait, wait_until};
+use crate::harness::{
+    Home, alone, finish, finish_child, patience, signal, vmm_of, wait, wait_until,
+};
 
 /// A home whose snapshots are its own.
 fn home() -> Home {
@@ -117,6 +119,27 @@ fn a_spoilt_one_is_made_anew() {
         assert!(now.abs_diff(whole) <= 8, "{file} was not made anew: {now} of {whole} bytes");
         home.run(["-v", "true"]).exits(0).says(&["fireclaw: restore"]);
     }
+    home.is_clean();
+}
+
+#[test]
+fn a_clone_takes_no_huge_pages() {
+    let home = home();
+    home.run(["true"]).exits(0);
+    let mut child = home
+        .fireclaw(["run", "echo ready; sleep 600"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", vmm_of(&child))).unwrap();
+    // Kernels before 5.0 do not tell.
+    let huge = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    assert!(huge.is_none_or(|huge| huge.trim() == "0"), "{status}");
+    signal(&child, Signal::TERM);
+    wait(&mut child, patience());
     home.is_clean();
 }
 
