@@ -1,11 +1,13 @@
 //! Which VMM this host can use, found by doing.
 //!
 //! That `/dev/kvm` opens proves nothing: under some clouds' nesting it is
-//! there and ordinary kernels hang on it. So KVM counts only if a guest booted
-//! on it within [`BOOT_LIMIT`], and the answer is kept for as long as the
-//! host's kernel, the VMM and the guest's kernel stay the same.
+//! there and ordinary kernels hang on it. A first look (`look.rs`) tells the
+//! useless ones in milliseconds. KVM counts only if a guest booted on it within
+//! [`BOOT_LIMIT`], and the answer is kept for as long as the host's kernel, the
+//! VMM and the guest's kernel stay the same.
 
 mod cache;
+mod look;
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -18,10 +20,11 @@ use crate::{
 };
 
 pub use cache::{Cache, Verdict};
+use look::Look;
 
 /// How long a guest may take to boot on KVM before it counts as dead. A real
-/// one takes half a second.
-pub const BOOT_LIMIT: Duration = Duration::from_secs(4);
+/// one takes half a second; on a busy host more.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Which VMM was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,6 +105,7 @@ impl Prober<'_> {
                 Verdict::Boots { .. } => return Ok(backend),
                 // KVM itself is at fault: another VMM would only wait as long.
                 Verdict::Hangs => return Err("a guest did not boot on it".into()),
+                Verdict::Interprets { turn_ns } => return Err(interprets(turn_ns)),
                 Verdict::Fails { reason: why } => {
                     reason = format!("{} does not start: {why}", backend.kind());
                 }
@@ -115,7 +119,11 @@ impl Prober<'_> {
         if let Some(known) = self.cache.verdict(backend, &self.spec.kernel) {
             return known;
         }
-        let verdict = self.boot_once(backend).await;
+        let verdict = match look_apart().await {
+            Look::Interprets { turn_ns } => Verdict::Interprets { turn_ns },
+            // What is not known shows in a boot.
+            Look::Fast | Look::Unknown(_) => self.boot_once(backend).await,
+        };
         self.cache.keep_verdict(backend, &self.spec.kernel, verdict.clone());
         verdict
     }
@@ -154,6 +162,17 @@ impl Prober<'_> {
         let version = self.cache.version(&program, Qemu::ask_version)?;
         Qemu::new(program, version, accelerator)
     }
+}
+
+/// Looks at KVM from a thread of its own.
+async fn look_apart() -> Look {
+    let looking = tokio::task::spawn_blocking(look::look);
+    looking.await.unwrap_or_else(|e| Look::Unknown(e.to_string()))
+}
+
+/// What is wrong with a KVM that interprets, in words.
+pub fn interprets(turn_ns: u64) -> String {
+    format!("it interprets kernels: {turn_ns} ns an instruction")
 }
 
 /// Opens `/dev/kvm` as a VMM would, or says why that fails.

@@ -11,6 +11,7 @@
 //! file every minute (its `docs/metrics.md`), are not asked for.
 
 pub mod api;
+mod build;
 mod config;
 mod jail;
 mod stream;
@@ -70,6 +71,11 @@ impl Firecracker {
     /// Asks `program` for its version.
     pub fn ask_version(program: &Path) -> Result<String> {
         version::ask(program)
+    }
+
+    /// Whether it is a build for glibc, which has no system-call policy at all.
+    pub fn lacks_seccomp(&self) -> bool {
+        std::fs::read(&self.program).is_ok_and(|file| build::is_dynamic(&file))
     }
 
     /// Confines every VMM with Firecracker's jailer, which only root can do.

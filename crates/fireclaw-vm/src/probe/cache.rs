@@ -26,6 +26,11 @@ pub enum Verdict {
     },
     /// It started but no guest reported within the limit.
     Hangs,
+    /// KVM interprets the code of a kernel, so that none boots.
+    Interprets {
+        /// What an instruction takes, in nanoseconds.
+        turn_ns: u64,
+    },
     /// It did not even start.
     Fails {
         /// Why.
@@ -39,10 +44,10 @@ impl Verdict {
         match self {
             Self::Boots { .. } => u64::MAX,
             // The host may only have been busy, and emulation is slow: the next
-            // probe costs 4 s.
+            // probe costs 10 s.
             Self::Hangs => 15 * 60,
-            // The disk may have been full.
-            Self::Fails { .. } => 24 * 3600,
+            // The disk may have been full; KVM another one after the host moved.
+            Self::Interprets { .. } | Self::Fails { .. } => 24 * 3600,
         }
     }
 }

@@ -272,6 +272,11 @@ async fn monitors(home: &Home, reprobe: bool) -> Vec<Check> {
         Err(e) => fail("QEMU", e.to_string(), "apt-get install qemu-system-x86"),
     });
     checks.push(match &firecracker {
+        Ok(firecracker) if firecracker.lacks_seccomp() => warn(
+            "Firecracker",
+            format!("{}, a build for glibc: it has no system-call policy", firecracker.version()),
+            "install the release's own build, which is static (musl)",
+        ),
         Ok(firecracker) => ok("Firecracker", firecracker.version()),
         Err(e @ VmError::VmmTooOld { .. }) => {
             warn("Firecracker", e.to_string(), "install a newer one")
@@ -319,6 +324,9 @@ async fn kvm(prober: &mut Prober<'_>, backend: Option<&dyn Backend>) -> Check {
             ),
             EMULATED,
         ),
+        Verdict::Interprets { turn_ns } => {
+            warn("KVM", format!("/dev/kvm opens, but {}", probe::interprets(turn_ns)), EMULATED)
+        }
         Verdict::Fails { reason } => warn("KVM", reason, EMULATED),
     }
 }
