@@ -7,6 +7,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
+# What the processor lacks of what the prebuilt model server needs.
+LACKING := $(shell for flag in avx avx2 fma f16c bmi2; do \
+    grep -qwm1 $$flag /proc/cpuinfo || echo $$flag; done)
+
 # Debian's packages, each with its reason. Nothing here starts a service; the IRC servers,
 # whose packages would, are unpacked beside (tools/unpack).
 #
@@ -19,7 +23,9 @@ PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs uidmap
 # `make demo` as well, for its model server:
 #   python3-pip       fetches it, and the language model
 #   libgomp1          what it computes with
-DEMO_PACKAGES := $(PACKAGES) python3-pip libgomp1
+# and where the processor cannot run the prebuilt one, so that it is compiled:
+#   cmake, make, g++
+DEMO_PACKAGES := $(PACKAGES) python3-pip libgomp1 $(if $(LACKING),cmake make g++)
 # `make test` as well:
 #   nftables          packet rules of network cards
 #   slirp4netns       network cards with policy full, without root

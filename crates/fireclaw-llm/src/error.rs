@@ -116,13 +116,24 @@ pub enum Error {
         /// The digest of what came.
         found: String,
     },
-    /// The fetched program cannot run on this machine.
-    #[error("the model server that would be fetched cannot run on {name}: it needs {missing}")]
+    /// The prebuilt program cannot run on this machine, and none can be compiled.
+    #[error(
+        "the prebuilt model server cannot run on {name}, which lacks {missing}, and to compile \
+         one {tools} is missing"
+    )]
     Processor {
         /// The processor, escaped.
         name: String,
         /// What it lacks.
         missing: String,
+        /// The programs that are not there.
+        tools: String,
+    },
+    /// The local server could not be compiled.
+    #[error("the model server could not be compiled: {problem}")]
+    Build {
+        /// The last words of what compiles, escaped.
+        problem: String,
     },
     /// A JSON schema is more than a server's grammar code is trusted with.
     #[error("the JSON schema of {what} cannot be used: {problem}")]

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use fireclaw_llm::local::{LocalModel, LocalServer, Options, fetch_model, fetch_server};
+use fireclaw_llm::local::{
+    LocalModel, LocalServer, Options, Stage, compile_server, fetch_model, fetch_server,
+};
 use fireclaw_llm::{
     Abilities, Broker, ChatModel, ChatRequest, Error, Event, Example, Limits, Message, Mode,
     Server, ServerConfig, ServerKind, Step, Tool, ToolCall, detect, step,
@@ -28,13 +30,7 @@ fn home() -> PathBuf {
 }
 
 async fn options() -> Options {
-    let mut told = 0;
-    let mut progress = |what: &str, done: u64, of: u64| {
-        if done * 10 / of != told {
-            told = done * 10 / of;
-            eprintln!("{what}: {done} of {of} bytes");
-        }
-    };
+    let mut progress = |_: Stage<'_>| {};
     Options {
         program: fetch_server(&home(), &mut progress).await.unwrap(),
         model: fetch_model(&home(), MODEL, &mut progress).await.unwrap(),
@@ -252,4 +248,25 @@ async fn a_model_file_that_is_missing_is_named() {
     let error = LocalServer::start(&options).await.unwrap_err();
     let Error::ServerDied { log, .. } = error else { panic!("{error}") };
     assert!(log.contains("/nowhere/model.gguf"), "{log}");
+}
+
+#[tokio::test]
+#[ignore = "compiles llama.cpp, which takes some ten minutes on two processors"]
+async fn a_server_is_compiled_and_answers() {
+    let home = tempfile::tempdir().unwrap();
+    let mut percents = Vec::new();
+    let mut progress = |stage: Stage<'_>| {
+        if let Stage::Compiling { percent } = stage {
+            percents.push(percent);
+        }
+    };
+    let program = compile_server(home.path(), &mut progress).await.unwrap();
+    assert_eq!(percents.last(), Some(&100));
+    let left: Vec<_> = std::fs::read_dir(home.path().join("llama")).unwrap().flatten().collect();
+    assert_eq!(left.len(), 2, "the lock and the program: {left:?}");
+    let options = Options { program: program.clone(), ..options().await };
+    // It has answered a question by then.
+    drop(LocalServer::start(&options).await.unwrap());
+    // The second time it is there.
+    assert_eq!(compile_server(home.path(), &mut |_| ()).await.unwrap(), program);
 }

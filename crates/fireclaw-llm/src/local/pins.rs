@@ -15,6 +15,8 @@ pub struct Program {
     pub package: Package,
     /// Of the whole archive.
     pub sha256: &'static str,
+    /// Its size.
+    pub bytes: u64,
     /// What is needed of the archive.
     pub files: &'static [&'static str],
 }
@@ -23,6 +25,7 @@ pub struct Program {
 pub const LLAMA_SERVER: Program = Program {
     package: Package { name: "xllamacpp", version: "2026.10.11549" },
     sha256: "c54e7d13520ecc989c63dc99d55de3065e2f343a91f43f053d16b5e62077c261",
+    bytes: 33_827_498,
     files: &[
         "xllamacpp/__init__.py",
         "xllamacpp/_version.py",
@@ -30,6 +33,26 @@ pub const LLAMA_SERVER: Program = Program {
         "xllamacpp/xllamacpp.abi3.so",
         "xllamacpp-2026.10.11549.dist-info/licenses/LICENSE",
     ],
+};
+
+/// llama.cpp as source, to be compiled where the prebuilt one cannot run.
+#[derive(Debug)]
+pub struct Source {
+    pub package: Package,
+    /// Of the whole archive.
+    pub sha256: &'static str,
+    /// Its size.
+    pub bytes: u64,
+    /// The folder in the archive that has llama.cpp.
+    pub root: &'static str,
+}
+
+/// The source that the bindings for Python are made of.
+pub const LLAMA_SOURCE: Source = Source {
+    package: Package { name: "llama-cpp-python", version: "0.3.36" },
+    sha256: "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
+    bytes: 76_589_250,
+    root: "llama_cpp_python-0.3.36/vendor/llama.cpp",
 };
 
 /// A model that is small enough to be fetched for a test.

@@ -8,7 +8,7 @@ use crate::error::escape;
 /// The most bytes of `/proc/cpuinfo` that are read: the first processor's part has less.
 const MAX_INFO: u64 = 16 * 1024;
 
-/// What the fetched server's program was compiled for.
+/// What the prebuilt server's program was compiled for.
 const NEEDED: [&str; 5] = ["avx", "avx2", "fma", "f16c", "bmi2"];
 
 /// What other builds of llama.cpp want, whose absence explains a crash by signal 4.
@@ -44,7 +44,7 @@ impl Processor {
         }
     }
 
-    /// What it lacks of what the fetched program needs.
+    /// What it lacks of what the prebuilt program needs.
     pub fn missing(&self) -> Vec<&'static str> {
         self.without(&NEEDED)
     }

@@ -62,7 +62,11 @@ pub fn irc_error(error: fireclaw_irc::Error) -> CliError {
 /// What the model server's side says.
 pub fn model_error(error: fireclaw_llm::Error) -> CliError {
     let hint = match &error {
-        fireclaw_llm::Error::ServerDied { .. } | fireclaw_llm::Error::Processor { .. } => {
+        fireclaw_llm::Error::Processor { .. } => {
+            "apt-get install cmake make g++, and it is compiled here once; or name a model server \
+             with --model-server URL"
+        }
+        fireclaw_llm::Error::ServerDied { .. } | fireclaw_llm::Error::Build { .. } => {
             "name a model server with --model-server URL, install Ollama, or name a llama-server \
              that was built for this processor in FIRECLAW_LLAMA_SERVER"
         }

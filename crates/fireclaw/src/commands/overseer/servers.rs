@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fireclaw_image::Home;
 use fireclaw_irc::{PrivateServer, Secret, server};
-use fireclaw_llm::local::{self, LocalModel, LocalServer};
+use fireclaw_llm::local::{self, LocalModel, LocalServer, Stage};
 use fireclaw_llm::{Key, ServerConfig, ServerKind};
 use fireclaw_say::say;
 use fireclaw_template::shipped;
@@ -150,9 +150,18 @@ pub async fn model(args: &Options, home: &Home) -> Result<(ServerConfig, Option<
         return Ok((named, None));
     }
     let mut last = String::new();
-    let mut progress = |what: &str, done: u64, of: u64| {
-        let now = format!("fireclaw: fetching {what}: {} of {} MiB", done >> 20, of >> 20);
-        if now != last && (done == of || (done >> 20).is_multiple_of(64)) {
+    let mut progress = |stage: Stage<'_>| {
+        let (now, is_worth_a_line) = match stage {
+            Stage::Fetching { what, bytes, of } => (
+                format!("fireclaw: fetching {what}: {} of {} MiB", bytes >> 20, of >> 20),
+                bytes == of || (bytes >> 20).is_multiple_of(64),
+            ),
+            Stage::Compiling { percent } => (
+                format!("fireclaw: compiling llama-server for this processor, once: {percent} %"),
+                percent.is_multiple_of(10),
+            ),
+        };
+        if now != last && is_worth_a_line {
             say!("{now}");
             last = now;
         }
