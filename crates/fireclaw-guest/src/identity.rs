@@ -56,8 +56,10 @@ impl Settle for Guest {
         now.tv_sec.unsigned_abs() * SECOND + now.tv_nsec.unsigned_abs()
     }
 
-    fn step_clock(&mut self, nanoseconds: u64) {
-        if let Err(e) = set_clock(self.clock().saturating_add(nanoseconds)) {
+    fn step_clock(&mut self, nanoseconds: i64) {
+        if nanoseconds != 0
+            && let Err(e) = set_clock(self.clock().saturating_add_signed(nanoseconds))
+        {
             crate::say!("{e}");
         }
     }

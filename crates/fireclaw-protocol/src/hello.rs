@@ -6,6 +6,8 @@
 //!                       ◀──  HostHello         who you are; perhaps a command to prepare with
 //!   … which is run, and then it says GuestHello again and waits anew
 //! Ready                 ──▶                    taken on
+//!                       ◀──  Settled           what time is it? up to four times, each answered
+//! Ready                 ──▶                    by another Ready
 //!                       ◀──  Settled           the clock's last correction; commands may come
 //! ```
 //!
@@ -142,6 +144,22 @@ pub struct Settled {
     /// tens of milliseconds the first time.
     #[n(0)]
     pub clock_step_ns: u64,
+    /// Instead, by how many nanoseconds it goes forward, or back if they are negative.
+    /// Since generation 3.
+    #[n(1)]
+    pub clock_offset_ns: Option<i64>,
+    /// Whether this is not the last word: the guest says [`Ready`] once more, at once, so
+    /// that the host sees how long that takes. Since generation 3.
+    #[n(2)]
+    pub again: Option<bool>,
+}
+
+impl Settled {
+    /// How the guest's clock goes.
+    fn offset_ns(&self) -> i64 {
+        let step = i64::try_from(self.clock_step_ns).unwrap_or(i64::MAX);
+        self.clock_offset_ns.unwrap_or(step)
+    }
 }
 
 /// Writes a hello with its magic.
@@ -184,7 +202,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let hello = meet_guest(stream).await?;
-    settle_guest(stream, identity(), clock).await?;
+    settle_guest(stream, identity(), hello.generation, clock).await?;
     Ok(hello)
 }
 
@@ -245,10 +263,11 @@ where
 }
 
 /// The second part of [`greet_guest`], also for a guest that said hello before
-/// a snapshot was taken of it.
+/// a snapshot was taken of it. `generation` is what the guest speaks.
 pub async fn settle_guest<S>(
     stream: &mut S,
     identity: Identity,
+    generation: u32,
     clock: impl Fn() -> u64,
 ) -> Result<()>
 where
@@ -262,9 +281,47 @@ where
             problem.chars().take(MAX_TEXT).collect::<String>().escape_debug()
         )));
     }
-    // Never back: a clock that is ahead stays so.
-    let clock_step_ns = clock().saturating_sub(ready.wall_clock_ns);
-    write(stream, &Settled { clock_step_ns }).await
+    if generation < 3 {
+        // Never back: a clock that is ahead stays so.
+        let clock_step_ns = clock().saturating_sub(ready.wall_clock_ns);
+        let settled = Settled { clock_step_ns, clock_offset_ns: None, again: None };
+        return write(stream, &settled).await;
+    }
+    let clock_offset_ns = Some(offset_ns(stream, &clock).await?);
+    write(stream, &Settled { clock_step_ns: 0, clock_offset_ns, again: None }).await
+}
+
+/// How far the guest's clock is behind ours, or ahead if it is negative.
+///
+/// What the guest says was so at some time between our question and its answer; the middle
+/// is wrong by half of that at most. Of a few tries the shortest counts: one that was held
+/// up, as under emulation or on a busy host, does not.
+async fn offset_ns<S>(stream: &mut S, clock: &impl Fn() -> u64) -> Result<i64>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    /// The most tries, and a time that is good enough to be the last.
+    const TRIES: usize = 4;
+    const GOOD_NS: u64 = 2_000_000;
+    let mut best = (u64::MAX, 0);
+    for _ in 0..TRIES {
+        let asked = clock();
+        let again = Settled { clock_step_ns: 0, clock_offset_ns: None, again: Some(true) };
+        write(stream, &again).await?;
+        let ready: Ready = read(stream, frame::MAX_FROM_GUEST).await?;
+        let took = clock().saturating_sub(asked);
+        let middle = i128::from(asked) + i128::from(took / 2);
+        let offset = middle - i128::from(ready.wall_clock_ns);
+        // A guest that tells nonsense has a clock of nonsense.
+        let offset = i64::try_from(offset).unwrap_or_default();
+        if took < best.0 {
+            best = (took, offset);
+        }
+        if took <= GOOD_NS {
+            break;
+        }
+    }
+    Ok(best.1)
 }
 
 /// What a guest does during the handshake.
@@ -275,8 +332,8 @@ pub trait Settle {
     fn prepare(&mut self, command: ExecRequest) -> impl Future<Output = Prepared>;
     /// The wall clock: nanoseconds since the epoch.
     fn clock(&self) -> u64;
-    /// Sets the wall clock forward by so many nanoseconds.
-    fn step_clock(&mut self, nanoseconds: u64);
+    /// Sets the wall clock forward by so many nanoseconds, or back if they are negative.
+    fn step_clock(&mut self, nanoseconds: i64);
 }
 
 /// The guest's half of the handshake.
@@ -302,9 +359,14 @@ where
         if let Some(problem) = problem {
             return Err(Error::Violation(problem));
         }
-        let settled: Settled = read(stream, frame::MAX_FROM_HOST).await?;
-        guest.step_clock(settled.clock_step_ns);
-        return Ok(());
+        loop {
+            let settled: Settled = read(stream, frame::MAX_FROM_HOST).await?;
+            guest.step_clock(settled.offset_ns());
+            if settled.again != Some(true) {
+                return Ok(());
+            }
+            write(stream, &Ready { problem: None, wall_clock_ns: guest.clock() }).await?;
+        }
     }
 }
 
@@ -356,8 +418,8 @@ mod tests {
             self.clock
         }
 
-        fn step_clock(&mut self, nanoseconds: u64) {
-            self.clock += nanoseconds;
+        fn step_clock(&mut self, nanoseconds: i64) {
+            self.clock = self.clock.saturating_add_signed(nanoseconds);
         }
     }
 
@@ -412,12 +474,78 @@ mod tests {
             let prepared = prepare_guest(&mut host, identity(1), command).await.unwrap();
             assert_eq!(prepared.status, Some(ExitStatus::Code(3)));
             assert_eq!(&prepared.output[..], b"warm");
-            settle_guest(&mut host, identity(50), || 49).await.unwrap();
+            settle_guest(&mut host, identity(50), GENERATION, || 49).await.unwrap();
         };
         let ((), b) = tokio::join!(host_side, greet_host(&mut vm, &hello, &mut slow));
         b.unwrap();
         assert_eq!((slow.prepared.len(), slow.prepared[0].id), (1, 7));
-        assert_eq!(slow.clock, 50, "a clock never goes back");
+        assert_eq!(slow.clock, 49, "a clock that is ahead goes back");
+    }
+
+    /// A guest of generation 2 is told to go forward only, and is not asked again.
+    #[tokio::test]
+    async fn an_older_guest_is_settled_in_its_own_way() {
+        for (now, step) in [(130, 30), (90, 0)] {
+            let (mut host, mut vm) = tokio::io::duplex(4096);
+            let guest = async {
+                let _: HostHello = read(&mut vm, frame::MAX_FROM_HOST).await.unwrap();
+                write(&mut vm, &Ready { problem: None, wall_clock_ns: 100 }).await.unwrap();
+                read::<_, Settled>(&mut vm, frame::MAX_FROM_HOST).await.unwrap()
+            };
+            let settled = settle_guest(&mut host, identity(1), 2, || now);
+            let (settled, told) = tokio::join!(settled, guest);
+            settled.unwrap();
+            let expected = Settled { clock_step_ns: step, clock_offset_ns: None, again: None };
+            assert_eq!(told, expected);
+        }
+        // As such a host tells it: an array of one.
+        let told: Settled = frame::decode(&b"\x81\x07"[..]).unwrap();
+        assert_eq!((told.offset_ns(), told.again), (7, None));
+    }
+
+    /// Times in nanoseconds of paused time, in which nothing else passes.
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_is_right_though_answers_are_held_up() {
+        const START: u64 = 1_000_000_000_000;
+        let epoch = tokio::time::Instant::now();
+        let host_clock =
+            move || START + u64::try_from(epoch.elapsed().as_nanos()).unwrap_or_default();
+        // How long each question and each answer is on its way, in milliseconds.
+        for ways in [
+            &[(45, 204), (3, 60), (4, 4), (80, 1)][..],
+            &[(1, 1)],
+            &[(30, 30), (40, 20), (90, 90), (10, 10)],
+        ] {
+            let (mut host, mut vm) = tokio::io::duplex(4096);
+            // The guest's clock is this much ahead of the host's.
+            let mut ahead: i64 = 0;
+            let guest = async {
+                let clock = |ahead: i64| host_clock().saturating_add_signed(ahead);
+                let wait = |ms| tokio::time::sleep(std::time::Duration::from_millis(ms));
+                let hello: HostHello = read(&mut vm, frame::MAX_FROM_HOST).await.unwrap();
+                wait(45).await;
+                ahead = i64::try_from(hello.identity.wall_clock_ns).unwrap()
+                    - i64::try_from(host_clock()).unwrap();
+                let mut ways = ways.iter().copied();
+                let mut back = 204;
+                loop {
+                    let wall_clock_ns = clock(ahead);
+                    wait(back).await;
+                    write(&mut vm, &Ready { problem: None, wall_clock_ns }).await.unwrap();
+                    let settled: Settled = read(&mut vm, frame::MAX_FROM_HOST).await.unwrap();
+                    let Some(true) = settled.again else {
+                        ahead += settled.offset_ns();
+                        return;
+                    };
+                    let there;
+                    (there, back) = ways.next().unwrap();
+                    wait(there).await;
+                }
+            };
+            let settled = settle_guest(&mut host, identity(START), GENERATION, host_clock);
+            tokio::join!(async { settled.await.unwrap() }, guest);
+            assert!(ahead.unsigned_abs() < 1_000_000, "{ahead} ns ahead with {ways:?}");
+        }
     }
 
     #[tokio::test]

@@ -225,7 +225,7 @@ impl Waiting {
         }
         let identity = fresh_identity(hostname, card)?;
         let Machine { process, stream, .. } = &mut self.machine;
-        let talk = settle_guest(stream, identity, wall_clock_ns);
+        let talk = settle_guest(stream, identity, self.generation, wall_clock_ns);
         attended(process, self.patience, talk).await?;
         let Machine { process, stream, control, run_dir, .. } = self.machine;
         let (session, driver) = Session::host(stream);
