@@ -1,0 +1,78 @@
+//! The picture in docs/architecture.md is that of the imports.
+
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What no part of the program imports: it is for tests.
+const LEFT_OUT: [&str; 1] = ["fireclaw-netlab"];
+
+type Graph = BTreeMap<String, BTreeSet<String>>;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Each crate with those of ours that it imports.
+fn imports() -> Graph {
+    let mut graph = Graph::new();
+    for entry in fs::read_dir(root().join("crates")).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        let manifest = fs::read_to_string(entry.path().join("Cargo.toml")).unwrap();
+        let imported = manifest.split("\n[").find(|part| part.starts_with("dependencies]"));
+        let names = imported.unwrap_or_default().lines().filter_map(|line| {
+            let name = line.split(['.', ' ', '=']).next()?;
+            name.starts_with("fireclaw").then(|| name.to_owned())
+        });
+        graph.insert(name, names.collect());
+    }
+    graph
+}
+
+/// The crates of the picture with the arrows that lead from each.
+fn picture() -> Graph {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let drawn = text.split("```mermaid").nth(1).unwrap().split("```").next().unwrap();
+    let mut names = BTreeMap::new();
+    for line in drawn.lines() {
+        if let Some((id, label)) = line.trim().split_once("[\"") {
+            names.insert(id.to_owned(), label.split(':').next().unwrap().to_owned());
+        }
+    }
+    let mut graph: Graph = names.values().map(|name| (name.clone(), BTreeSet::new())).collect();
+    for line in drawn.lines() {
+        if let Some((from, to)) = line.trim().split_once(" --> ")
+            && let (Some(from), Some(to)) = (names.get(from), names.get(to))
+        {
+            graph.get_mut(from).unwrap().insert(to.clone());
+        }
+    }
+    graph
+}
+
+/// Whether arrows lead from one to another.
+fn leads(graph: &Graph, from: &str, to: &str) -> bool {
+    graph[from].iter().any(|next| next == to || leads(graph, next, to))
+}
+
+#[test]
+fn the_picture_shows_what_imports_what() {
+    let (mut imports, picture) = (imports(), picture());
+    for name in LEFT_OUT {
+        imports.remove(name).unwrap();
+    }
+    let (there, drawn): (Vec<_>, Vec<_>) = (imports.keys().collect(), picture.keys().collect());
+    assert_eq!(there, drawn, "the crates and the boxes");
+    for (from, arrows) in &picture {
+        for to in arrows {
+            assert!(imports[from].contains(to), "{from} does not import {to}");
+        }
+    }
+    for (from, names) in &imports {
+        for to in names {
+            assert!(leads(&picture, from, to), "no arrows lead from {from} to {to}");
+        }
+    }
+}
