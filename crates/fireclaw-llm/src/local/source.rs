@@ -52,7 +52,7 @@ shift 3
     cmake --build "$made" --target llama-server --parallel "$jobs"
 } </dev/null 3<&- &
 build=$!
-{ cat <&3 >/dev/null; kill -KILL 0; } &
+{ cat <&3; kill -KILL 0; } >/dev/null 2>&1 &
 watch=$!
 wait "$build"
 status=$?
@@ -184,6 +184,18 @@ mod tests {
         let error = run(command, &mut |percent| at = percent).await.unwrap_err().to_string();
         assert!(error.contains("exit status: 3") && error.contains("bad \\u{1b}[1m"), "{error}");
         assert_eq!(at, 50);
+    }
+
+    #[tokio::test]
+    async fn a_build_that_is_over_is_not_waited_for() {
+        for (status, expected) in [(0, true), (3, false)] {
+            let cmake = format!("cmake() {{ echo '[100%] built'; return {status}; }}\n");
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", &format!("{cmake}{BUILD}"), "sh", "source", "build", "1"]);
+            let mut at = 0;
+            let done = run(command, &mut |percent| at = percent).await;
+            assert_eq!((done.is_ok(), at), (expected, 100), "{done:?}");
+        }
     }
 
     /// A `cmake` of the test's own on PATH would be another program for the whole process, so
