@@ -227,6 +227,49 @@ mod tests {
         assert!(!beside(&to, ".new").exists());
     }
 
+    #[tokio::test]
+    async fn a_copy_that_was_killed_half_way_is_neither_used_nor_in_the_way() {
+        let home = tempfile::tempdir().unwrap();
+        let (from, to) = (home.path().join("disk"), home.path().join("copy"));
+        holey(&from);
+        // What a killed one leaves: more bytes than there should be, where holes are.
+        fs::write(beside(&to, ".new"), vec![0xaa; 1 << 20]).unwrap();
+        assert!(!to.exists());
+        copy(&from, &to).await.unwrap();
+        let mut hole = [1; 4096];
+        File::open(&to).unwrap().read_exact_at(&mut hole, 512 << 10).unwrap();
+        assert_eq!(hole, [0; 4096]);
+        assert!(!beside(&to, ".new").exists());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_copy_holds_nobody_up() {
+        // A pipe can be opened for reading only once another task has opened it for writing.
+        let home = tempfile::tempdir().unwrap();
+        let (pipe, to) = (home.path().join("pipe"), home.path().join("copy"));
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        let (tell, told) = std::sync::mpsc::channel::<()>();
+        let writer = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || {
+                let waited = told.recv_timeout(Duration::from_secs(60));
+                drop(File::options().write(true).open(pipe).unwrap());
+                waited.is_ok()
+            }
+        });
+        let other = async move { tell.send(()).unwrap() };
+        let (copied, ()) = tokio::join!(copy(&pipe, &to), other);
+        copied.unwrap();
+        assert!(writer.join().unwrap(), "the thread was blocked");
+    }
+
     #[tokio::test(flavor = "current_thread")]
     async fn what_takes_long_holds_nobody_up() {
         // It ends only once another task of the same thread has run.

@@ -50,7 +50,7 @@ impl Plan {
     ///
     /// A snapshot that fails is thrown away, unless its guest was only slow, and the sandbox
     /// boots. Only one that was warmed must start from its snapshot: without it, it is
-    /// something else.
+    /// something else, so that snapshot is made anew.
     ///
     /// # Errors
     /// [`Error::Vm`], [`Error::Network`], [`Error::File`]; [`Error::NoSnapshots`] for one that
@@ -102,16 +102,16 @@ impl Coming<'_> {
         match self.plan.snapshot(self.plug(), || watch.makes_snapshot()).await {
             Ok(snapshot) => match self.restored(&snapshot, watch).await {
                 Ok(guest) => return Ok(guest),
-                Err(e) if must_be_restored => return Err(e),
+                // The snapshot is kept, and the next try finds it.
+                Err(e) if must_be_restored && !speaks_against_snapshot(&e) => return Err(e),
                 Err(e) => {
-                    watch.note(format!("the snapshot could not be used, so it boots: {e}"));
-                    if let Error::Vm(e) = &e
-                        && let Err(e) = self.plan.store().failed(&snapshot.id, e)
-                    {
-                        watch.note(format!("the snapshot could not be removed: {e}"));
-                    }
-                    if let Some(run_dir) = self.kept() {
-                        fireclaw_vm::clear_kept(run_dir).await;
+                    let instead = if must_be_restored { "is made anew" } else { "boots" };
+                    watch.note(format!("the snapshot could not be used, so it {instead}: {e}"));
+                    self.clear_failed(&snapshot, &e, watch).await;
+                    if must_be_restored {
+                        let snapshot =
+                            self.plan.snapshot(self.plug(), || watch.makes_snapshot()).await?;
+                        return self.restored(&snapshot, watch).await;
                     }
                 }
             },
@@ -119,6 +119,18 @@ impl Coming<'_> {
             Err(e) => watch.note(format!("no snapshot could be made, so it boots: {e}")),
         }
         self.cold(watch).await
+    }
+
+    /// Removes what a restore that failed leaves, and the snapshot if it is to blame.
+    async fn clear_failed(&self, snapshot: &Snapshot, error: &Error, watch: &mut impl Watch) {
+        if let Error::Vm(error) = error
+            && let Err(e) = self.plan.store().failed(&snapshot.id, error)
+        {
+            watch.note(format!("the snapshot could not be removed: {e}"));
+        }
+        if let Some(run_dir) = self.kept() {
+            fireclaw_vm::clear_kept(run_dir).await;
+        }
     }
 
     /// One that waits: they have no interface, no disks, and are nobody's to keep.
@@ -172,4 +184,11 @@ impl Coming<'_> {
         watch.ends(Phase::Identity);
         Ok(guest)
     }
+}
+
+/// Whether a restore failed for a reason for which [`Store::failed`] discards the snapshot.
+///
+/// [`Store::failed`]: fireclaw_vm::snapshot::Store::failed
+fn speaks_against_snapshot(error: &Error) -> bool {
+    matches!(error, Error::Vm(e) if !matches!(e, fireclaw_vm::Error::GuestSilent { .. }))
 }

@@ -174,6 +174,20 @@ fn one_that_cannot_be_restored_costs_a_boot_and_is_gone() {
 }
 
 #[test]
+fn a_named_one_that_cannot_be_restored_is_made_anew_in_the_same_run() {
+    let home = home();
+    let create = ["snapshot", "create", "--name", "warm", "--warm", "echo before > /root/it"];
+    finish(home.fireclaw(create), Vec::new(), patience()).exits(0);
+    spoil_unseen(&home);
+    let read = ["-v", "--snapshot", "warm", "cat /root/it"];
+    let done = home.run(read).exits(0).says(&["the snapshot could not be used, so it is made"]);
+    assert_eq!(done.stdout(), "before\n");
+    let again = home.run(read).exits(0).says(&["fireclaw: restore"]);
+    assert!(!again.stderr().contains("could not be used"), "{}", again.stderr());
+    home.is_clean();
+}
+
+#[test]
 fn a_killed_maker_leaves_nothing_that_is_used() {
     let home = home();
     let snapshots = home.path().join("snapshots");
