@@ -23,8 +23,8 @@ use crate::{Error, Result, skills};
 /// alone while it runs.
 const SPARED: &str = "spared";
 
-/// What stands at the end of a command's output if the machine's memory ran out.
-const OUT_OF_MEMORY: &str = "\n[the machine's memory ran out, and its kernel killed a process]\n";
+/// What stands at the end of a command's output if the guest ran out of memory.
+const OUT_OF_MEMORY: &str = "\n[the guest ran out of memory, and its kernel killed a process]\n";
 
 /// Makes and finds machines.
 #[derive(Debug)]

@@ -50,7 +50,7 @@ async fn start(daemon: &Daemon, template: &Template) {
     match daemon.invoke_scheduled(template).await {
         Ok(name) => daemon.announce(format!("{name} boots: it is due")),
         Err(Error::NameTaken { name }) => {
-            daemon.announce(format!("{name} is due, and left out: there is one already"));
+            daemon.announce(format!("{name}: scheduled run skipped: it is already running"));
         }
         Err(e) => daemon.announce(format!("{} is due, but: {e}", template.name)),
     }

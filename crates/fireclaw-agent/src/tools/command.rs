@@ -67,7 +67,7 @@ async fn run(command: Command, input: Option<Vec<u8>>, config: &Config) -> Resul
     let how = match ended.status {
         // The status alone would tell a model nothing.
         Some(status) if !status.success() && oom::kills() > kills => {
-            format!("{status}: killed, because the machine's memory ran out")
+            format!("{status}: killed, because the machine ran out of memory")
         }
         // As in `exit status: 0`, and `signal: 9 (SIGKILL)`.
         Some(status) => status.to_string(),

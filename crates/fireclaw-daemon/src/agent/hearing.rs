@@ -354,7 +354,8 @@ impl Agent {
             Verdict::Heard(hops) => Some(hops),
             Verdict::Silent => None,
             Verdict::Circle => {
-                let text = format!("{speaker} and {} went in circles; I leave off", self.row.name);
+                let name = &self.row.name;
+                let text = format!("reply loop between {speaker} and {name} detected; pausing");
                 self.say_soon(place, &text);
                 self.announce(&text);
                 None

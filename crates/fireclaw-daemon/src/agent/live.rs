@@ -356,7 +356,7 @@ impl<'a> Live<'a> {
         *handed += 1;
         if *handed > MOST_TRIES {
             // It may be what the program dies of.
-            self.agent.say_soon(&pending.place, "I failed at that several times; I leave off");
+            self.agent.say_soon(&pending.place, "I failed at that several times; giving up on it");
             self.agent.finish(pending.id);
             return Ok(());
         }

@@ -204,7 +204,7 @@ impl Agent {
                         let pause = FIRST_WAIT * 2u32.pow(losses - 1);
                         self.set(Condition::Restarting, Some(&why));
                         self.announce(&format!(
-                            "{} is down: {why}; back in {} s",
+                            "{} is down: {why}; restarting in {} s",
                             self.row.name,
                             pause.as_secs()
                         ));
@@ -212,8 +212,8 @@ impl Agent {
                     } else {
                         self.set(Condition::Failed, Some(&why));
                         self.announce(&format!(
-                            "{} is down for the {losses}th time in a row and stays so: {why}. \
-                             !destroy it, or !resume it to try again",
+                            "{} is down: it failed {losses} times in a row; giving up: {why}. \
+                             !resume tries again, !destroy ends it",
                             self.row.name
                         ));
                     }

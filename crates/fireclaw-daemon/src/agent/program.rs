@@ -124,7 +124,7 @@ async fn ended(mut events: ExecEvents, tell: mpsc::Sender<Said>) {
     let how = loop {
         let event = events.next().await;
         let why = match event.as_ref().is_ok_and(ExecEvent::is_out_of_memory) {
-            true => "; the machine's memory ran out",
+            true => "; the guest ran out of memory",
             false => "",
         };
         break match event {

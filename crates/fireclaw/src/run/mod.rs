@@ -51,10 +51,7 @@ impl Outcome {
     /// Tells the user what the exit status alone does not, after `label`, and returns it.
     pub fn report(self, label: &str, timeout: Duration) -> u8 {
         let out_of_time = || {
-            say!(
-                "{label}fireclaw: the command's {} s are over; it and its machine are gone",
-                timeout.as_secs_f64()
-            );
+            say!("{label}fireclaw: timed out after {} s; VM destroyed", timeout.as_secs_f64());
             124
         };
         match self {
@@ -63,8 +60,8 @@ impl Outcome {
             Self::Exited(ExitStatus::TimedOut) | Self::TimedOut => out_of_time(),
             Self::OutOfMemory(status) => {
                 say!(
-                    "{label}fireclaw: the machine's memory ran out, and its kernel killed a process; \
-                     more is given with --memory"
+                    "{label}fireclaw: the guest ran out of memory, and its kernel killed a process; \
+                     use --memory to give it more"
                 );
                 Self::Exited(status).report(label, timeout)
             }

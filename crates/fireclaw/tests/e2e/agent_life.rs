@@ -190,7 +190,7 @@ fn one_that_dies_again_and_again_is_left_alone_until_it_is_resumed() {
     for n in 1..=5 {
         kill(overseer.ready("puppet"));
         let down = ann.hears("overseer", "#control", "puppet is down");
-        assert_eq!(down.contains("stays so"), n == 5, "{down}");
+        assert_eq!(down.contains("giving up"), n == 5, "{down}");
     }
     let failed = overseer.until("puppet", "failed");
     assert!(

@@ -129,7 +129,7 @@ fn a_workspace_that_cannot_be_written_is_not_called_ready() {
     let read_only = ["mount", "-o", "remount,ro", "/workspace"];
     let exec = ["agent", "exec", "puppet", "-n", "-u", "root", "--"];
     overseer.fireclaw(&[&exec[..], &read_only[..]].concat()).exits(0);
-    ann.hears("overseer", "#control", "a disk error left its workspace read-only; back in");
+    ann.hears("overseer", "#control", "a disk error left its workspace read-only; restarting in");
     wait_until("another machine", || {
         overseer.is_ready("puppet") && overseer.ready("puppet") != before
     });

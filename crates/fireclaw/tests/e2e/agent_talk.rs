@@ -56,7 +56,7 @@ fn agents_that_go_in_circles_are_stopped() {
         chain = format!("to {}: {chain}", if n % 2 == 0 { "b1" } else { "a1" });
     }
     ann.say("#agents", &format!("a1: {}", chain.strip_prefix("to a1: ").unwrap_or(&chain)));
-    ann.hears("overseer", "#control", "went in circles");
+    ann.hears("overseer", "#control", "reply loop between");
     // A short hand-off gets through, once the pause is over.
     wait_until("a hand-off", || {
         ann.say("#agents", "a1: to b1: echo handed over");

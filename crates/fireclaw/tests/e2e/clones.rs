@@ -33,7 +33,7 @@ fn parallel_runs_are_labelled_and_the_worst_status_counts() {
     assert_eq!(stdout.matches('x').count(), 200_000);
     // A clone that runs out of time does not take the others with it.
     let late = home.run(["-t", "20", "--parallel", "2", "test $FIRECLAW_CLONE = 1 || sleep 600"]);
-    late.exits(124).says(&["[2] fireclaw: the command's 20 s are over"]);
+    late.exits(124).says(&["[2] fireclaw: timed out after 20 s; VM destroyed"]);
     for wrong in ["0", "-1", "1025", "x"] {
         home.run(["--parallel", wrong, "true"]).exits(2).says(&["1 to 1024"]);
     }

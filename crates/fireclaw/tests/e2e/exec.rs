@@ -75,7 +75,7 @@ fn a_command_of_an_agents_machine_has_our_streams() {
     exec(&overseer, b"", &["--", "no-such"]).exits(127).says(&["no-such"]);
     exec(&overseer, b"", &["--", "/etc/passwd"]).exits(126);
     exec(&overseer, b"", &["--user", "nobody-here", "--", "true"]).exits(125);
-    exec(&overseer, b"", &["-t", "0.5", "--", "sleep", "1000"]).exits(124).says(&["time is over"]);
+    exec(&overseer, b"", &["-t", "0.5", "--", "sleep", "1000"]).exits(124).says(&["timed out"]);
 
     // Any bytes, more than any buffer on the way holds.
     let bytes: Vec<u8> =

@@ -103,7 +103,7 @@ fn time_runs_out() {
     let start = Instant::now();
     // A child that left its session and ignores signals goes too.
     let script = "trap '' TERM INT; setsid sh -c \"trap '' TERM; sleep 600\" & sleep 600";
-    home.run(["-t", "1", script]).exits(124).says(&["1 s are over"]);
+    home.run(["-t", "1", script]).exits(124).says(&["timed out after 1 s; VM destroyed"]);
     assert!(start.elapsed().as_secs() < 60);
     home.is_clean();
 }
@@ -113,7 +113,7 @@ fn memory_that_ran_out_is_told() {
     let home = Home::new();
     let hungry = "x = []\nwhile 1: x.append(b'a' * (1 << 20))";
     let done = home.run(["-n", "-m", "128", "--", "python3", "-c", hungry]).exits(137);
-    done.says(&["memory ran out", "--memory"]);
+    done.says(&["ran out of memory", "--memory"]);
     // A part of a command may be what was killed; one that does without it succeeds.
     let line = format!("python3 -c \"{hungry}\" || python3 -c 'print(6*7)'");
     let done = home.run(["-n", "-m", "128", &line]).exits(0);

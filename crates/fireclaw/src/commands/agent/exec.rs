@@ -157,13 +157,13 @@ fn status(ended: Ended) -> Result<u8> {
         Ended::Signal(signal) => Ok(128u8.saturating_add(signal)),
         Ended::OutOfMemory(code) => {
             say!(
-                "fireclaw: the machine's memory ran out, and its kernel killed a process; \
-                 the agent's template gives it more"
+                "fireclaw: the guest ran out of memory, and its kernel killed a process; \
+                 `memory` in the agent's template gives it more"
             );
             Ok(code)
         }
         Ended::TimedOut => {
-            say!("fireclaw: the command's time is over; it is gone");
+            say!("fireclaw: the command timed out and was killed");
             Ok(124)
         }
         Ended::NotStarted { status, message } => {
