@@ -1,7 +1,7 @@
 //! Starts a sandbox as fast as this host can.
 
 use fireclaw_policy::HostConfig;
-use fireclaw_vm::snapshot::Snapshot;
+use fireclaw_vm::snapshot::{Snapshot, Store};
 use fireclaw_vm::{Guest, Memory, Plug, RunDir, Waiting, fresh_hostname, pool};
 
 use crate::{Error, Phase, Plan, Result, SandboxNetwork, Watch};
@@ -103,7 +103,7 @@ impl Coming<'_> {
             Ok(snapshot) => match self.restored(&snapshot, watch).await {
                 Ok(guest) => return Ok(guest),
                 // The snapshot is kept, and the next try finds it.
-                Err(e) if must_be_restored && !speaks_against_snapshot(&e) => return Err(e),
+                Err(e) if must_be_restored && !is_to_blame(&e) => return Err(e),
                 Err(e) => {
                     let instead = if must_be_restored { "is made anew" } else { "boots" };
                     watch.note(format!("the snapshot could not be used, so it {instead}: {e}"));
@@ -144,8 +144,11 @@ impl Coming<'_> {
         let Some(machine) = pool::take(&pools, &key.id()).await else { return Ok(None) };
         watch.ends(Phase::Prepare);
         watch.ends(Phase::FromPool);
-        let waiting = Waiting::meet(machine, plan.launcher.patience).await?;
-        match self.settled(waiting, watch).await {
+        let come = async {
+            let waiting = Waiting::meet(machine, plan.launcher.patience).await?;
+            self.settled(waiting, watch).await
+        };
+        match come.await {
             Ok(guest) => Ok(Some(guest)),
             Err(e) => {
                 watch.note(format!("the pool's machine could not be used: {e}"));
@@ -186,9 +189,7 @@ impl Coming<'_> {
     }
 }
 
-/// Whether a restore failed for a reason for which [`Store::failed`] discards the snapshot.
-///
-/// [`Store::failed`]: fireclaw_vm::snapshot::Store::failed
-fn speaks_against_snapshot(error: &Error) -> bool {
-    matches!(error, Error::Vm(e) if !matches!(e, fireclaw_vm::Error::GuestSilent { .. }))
+/// Whether a restore that failed speaks against its snapshot.
+fn is_to_blame(error: &Error) -> bool {
+    matches!(error, Error::Vm(error) if Store::is_to_blame(error))
 }

@@ -161,7 +161,9 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let status = match &error {
             Error::UnknownAgent { .. } | Error::NoQuestion(_) => StatusCode::NOT_FOUND,
-            Error::NameTaken { .. } | Error::NotNow { .. } => StatusCode::CONFLICT,
+            Error::NameTaken { .. } | Error::NotNow { .. } | Error::Unconfirmed { .. } => {
+                StatusCode::CONFLICT
+            }
             Error::BadName { .. } | Error::Template(_) => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -168,10 +168,7 @@ mod tests {
 
     #[test]
     fn it_comes_back_whatever_the_host_has() {
-        let start = Instant::now();
         let seen = look();
-        // Twice the limit: the machine may be busy.
-        assert!(start.elapsed() < LIMIT * 2, "{seen:?}");
         if !std::path::Path::new("/dev/kvm").exists() {
             assert!(matches!(seen, Look::Unknown(_)), "{seen:?}");
         }

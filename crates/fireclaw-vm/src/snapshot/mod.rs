@@ -248,10 +248,15 @@ impl Store {
     /// # Errors
     /// Those of [`Store::discard`].
     pub fn failed(&self, id: &str, error: &Error) -> Result<()> {
-        match error {
-            Error::GuestSilent { .. } => Ok(()),
-            _ => self.discard(id),
+        match Self::is_to_blame(error) {
+            false => Ok(()),
+            true => self.discard(id),
         }
+    }
+
+    /// Whether a machine that was restored failed in a way that speaks against its snapshot.
+    pub fn is_to_blame(error: &Error) -> bool {
+        !matches!(error, Error::GuestSilent { .. })
     }
 
     /// Removes what the snapshot just made replaces, and those without a name

@@ -29,6 +29,9 @@ use servers::Chat;
 /// Where Ollama listens unless told otherwise.
 const OLLAMA: &str = "http://127.0.0.1:11434";
 
+/// How long work that blocks may hold the end up.
+const LAST_WORK: Duration = Duration::from_secs(2);
+
 /// Own agents: start them, keep them alive, let them talk on IRC
 ///
 /// Stays in the foreground until Ctrl-C or SIGTERM. Agents' machines live on, and
@@ -132,8 +135,8 @@ pub fn execute(args: &Args) -> Result<u8> {
     fireclaw_say::never_wait();
     // What it keeps is its owner's alone, sockets too from when they are made.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime()?, async {
+    let (local, runtime) = (tokio::task::LocalSet::new(), runtime()?);
+    let ended = local.block_on(&runtime, async {
         let mut signals = Signals::listen()?;
         let serving = serve(&args.options, home);
         tokio::select! {
@@ -144,7 +147,10 @@ pub fn execute(args: &Args) -> Result<u8> {
                 Ok(0)
             }
         }
-    })
+    });
+    // A disk that is being copied is not waited for: it is copied anew the next time.
+    runtime.shutdown_timeout(LAST_WORK);
+    ended
 }
 
 /// Sets the home up if nobody has yet.
