@@ -2,13 +2,15 @@
 //! they said last can be shown.
 //!
 //! [`die_with_owner`] ties any command to this process, [`Child`] also to a value, and
-//! [`Tail`] keeps the end of what one writes.
+//! [`Tail`] keeps the end of what one writes. [`is_hidden`] knows what is escaped of it.
 
 mod child;
+mod hidden;
 mod owner;
 mod tail;
 
 pub use child::Child;
+pub use hidden::is_hidden;
 pub use owner::{die_with_owner, keep_open};
 pub use rustix::process::Signal;
 pub use tail::{Tail, escape};

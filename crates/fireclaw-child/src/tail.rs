@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 
+use crate::is_hidden;
+
 /// How much of the end of a stream is kept, in bytes.
 const KEEP: usize = 64 * 1024;
 
@@ -98,7 +100,7 @@ pub fn escape(line: &str) -> String {
     for c in line.chars().take(MAX) {
         match c {
             '\t' => safe.push(' '),
-            c if c.is_control() || is_format(c) => safe.extend(c.escape_unicode()),
+            c if c.is_control() || is_hidden(c) => safe.extend(c.escape_unicode()),
             c => safe.push(c),
         }
     }
@@ -106,13 +108,6 @@ pub fn escape(line: &str) -> String {
         safe.push('…');
     }
     safe
-}
-
-/// Characters that reorder or hide text (Unicode UTR #36).
-fn is_format(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
@@ -155,7 +150,7 @@ mod tests {
             let tail = Tail::default();
             tail.push(&bytes);
             for line in tail.last_lines(50).lines() {
-                prop_assert!(line.chars().all(|c| !c.is_control() && !is_format(c)));
+                prop_assert!(line.chars().all(|c| !c.is_control() && !is_hidden(c)));
                 prop_assert!(line.chars().count() <= 401 * 10);
             }
         }

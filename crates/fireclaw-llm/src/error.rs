@@ -220,7 +220,9 @@ pub fn escape(words: &str) -> String {
         }
         match c {
             '\n' => out.push(' '),
-            c if c.is_control() || is_format(c) || is_mark(c) => out.extend(c.escape_unicode()),
+            c if c.is_control() || fireclaw_child::is_hidden(c) || is_mark(c) => {
+                out.extend(c.escape_unicode())
+            }
             c => out.push(c),
         }
     }
@@ -234,11 +236,6 @@ fn is_mark(c: char) -> bool {
         | '\u{fe20}'..='\u{fe2f}')
 }
 
-/// Characters that turn the direction of a line or cannot be seen.
-fn is_format(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +243,7 @@ mod tests {
     #[test]
     fn words_of_others_are_escaped_and_cut() {
         assert_eq!(escape("a\r\nb\x1b[31m\u{202e}"), "a\\u{d} b\\u{1b}[31m\\u{202e}");
+        assert_eq!(escape("a\u{ad}b\u{61c}c\u{e0041}"), "a\\u{ad}b\\u{61c}c\\u{e0041}");
         assert_eq!(escape(&"x".repeat(1000)).chars().count(), MAX_WORDS + 1);
     }
 }

@@ -64,11 +64,7 @@ impl fmt::Display for Mistake {
 pub(crate) fn printable(c: char) -> char {
     match c {
         '\t' => ' ',
-        // Controls, and what reorders or hides text.
-        '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' => '\u{fffd}',
-        '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' => '\u{fffd}',
-        '\u{e0000}'..='\u{e0fff}' => '\u{fffd}',
-        c if c.is_control() => '\u{fffd}',
+        c if c.is_control() || fireclaw_child::is_hidden(c) => '\u{fffd}',
         c => c,
     }
 }

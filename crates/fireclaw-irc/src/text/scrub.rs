@@ -49,11 +49,9 @@ pub fn scrub(text: &str, formatting: Formatting) -> String {
 
 /// Whether a character is no text: it controls, reorders or is not seen.
 pub(crate) fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
-            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    // Scripts and emoji are joined by these two.
+    let joins = matches!(c, '\u{200c}' | '\u{200d}');
+    c.is_control() || (fireclaw_child::is_hidden(c) && !joins)
 }
 
 fn is_formatting(c: char) -> bool {

@@ -125,6 +125,26 @@ fn only_owners_give_commands() {
 }
 
 #[test]
+fn an_agent_is_never_where_commands_are_given() {
+    let _alone = alone();
+    let overseer = Overseer::start(&[]);
+    let mut ann = overseer.person("ann");
+    ann.command("!invoke puppet", "boots");
+    overseer.ready("puppet");
+    ann.sees("#agents", "puppet");
+    ann.send("INVITE puppet #control");
+    ann.hears("puppet", "me", "#control: agents do not join the control channel");
+    ann.send("NAMES #control");
+    let names = ann.until(" 353 ");
+    assert!(!names.contains("puppet"), "{names}");
+    // What it says elsewhere commands nobody, whatever it is.
+    ann.say("#agents", "puppet: echo !destroy puppet");
+    ann.hears("puppet", "#agents", "!destroy puppet");
+    ann.command("!list", "puppet (puppet");
+    overseer.end();
+}
+
+#[test]
 fn every_command_says_how_it_is_used() {
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
