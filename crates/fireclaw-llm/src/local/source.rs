@@ -102,7 +102,11 @@ pub async fn build(
     build.args(["-c", BUILD, "sh"]).arg(&source).arg(&made).arg(jobs().to_string()).args(OPTIONS);
     run(build, heard).await?;
     let program = directory.join(PROGRAM);
-    fs::rename(made.join("bin").join(PROGRAM), &program).map_err(Error::file("create", program))?;
+    fs::rename(made.join("bin").join(PROGRAM), &program)
+        .map_err(Error::file("create", &program))?;
+    // Whole on the disk before its directory has the name that says so.
+    let written = fs::File::open(&program).and_then(|file| file.sync_all());
+    written.map_err(Error::file("write", &program))?;
     clear(&source)?;
     clear(&made)
 }

@@ -41,6 +41,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
             | Command::Images(_)
             | Command::Snapshot(_)
             | Command::Pool(_)
+            | Command::Overseer(_)
     ) {
         let home = Home::from_environment();
         fireclaw_vm::sweep(&home.run())?;
