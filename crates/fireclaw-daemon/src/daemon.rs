@@ -380,12 +380,17 @@ impl Daemon {
         self.audit(who, &format!("destroy {name}"));
         let (done, left) = oneshot::channel();
         let leave = Order::Leave { reason: reason.to_owned(), done };
-        orders.send(leave).await.map_err(|_| Error::Ending)?;
+        // It may be on its way already, asked by somebody else: then nothing answers us.
+        let asked = orders.send(leave).await.map_err(|_| Error::Ending);
         let left = tokio::time::timeout(LEAVING, left).await;
         self.shared.agents.borrow_mut().remove(name);
+        let is_gone = matches!(self.shared.state.borrow().agent(name), Ok(None));
         match left {
             Ok(Ok(())) => Ok(()),
-            _ => Err(Error::Program("does not leave; it is cleared away at the next start".into())),
+            Ok(Err(_)) if is_gone => Ok(()),
+            _ => asked.and(Err(Error::Program(
+                "does not leave; it is cleared away at the next start".into(),
+            ))),
         }
     }
 

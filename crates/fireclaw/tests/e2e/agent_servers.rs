@@ -33,6 +33,7 @@ fn an_agent_is_at_home_on_another_server() {
     ann.say("#control", "!destroy puppet");
     let quit = ann.until(" QUIT ");
     assert!(quit.starts_with(":puppet!") && quit.contains("destroyed by ann"), "{quit}");
+    ann.hears("overseer", "#control", "puppet is gone");
     overseer.end();
 }
 
