@@ -1,8 +1,8 @@
 //! The daemon: all agents, and what they share.
 
 mod claim;
-mod stranded;
 mod unknown;
+mod unrestored;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use fireclaw_vm::Commands;
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::agent::{self, AgentHandle, Order, Status};
+use crate::agent::{self, AgentHandle, Condition, Order, Status};
 use crate::machines::{self, Machines};
 use crate::ours::Ours;
 use crate::state::{Act, AgentRow, Pending, Question, State, Wanted, now};
@@ -61,9 +61,7 @@ pub struct Shared {
     pub broker: Broker,
     pub machines: Machines,
     pub talk: RefCell<Talk>,
-    agents: RefCell<BTreeMap<String, AgentHandle>>,
-    /// By name: why they could not be started again.
-    stranded: RefCell<BTreeMap<String, String>>,
+    agents: RefCell<BTreeMap<String, Known>>,
     pub ours: RefCell<Ours>,
     /// Nicks of the operators of the control channel, as the overseer sees them.
     operators: RefCell<Vec<String>>,
@@ -125,8 +123,38 @@ impl Shared {
     /// The agent that has this nick now.
     pub fn agent_with_nick(&self, nick: &str) -> Option<String> {
         let agents = self.agents.borrow();
-        let has = |handle: &AgentHandle| handle.status.borrow().nick.eq_ignore_ascii_case(nick);
-        agents.iter().find(|(_, handle)| has(handle)).map(|(name, _)| name.clone())
+        let has = |known: &Known| match known {
+            Known::Running(handle) => handle.status.borrow().nick.eq_ignore_ascii_case(nick),
+            Known::Unrestored(_) => false,
+        };
+        agents.iter().find(|(_, known)| has(known)).map(|(name, _)| name.clone())
+    }
+}
+
+/// An agent of the state, as this daemon has it.
+enum Known {
+    /// It has a task.
+    Running(AgentHandle),
+    /// It failed to restore, and why.
+    Unrestored(String),
+}
+
+impl Known {
+    fn handle(&self) -> Option<&AgentHandle> {
+        match self {
+            Self::Running(handle) => Some(handle),
+            Self::Unrestored(_) => None,
+        }
+    }
+
+    fn status(&self, row: &AgentRow) -> Status {
+        match self {
+            Self::Running(handle) => handle.status.borrow().clone(),
+            Self::Unrestored(problem) => {
+                let problem = Some(problem.clone());
+                Status { problem, ..Status::new(Condition::Failed, &row.nick) }
+            }
+        }
     }
 }
 
@@ -173,7 +201,6 @@ impl Daemon {
             machines: Machines::new(config.home.clone(), config.vmm),
             talk: RefCell::new(Talk::new(config.max_hops, config.loop_pause)),
             agents: RefCell::default(),
-            stranded: RefCell::default(),
             ours: RefCell::default(),
             operators: RefCell::default(),
             unknown: RefCell::default(),
@@ -260,7 +287,7 @@ impl Daemon {
                 Err(e) => Err(e.into()),
             };
             if let Err(e) = started {
-                self.strand(&name, &e);
+                self.fail_to_restore(&name, &e);
             }
         }
         Ok(())
@@ -269,7 +296,7 @@ impl Daemon {
     fn start(&self, row: AgentRow, template: Template) -> Result<()> {
         let name = row.name.clone();
         let handle = agent::start(&self.shared, row, template)?;
-        self.shared.agents.borrow_mut().insert(name, handle);
+        self.shared.agents.borrow_mut().insert(name, Known::Running(handle));
         Ok(())
     }
 
@@ -350,7 +377,9 @@ impl Daemon {
     pub(crate) fn ends(&self) -> Result<Vec<(String, i64)>> {
         let rows = self.shared.state.borrow().agents()?;
         let agents = self.shared.agents.borrow();
-        let living = rows.into_iter().filter(|row| agents.contains_key(&row.name));
+        let living = rows
+            .into_iter()
+            .filter(|row| agents.get(&row.name).is_some_and(|known| known.handle().is_some()));
         Ok(living.filter_map(|row| Some((row.name, row.ends?))).collect())
     }
 
@@ -372,8 +401,8 @@ impl Daemon {
     /// # Errors
     /// [`Error::UnknownAgent`].
     pub async fn destroy(&self, who: &Actor, name: &str, reason: &str) -> Result<()> {
-        if self.is_stranded(name) {
-            return self.destroy_stranded(who, name).await;
+        if self.is_unrestored(name) {
+            return self.destroy_unrestored(who, name).await;
         }
         let orders = self.orders(name)?;
         self.shared.state.borrow().want(name, Wanted::Gone)?;
@@ -469,8 +498,8 @@ impl Daemon {
     /// [`Error::UnknownAgent`]; [`Error::Template`] if it could not be started again and
     /// still cannot.
     pub async fn pause(&self, who: &Actor, name: &str, paused: bool) -> Result<()> {
-        if self.is_stranded(name) && !paused {
-            return self.resume_stranded(who, name);
+        if self.is_unrestored(name) && !paused {
+            return self.resume_unrestored(who, name);
         }
         let orders = self.orders(name)?;
         let wanted = if paused { Wanted::Paused } else { Wanted::Running };
@@ -534,12 +563,8 @@ impl Daemon {
         let agents = self.shared.agents.borrow();
         let mut list = Vec::new();
         for row in rows {
-            let status = match agents.get(&row.name) {
-                Some(handle) => handle.status.borrow().clone(),
-                None => match self.stranded_status(&row) {
-                    Some(status) => status,
-                    None => continue,
-                },
+            let Some(status) = agents.get(&row.name).map(|known| known.status(&row)) else {
+                continue;
             };
             let template = self.shared.templates.get(&row.template).ok();
             let model = row.model.or_else(|| template.and_then(|template| template.model));
@@ -592,7 +617,8 @@ impl Daemon {
     }
 
     fn all_orders(&self) -> Vec<mpsc::Sender<Order>> {
-        self.shared.agents.borrow().values().map(|handle| handle.orders.clone()).collect()
+        let agents = self.shared.agents.borrow();
+        agents.values().filter_map(Known::handle).map(|handle| handle.orders.clone()).collect()
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -605,9 +631,15 @@ impl Daemon {
     }
 
     pub(crate) fn orders(&self, name: &str) -> Result<mpsc::Sender<Order>> {
-        let agents = self.shared.agents.borrow();
-        let handle = agents.get(name).ok_or_else(|| self.absent(name))?;
-        Ok(handle.orders.clone())
+        match self.shared.agents.borrow().get(name) {
+            Some(Known::Running(handle)) => Ok(handle.orders.clone()),
+            Some(Known::Unrestored(problem)) => Err(Error::NotNow {
+                name: name.to_owned(),
+                condition: Condition::Failed.as_str().to_owned(),
+                hint: format!("{problem}; mend that and !resume it, or !destroy it"),
+            }),
+            None => Err(self.unknown(name)),
+        }
     }
 
     fn unknown(&self, name: &str) -> Error {

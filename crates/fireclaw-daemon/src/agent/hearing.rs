@@ -83,7 +83,7 @@ impl Agent {
             Some(Heard::Connected { nick }) => {
                 self.log.add(&format!("is on the chat server as {nick}"));
                 let case = self.voice.status().case;
-                if !case.same(&nick, &self.row.nick) && self.status.borrow().nick != nick {
+                if !case.same(&nick, &self.row.nick) && self.life.nick() != nick {
                     self.announce(&format!("{} is called {nick} for now", self.row.name));
                 }
                 self.is_called(nick);
@@ -224,7 +224,7 @@ impl Agent {
 
     fn is_called(&self, nick: String) {
         self.shared.ours.borrow_mut().has_nick(&self.row.name, &nick, Instant::now());
-        self.status.send_modify(|status| status.nick = nick);
+        self.life.is_called(nick);
     }
 
     /// Somebody wants it in a channel. It goes where people with the right want it, and
@@ -339,7 +339,7 @@ impl Agent {
                 return None;
             }
         }
-        if self.status.borrow().condition == Condition::Paused {
+        if self.life.condition() == Condition::Paused {
             self.say_soon(&message.place, "I am paused; I answer when I am resumed");
         }
         Some(Heeded::Message(message))

@@ -241,9 +241,7 @@ impl<'a> Live<'a> {
             (_, true, true) => Condition::Ready,
             (_, true, false) => Condition::Busy,
         };
-        if self.agent.status.borrow().condition != condition {
-            self.agent.set(condition, None);
-        }
+        self.agent.life.to(condition);
     }
 
     fn tell(&self, event: &Event) -> Result<(), Lost> {

@@ -1,6 +1,7 @@
 //! One agent: a machine that is kept alive, a program in it, and a voice.
 
 mod hearing;
+mod lifecycle;
 mod live;
 mod log;
 mod notes;
@@ -21,6 +22,8 @@ use crate::daemon::Shared;
 use crate::state::{AgentRow, Question, Wanted};
 use crate::{Error, Result, reach};
 use hearing::Recent;
+use lifecycle::Lifecycle;
+pub use lifecycle::{Condition, Status};
 use live::{End, Live};
 pub use log::Log;
 
@@ -65,56 +68,6 @@ pub enum Order {
     Release,
 }
 
-/// How an agent is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Condition {
-    /// Its machine boots, or its program starts.
-    Starting,
-    /// It listens.
-    Ready,
-    /// It works on a message.
-    Busy,
-    /// It was stopped where it is.
-    Paused,
-    /// Its machine was lost and is being replaced.
-    Restarting,
-    /// Its machine was lost too often.
-    Failed,
-    /// It is on its way out.
-    Leaving,
-}
-
-impl Condition {
-    /// The word for people.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Ready => "ready",
-            Self::Busy => "busy",
-            Self::Paused => "paused",
-            Self::Restarting => "restarting",
-            Self::Failed => "failed",
-            Self::Leaving => "leaving",
-        }
-    }
-}
-
-/// What is known of an agent from outside.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Status {
-    /// How it is.
-    pub condition: Condition,
-    /// The nick that it has now.
-    pub nick: String,
-    /// Its monitor's process id, while there is one.
-    pub pid: Option<u32>,
-    /// How often its machine was replaced.
-    pub restarts: u32,
-    /// What was wrong last.
-    pub problem: Option<String>,
-}
-
 /// How the rest of the daemon reaches an agent.
 #[derive(Debug)]
 pub struct AgentHandle {
@@ -130,7 +83,7 @@ pub struct Agent {
     row: AgentRow,
     template: Template,
     orders: mpsc::Receiver<Order>,
-    status: watch::Sender<Status>,
+    life: Lifecycle,
     log: Log,
     voice: Handle,
     heard: mpsc::Receiver<Heard>,
@@ -156,10 +109,7 @@ pub fn start(shared: &Rc<Shared>, row: AgentRow, template: Template) -> Result<A
     let (voice, heard) = Client::spawn(config)?;
     shared.ours.borrow_mut().has_nick(&row.name, &row.nick, Instant::now());
     let (give, orders) = mpsc::channel(64);
-    let condition = Condition::Starting;
-    let nick = row.nick.clone();
-    let first = Status { condition, nick, pid: None, restarts: 0, problem: None };
-    let (tell, status) = watch::channel(first);
+    let (life, status) = Lifecycle::new(&row.nick);
     let directory = shared.machines.agent_directory(&row.name);
     std::fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
     let log = Log::open(directory.join("agent.log"));
@@ -169,7 +119,7 @@ pub fn start(shared: &Rc<Shared>, row: AgentRow, template: Template) -> Result<A
         row,
         template,
         orders,
-        status: tell,
+        life,
         log,
         voice,
         heard,
@@ -189,7 +139,10 @@ impl Agent {
         loop {
             let since = Instant::now();
             let end = match self.come_up().await {
-                Ok(guest) => self.live(guest).await,
+                Ok(guest) => {
+                    self.life.has_vm(guest.vmm_pid());
+                    Live::run(&mut self, guest).await
+                }
                 Err(end) => end,
             };
             match end {
@@ -197,12 +150,12 @@ impl Agent {
                 End::Left { reason, done } => return self.leave(&reason, done).await,
                 End::Lost(why) => {
                     losses = if since.elapsed() > STABLE { 1 } else { losses + 1 };
+                    self.life.lost(&why, losses < MOST_LOSSES);
                     self.log.add(&format!("lost: {why}"));
                     self.clear().await;
                     let mut wait = None;
                     if losses < MOST_LOSSES {
                         let pause = FIRST_WAIT * 2u32.pow(losses - 1);
-                        self.set(Condition::Restarting, Some(&why));
                         self.announce(&format!(
                             "{} is down: {why}; restarting in {} s",
                             self.row.name,
@@ -210,7 +163,6 @@ impl Agent {
                         ));
                         wait = Some(pause);
                     } else {
-                        self.set(Condition::Failed, Some(&why));
                         self.announce(&format!(
                             "{} is down: it failed {losses} times in a row; giving up: {why}. \
                              !resume tries again, !destroy ends it",
@@ -225,7 +177,6 @@ impl Agent {
                     if wait.is_none() {
                         losses = 0;
                     }
-                    self.status.send_modify(|status| status.restarts += 1);
                 }
             }
         }
@@ -265,7 +216,7 @@ impl Agent {
                 let _ = done.send(self.log.last(lines));
             }
             Order::Commands { done } => {
-                let condition = self.status.borrow().condition;
+                let condition = self.life.condition();
                 let hint = match condition {
                     Condition::Paused => "!resume it",
                     Condition::Failed => "!resume it to try again",
@@ -283,7 +234,7 @@ impl Agent {
     /// Takes over the machine that is there, or starts one. Orders are heard
     /// meanwhile.
     async fn come_up(&mut self) -> std::result::Result<Guest, End> {
-        self.set(Condition::Starting, None);
+        self.life.to(Condition::Starting);
         let (shared, row, template) =
             (Rc::clone(&self.shared), self.row.clone(), self.template.clone());
         let coming = async move { machine(&shared, &row, &template).await };
@@ -305,16 +256,9 @@ impl Agent {
         }
     }
 
-    async fn live(&mut self, guest: Guest) -> End {
-        self.status.send_modify(|status| status.pid = guest.vmm_pid());
-        let end = Live::run(self, guest).await;
-        self.status.send_modify(|status| status.pid = None);
-        end
-    }
-
     /// Says goodbye and frees everything but the workspace.
     async fn leave(mut self, reason: &str, done: oneshot::Sender<()>) {
-        self.set(Condition::Leaving, None);
+        self.life.to(Condition::Leaving);
         self.log.add(&format!("leaves: {reason}"));
         // First the voice: nobody should speak to who is not there.
         self.voice.quit(reason).await;
@@ -377,15 +321,6 @@ impl Agent {
     fn wanted(&self) -> Option<Wanted> {
         let row = self.shared.state.borrow().agent(&self.row.name).ok()??;
         Some(row.wanted)
-    }
-
-    fn set(&self, condition: Condition, problem: Option<&str>) {
-        self.status.send_modify(|status| {
-            status.condition = condition;
-            if problem.is_some() {
-                status.problem = problem.map(str::to_owned);
-            }
-        });
     }
 
     fn announce(&self, text: &str) {
