@@ -116,10 +116,18 @@ impl Prober<'_> {
 
     /// Whether a guest boots on this backend: from the cache, or by booting one.
     pub async fn prove(&mut self, backend: &dyn Backend) -> Verdict {
+        self.prove_after(look_apart(), backend).await
+    }
+
+    async fn prove_after(
+        &mut self,
+        look: impl Future<Output = Look>,
+        backend: &dyn Backend,
+    ) -> Verdict {
         if let Some(known) = self.cache.verdict(backend, &self.spec.kernel) {
             return known;
         }
-        let verdict = match look_apart().await {
+        let verdict = match look.await {
             Look::Interprets { turn_ns } => Verdict::Interprets { turn_ns },
             // What is not known shows in a boot.
             Look::Fast | Look::Unknown(_) => self.boot_once(backend).await,
@@ -188,5 +196,73 @@ impl VmmKind {
     /// because a loaded machine is slow and only a dead guest takes this long.
     pub fn boot_patience(self) -> Duration {
         Duration::from_secs(if self.hardware() { 30 } else { 120 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt;
+    use futures_util::future::{BoxFuture, ready};
+
+    use super::*;
+    use crate::{Capabilities, Machine, PlugKind, ProcessStamp};
+
+    /// A VMM that starts nothing, and counts.
+    #[derive(Debug, Default)]
+    struct Broken(AtomicUsize);
+
+    impl Backend for Broken {
+        fn kind(&self) -> VmmKind {
+            VmmKind::QemuKvm
+        }
+
+        fn version(&self) -> &str {
+            "1"
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities { snapshot: false, jailer: false, plug: PlugKind::Tap }
+        }
+
+        fn launch<'a>(&'a self, _: Launch<'a>) -> BoxFuture<'a, Result<Machine>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            ready(Err(Error::KvmUnusable { reason: "broken".into() })).boxed()
+        }
+
+        fn adopt<'a>(&'a self, _: &'a RunDir, _: ProcessStamp) -> BoxFuture<'a, Result<Machine>> {
+            ready(Err(Error::KvmUnusable { reason: "broken".into() })).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kvm_that_interprets_is_remembered_and_costs_no_boot() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = MachineSpec {
+            kernel: dir.path().join("kernel"),
+            initramfs: dir.path().join("initramfs"),
+            cpus: 1,
+            memory_mib: 128,
+            disks: Vec::new(),
+            card: false,
+            kernel_args: Vec::new(),
+        };
+        let file = dir.path().join("host.json");
+        let prober = || Prober { spec: &spec, run: dir.path(), cache: Cache::open(&file) };
+        let vmm = Broken::default();
+        let interprets = Verdict::Interprets { turn_ns: 270 };
+        let look = ready(Look::Interprets { turn_ns: 270 });
+        assert_eq!(prober().prove_after(look, &vmm).await, interprets);
+        // Another process does not even look.
+        let look = async { panic!("it is known") };
+        assert_eq!(prober().prove_after(look, &vmm).await, interprets);
+        assert_eq!(vmm.0.load(Ordering::Relaxed), 0);
+        // What the look cannot tell shows in a boot.
+        let mut again = prober();
+        again.cache.forget_verdicts();
+        let verdict = again.prove_after(ready(Look::Unknown("no".into())), &vmm).await;
+        assert!(matches!(verdict, Verdict::Fails { .. }), "{verdict:?}");
+        assert_eq!(vmm.0.load(Ordering::Relaxed), 1);
     }
 }

@@ -7,8 +7,8 @@ use std::process::Stdio;
 use fireclaw_child::Child;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, Interest};
 use tokio::net::UnixStream;
 use tokio::process::{ChildStderr, ChildStdout};
 
@@ -18,6 +18,9 @@ use crate::{Error, Namespace, Result};
 
 /// How many lines of the console an error shows.
 const CONSOLE_LINES: usize = 20;
+
+/// The same of what the VMM itself said.
+const OWN_LINES: usize = 10;
 
 /// A VMM that this process owns and will kill, at the latest when dropped. One
 /// that is kept is killed only when asked to.
@@ -71,16 +74,46 @@ struct Kept {
     stamp: ProcessStamp,
     pidfd: AsyncFd<OwnedFd>,
     /// Empty once the process that started it has gone.
-    stderr: ConsoleTail,
-    console: ConsoleTail,
+    words: Words,
 }
 
 /// A child of this process.
 #[derive(Debug)]
 struct Started {
     child: Child,
+    words: Words,
+}
+
+/// The end of what a VMM and its guest said.
+#[derive(Debug, Default)]
+struct Words {
     stderr: ConsoleTail,
+    /// What it logs where its standard error is out of reach.
+    log: ConsoleTail,
     console: ConsoleTail,
+}
+
+impl Words {
+    /// Waits until all that an ended VMM said has been read, for a bounded time.
+    async fn drain(&self) {
+        self.stderr.drain().await;
+        self.log.drain().await;
+        self.console.drain().await;
+    }
+
+    /// The error for a VMM that ended like this.
+    fn death(&self, status: String) -> Error {
+        let own = [self.stderr.last_lines(OWN_LINES), self.log.last_lines(OWN_LINES)];
+        Error::VmmDied {
+            status,
+            stderr: own
+                .into_iter()
+                .filter(|words| !words.is_empty())
+                .collect::<Vec<_>>()
+                .join("\n"),
+            console: self.console.last_lines(CONSOLE_LINES),
+        }
+    }
 }
 
 /// Where a VMM writes what the guest writes to its serial console.
@@ -94,16 +127,13 @@ pub enum Console {
 
 impl Console {
     /// The VMM's last words, and its console's.
-    fn follow(
-        self,
-        stdout: Option<ChildStdout>,
-        stderr: Option<ChildStderr>,
-    ) -> (ConsoleTail, ConsoleTail) {
+    fn follow(self, stdout: Option<ChildStdout>, stderr: Option<ChildStderr>) -> Words {
         let console = match self {
             Self::Stdout => stdout.map(ConsoleTail::follow).unwrap_or_default(),
             Self::Socket(socket) => ConsoleTail::follow(socket),
         };
-        (stderr.map(ConsoleTail::follow).unwrap_or_default(), console)
+        let stderr = stderr.map(ConsoleTail::follow).unwrap_or_default();
+        Words { stderr, console, log: ConsoleTail::default() }
     }
 }
 
@@ -135,14 +165,14 @@ impl VmmProcess {
         let failed = |source| Error::Spawn { program, source };
         if kept {
             let mut child = tokio::process::Command::from(command).spawn().map_err(failed)?;
-            let (stderr, console) = console.follow(child.stdout.take(), child.stderr.take());
+            let words = console.follow(child.stdout.take(), child.stderr.take());
             let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
             // Dropping the child leaves its reaping to the runtime.
-            return Self::adopt_with(ProcessStamp::of(pid), stderr, console);
+            return Self::adopt_with(ProcessStamp::of(pid), words);
         }
         let mut child = Child::spawn(command).map_err(failed)?;
-        let (stderr, console) = console.follow(child.stdout(), child.stderr());
-        Ok(Self(Kind::Started(Started { child, stderr, console })))
+        let words = console.follow(child.stdout(), child.stderr());
+        Ok(Self(Kind::Started(Started { child, words })))
     }
 
     /// A kept VMM that another process started.
@@ -150,18 +180,24 @@ impl VmmProcess {
     /// # Errors
     /// [`Error::VmmDied`] if it is no longer there.
     pub fn adopt(stamp: ProcessStamp) -> Result<Self> {
-        Self::adopt_with(Some(stamp), ConsoleTail::default(), ConsoleTail::default())
+        Self::adopt_with(Some(stamp), Words::default())
     }
 
-    fn adopt_with(
-        stamp: Option<ProcessStamp>,
-        stderr: ConsoleTail,
-        console: ConsoleTail,
-    ) -> Result<Self> {
+    fn adopt_with(stamp: Option<ProcessStamp>, words: Words) -> Result<Self> {
         let opened = stamp.and_then(|stamp| Some((stamp, stamp.pidfd()?)));
-        let Some((stamp, pidfd)) = opened else { return Err(gone(&stderr, &console)) };
+        let Some((stamp, pidfd)) = opened else { return Err(words.death(GONE.into())) };
         let pidfd = watch(pidfd).map_err(Error::system("watching the VMM"))?;
-        Ok(Self(Kind::Kept(Kept { stamp, pidfd, stderr, console })))
+        Ok(Self(Kind::Kept(Kept { stamp, pidfd, words })))
+    }
+
+    /// Has its last words also be those of a log of its own.
+    pub fn logs_to(&mut self, log: impl AsyncRead + Unpin + Send + 'static) {
+        match &mut self.0 {
+            Kind::Started(Started { words, .. }) | Kind::Kept(Kept { words, .. }) => {
+                words.log = ConsoleTail::follow(log);
+            }
+            Kind::Leased(_) => {}
+        }
     }
 
     /// What tells a kept VMM from any other process.
@@ -210,8 +246,8 @@ impl VmmProcess {
     /// those of a leased VMM to itself until it ends.
     pub fn console(&self) -> String {
         match &self.0 {
-            Kind::Started(Started { console, .. }) | Kind::Kept(Kept { console, .. }) => {
-                console.last_lines(CONSOLE_LINES)
+            Kind::Started(Started { words, .. }) | Kind::Kept(Kept { words, .. }) => {
+                words.console.last_lines(CONSOLE_LINES)
             }
             Kind::Leased(_) => String::new(),
         }
@@ -239,20 +275,13 @@ impl Kept {
     async fn ended(&mut self) -> Error {
         // Readable once it has ended (pidfd_open(2)).
         let _ = self.pidfd.readable().await;
-        self.stderr.drain().await;
-        self.console.drain().await;
-        gone(&self.stderr, &self.console)
+        self.words.drain().await;
+        self.words.death(GONE.into())
     }
 }
 
-/// The error for a process of which only its end is known.
-fn gone(stderr: &ConsoleTail, console: &ConsoleTail) -> Error {
-    Error::VmmDied {
-        status: "it is no longer there".into(),
-        stderr: stderr.last_lines(10),
-        console: console.last_lines(CONSOLE_LINES),
-    }
-}
+/// The status of a process of which only its end is known.
+const GONE: &str = "it is no longer there";
 
 impl Started {
     async fn ended(&mut self) -> Error {
@@ -260,13 +289,8 @@ impl Started {
             Ok(status) => status,
             Err(e) => return Error::system("waiting for the VMM")(e),
         };
-        self.stderr.drain().await;
-        self.console.drain().await;
-        Error::VmmDied {
-            status,
-            stderr: self.stderr.last_lines(10),
-            console: self.console.last_lines(CONSOLE_LINES),
-        }
+        self.words.drain().await;
+        self.words.death(status)
     }
 }
 

@@ -161,7 +161,7 @@ async fn a_machine_starts_pauses_and_ends() {
     .unwrap();
     assert_eq!(std::fs::metadata(dir.path().join("memory")).unwrap().len(), 128 << 20);
     api.send(&Request::Vm(Vm { state: VmState::Resumed })).await.unwrap();
-    let again = Request::Logger(Logger { log_path: None, level: LogLevel::Info });
+    let again = Request::Logger(Logger { log_path: "log".into(), level: LogLevel::Info });
     let refused = api.send(&again).await.unwrap_err();
     assert!(matches!(refused, Error::Refused { .. }), "{refused:?}");
     println!("{refused}");

@@ -135,7 +135,8 @@ impl Lifecycle {
             if !next.may_have_vm() {
                 status.pid = None;
             }
-            if next == Condition::Starting && matches!(now, Condition::Restarting | Condition::Failed)
+            if next == Condition::Starting
+                && matches!(now, Condition::Restarting | Condition::Failed)
             {
                 status.restarts += 1;
             }

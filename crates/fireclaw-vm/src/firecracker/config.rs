@@ -40,13 +40,12 @@ const KERNEL_ARGS: &str = "console=ttyS0 quiet reboot=k panic=-1 \
 
 /// The requests that configure a fresh VMM and start its guest, in order.
 ///
-/// The paths in `spec` are as the VMM sees them. Its log goes to `log`, or
-/// without one to standard output, which is also the guest's console. `tap` is
-/// the name of what the card is plugged into. Only a machine that
+/// The paths in `spec` are as the VMM sees them. Its log goes to `log`. `tap`
+/// is the name of what the card is plugged into. Only a machine that
 /// `will_be_saved` takes [`save_requests`].
 pub fn boot_requests(
     spec: &MachineSpec,
-    log: Option<&Path>,
+    log: &Path,
     tap: Option<&str>,
     will_be_saved: bool,
 ) -> Vec<Request> {
@@ -61,7 +60,7 @@ pub fn boot_requests(
     }
     // The log first, so that it tells what is wrong with the rest.
     let mut requests = vec![
-        Request::Logger(Logger { log_path: log.map(Path::to_owned), level: LogLevel::Warning }),
+        Request::Logger(Logger { log_path: log.to_owned(), level: LogLevel::Warning }),
         Request::MachineConfiguration(MachineConfiguration {
             vcpu_count: spec.cpus,
             mem_size_mib: spec.memory_mib,
@@ -111,9 +110,9 @@ pub fn save_requests(directory: &Path) -> Vec<Request> {
 
 /// The requests that let a fresh VMM go on from the snapshot in `directory`,
 /// with a vsock socket and a `tap` of its own.
-pub fn restore_requests(directory: &Path, log: Option<&Path>, tap: Option<&str>) -> Vec<Request> {
+pub fn restore_requests(directory: &Path, log: &Path, tap: Option<&str>) -> Vec<Request> {
     vec![
-        Request::Logger(Logger { log_path: log.map(Path::to_owned), level: LogLevel::Warning }),
+        Request::Logger(Logger { log_path: log.to_owned(), level: LogLevel::Warning }),
         Request::SnapshotLoad(SnapshotLoadParams {
             snapshot_path: directory.join(STATE_FILE),
             mem_backend: MemoryBackend {
@@ -179,7 +178,7 @@ mod tests {
             card: false,
             kernel_args: Vec::new(),
         };
-        let requests = boot_requests(&spec, None, None, false);
+        let requests = boot_requests(&spec, Path::new("log"), None, false);
         let cache_type = requests.iter().find_map(|request| match request {
             Request::Drive(drive) => Some(drive.cache_type),
             _ => None,

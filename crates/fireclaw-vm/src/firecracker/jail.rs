@@ -8,6 +8,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::fs::{CWD, Mode, mkfifoat};
+use tokio::net::unix::pipe::{OpenOptions, Receiver, Sender};
+
 use crate::{Error, MachineSpec, Result, RunDir};
 
 /// How VMMs are confined.
@@ -29,6 +32,17 @@ pub struct Jail {
     pub uid: u32,
     /// The group that the VMM becomes.
     pub gid: u32,
+}
+
+/// What a jailed VMM logs to, in its root: a pipe, so that no guest fills the host's disk.
+pub(super) const LOG: &str = "log";
+
+/// The log of a jailed VMM, before the VMM is there.
+pub(super) struct Log {
+    /// What it will log.
+    pub reader: Receiver,
+    /// Until it has opened its end, the reader would find the end of the log.
+    pub held: Sender,
 }
 
 /// The VMM's root directory, named by the jailer. It lies inside the run
@@ -96,6 +110,27 @@ impl Jail {
             };
         }
         Ok(inside)
+    }
+
+    /// Makes the pipe that the VMM logs to.
+    pub(super) fn log(&self, root: &Path) -> Result<Log> {
+        let path = root.join(LOG);
+        let failed = Error::file("make a pipe", &path);
+        mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).map_err(|e| failed(e.into()))?;
+        let open = || {
+            // It does not wait for a writer, and a writer finds a reader.
+            let reader = OpenOptions::new().open_receiver(&path)?;
+            Ok(Log { reader, held: OpenOptions::new().open_sender(&path)? })
+        };
+        let log = open().map_err(Error::file("open", &path))?;
+        self.give(&path)?;
+        Ok(log)
+    }
+
+    /// What a jailed VMM that runs already logs from now on.
+    pub(super) fn follow_log(root: &Path) -> Result<Receiver> {
+        let path = root.join(LOG);
+        OpenOptions::new().open_receiver(&path).map_err(Error::file("open", &path))
     }
 
     /// Shares a file for reading. Others use it too, so its owner stays. Where

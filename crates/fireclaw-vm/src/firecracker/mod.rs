@@ -7,7 +7,7 @@
 //!
 //! A guest can make Firecracker write in two places: the serial console and
 //! the log. Both are pipes of which only the end is kept in memory, so a guest
-//! cannot fill the host's disk. Metrics, which Firecracker would append to a
+//! cannot fill the host's disk; in a jail the log is a named pipe. Metrics, which Firecracker would append to a
 //! file every minute (its `docs/metrics.md`), are not asked for.
 
 pub mod api;
@@ -35,6 +35,7 @@ use crate::{
 use api::{Api, SOCKET};
 pub use config::{GUEST_CID, VSOCK, boot_requests, restore_requests, save_requests};
 pub use jail::Jail;
+use jail::Log;
 pub use stream::GuestStream;
 use types::Request;
 
@@ -117,7 +118,7 @@ impl Firecracker {
             Some(jail) => (
                 jail.command(&self.program, run_dir),
                 jail.furnish(&self.program, spec, run_dir)?,
-                None,
+                Path::new(jail::LOG),
             ),
             None => {
                 let mut command = std::process::Command::new(&self.program);
@@ -125,7 +126,7 @@ impl Firecracker {
                 // Standard error, by a name that Firecracker can open.
                 let mut spec = config::absolute(spec)?;
                 config::own_disks(&mut spec, run_dir.path())?;
-                (command, spec, Some(Path::new("/proc/self/fd/2")))
+                (command, spec, Path::new("/proc/self/fd/2"))
             }
         };
         // The environment may hold keys, and the VMM needs none of it.
@@ -149,13 +150,21 @@ impl Firecracker {
         // The guest connects as soon as it has booted: listen before it starts.
         let home = SocketDir::open(self.home(run_dir))?;
         let stream = GuestStream::listen(&home, &format!("{VSOCK}_{STREAM_PORT}"))?;
+        let mut pipe = None;
         if let Some(jail) = &self.jail {
             jail.give(&home.path().join(format!("{VSOCK}_{STREAM_PORT}")))?;
+            pipe = Some(jail.log(home.path())?);
         }
 
         let mut process =
             VmmProcess::spawn(command, Vec::new(), Console::Stdout, run_dir.is_kept())?;
-        match boot(&home, &mut process, &requests).await {
+        let held = pipe.map(|Log { reader, held }| {
+            process.logs_to(reader);
+            held
+        });
+        let booted = boot(&home, &mut process, &requests).await;
+        drop(held);
+        match booted {
             Ok(api) => {
                 let directory = match memory {
                     Memory::SavedTo(directory) => Some(directory.to_owned()),
@@ -222,8 +231,11 @@ impl Backend for Firecracker {
         stamp: ProcessStamp,
     ) -> BoxFuture<'a, Result<Machine>> {
         async move {
-            let process = VmmProcess::adopt(stamp)?;
+            let mut process = VmmProcess::adopt(stamp)?;
             let home = SocketDir::open(self.home(run_dir))?;
+            if self.jail.is_some() {
+                process.logs_to(Jail::follow_log(home.path())?);
+            }
             let name = format!("{VSOCK}_{STREAM_PORT}");
             // Whoever listened there has gone; the guest tries until somebody does.
             let _ = std::fs::remove_file(home.path().join(&name));
@@ -294,4 +306,88 @@ async fn explain(error: Error, process: &mut VmmProcess) -> Error {
         return error;
     }
     timeout(END, process.ended()).await.unwrap_or(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::*;
+    use crate::MachineSpec;
+
+    /// Answers every request with "done", and tells what the first one said.
+    async fn answer(mut peer: UnixStream) -> String {
+        let mut first = String::new();
+        let mut buffer = vec![0; 4096];
+        while let Ok(read @ 1..) = peer.read(&mut buffer).await {
+            if first.is_empty() {
+                first = String::from_utf8_lossy(&buffer[..read]).into_owned();
+            }
+            if peer.write_all(b"HTTP/1.1 204 \r\n\r\n").await.is_err() {
+                break;
+            }
+        }
+        first
+    }
+
+    /// A jailer whose program opens its log and, once it is told to, logs more than any pipe
+    /// holds.
+    const JAILER: &str = r#"#!/bin/sh
+exec 3> "$ROOT/log"
+touch "$ROOT/open"
+while [ ! -e "$ROOT/go" ]; do sleep 0.01; done
+head -c 1048576 /dev/zero | tr '\0' x >&3
+echo "
+what is wrong" >&3
+exit 7
+"#;
+
+    #[tokio::test]
+    async fn what_a_jailed_vmm_logs_is_read_and_its_last_words_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+        let run_dir = RunDir::create(&dir.path().join("run")).unwrap();
+        let root = jail::root(Path::new(PROGRAM), &run_dir);
+        let program = dir.path().join("jailer");
+        std::fs::write(&program, JAILER.replace("$ROOT", root.to_str().unwrap())).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let jail = Jail { program, uid: user.as_raw(), gid: group.as_raw() };
+        let jailed =
+            Firecracker { program: PROGRAM.into(), version: "1.17.0".into(), jail: Some(jail) };
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let spec = MachineSpec {
+            kernel: file.clone(),
+            initramfs: file,
+            cpus: 1,
+            memory_mib: 128,
+            disks: Vec::new(),
+            card: false,
+            kernel_args: Vec::new(),
+        };
+        let api = async {
+            // In place of the jailed program, which opens its log when it is asked to.
+            while !root.join("open").exists() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            let listener = UnixListener::bind(root.join(SOCKET)).unwrap();
+            let (peer, _) = listener.accept().await.unwrap();
+            tokio::spawn(answer(peer))
+        };
+        let launch = Launch { memory: Memory::Fresh, spec: &spec, run_dir: &run_dir, plug: None };
+        let (machine, first) = tokio::join!(jailed.launch(launch), api);
+        let mut machine = machine.unwrap();
+        std::fs::write(root.join("go"), "").unwrap();
+        let death = timeout(Duration::from_secs(60), machine.process.ended()).await.unwrap();
+        let Error::VmmDied { status, stderr, .. } = death else { panic!("{death:?}") };
+        assert!(status.contains("status 7"), "{status}");
+        assert!(stderr.ends_with("what is wrong"), "{stderr}");
+        drop(machine);
+        let first = first.await.unwrap();
+        assert!(first.starts_with("PUT /logger "), "{first}");
+        assert!(first.contains(r#""log_path":"log""#), "{first}");
+    }
 }

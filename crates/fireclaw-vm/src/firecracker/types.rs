@@ -81,9 +81,8 @@ impl Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Logger {
     /// An existing file or pipe, opened without blocking: what a full pipe
-    /// cannot take is dropped. Standard output if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_path: Option<PathBuf>,
+    /// cannot take is dropped.
+    pub log_path: PathBuf,
     /// What is logged.
     pub level: LogLevel,
 }

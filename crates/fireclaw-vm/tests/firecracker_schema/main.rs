@@ -31,11 +31,11 @@ fn all_requests() -> Vec<Request> {
         card: true,
         kernel_args: vec!["fireclaw.test=1".into()],
     };
-    let mut all = boot_requests(&spec, Some(Path::new("/proc/self/fd/2")), Some("tap0"), true);
-    all.extend(restore_requests(Path::new("/s"), None, Some("tap1")));
+    let mut all = boot_requests(&spec, Path::new("/proc/self/fd/2"), Some("tap0"), true);
+    all.extend(restore_requests(Path::new("/s"), Path::new("log"), Some("tap1")));
     all.extend(
         [LogLevel::Error, LogLevel::Warning, LogLevel::Info]
-            .map(|level| Request::Logger(Logger { log_path: None, level })),
+            .map(|level| Request::Logger(Logger { log_path: "log".into(), level })),
     );
     all.extend([VmState::Paused, VmState::Resumed].map(|state| Request::Vm(Vm { state })));
     all.extend([SnapshotType::Full, SnapshotType::Diff].map(|snapshot_type| {
@@ -201,12 +201,12 @@ fn a_card_is_there_only_if_there_is_a_tap_and_a_clone_has_its_own() {
         let line = |r: &Request| format!("{} {}", r.path(), serde_json::to_value(r).unwrap());
         requests.iter().map(line).collect::<Vec<_>>().join("\n")
     };
-    let with = text(boot_requests(&spec(true), None, Some("fctap0"), true));
+    let with = text(boot_requests(&spec(true), Path::new("log"), Some("fctap0"), true));
     assert!(with.contains("/network-interfaces/eth0 {"), "{with}");
     assert!(with.contains(r#""host_dev_name":"fctap0""#) && with.contains(" fireclaw.card"));
-    let clone = text(restore_requests(Path::new("/s"), None, Some("fctap1")));
+    let clone = text(restore_requests(Path::new("/s"), Path::new("log"), Some("fctap1")));
     assert!(clone.contains(r#"[{"host_dev_name":"fctap1","iface_id":"eth0"}]"#), "{clone}");
-    let without = text(boot_requests(&spec(false), None, None, true))
-        + &text(restore_requests(Path::new("/s"), None, None));
+    let without = text(boot_requests(&spec(false), Path::new("log"), None, true))
+        + &text(restore_requests(Path::new("/s"), Path::new("log"), None));
     assert!(!without.contains("network") && !without.contains("card"), "{without}");
 }
