@@ -77,4 +77,11 @@ mod tests {
             [whole(&most), Line::TooLong, Line::TooLong, whole("z")]
         );
     }
+
+    #[test]
+    fn work_per_byte_does_not_grow_with_the_text() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let work = |text: &str| drop(runtime.block_on(all(text.as_bytes())));
+        fireclaw_testkit::cost::assert_linear("lines", &work);
+    }
 }

@@ -89,4 +89,13 @@ mod tests {
         let candidates = ["b", "cat"].map(|t| Candidate { title: t.into(), text: "cat".into() });
         assert_eq!(rank("cat", candidates.into())[0].title, "cat");
     }
+
+    #[test]
+    fn work_per_byte_does_not_grow_with_the_text() {
+        use fireclaw_testkit::cost::assert_linear;
+        let candidate = |text: &str| Candidate { title: text.to_owned(), text: text.to_owned() };
+        assert_linear("a text", &|text| drop(rank("some words", vec![candidate(text)])));
+        assert_linear("a query", &|text| drop(rank(text, vec![candidate("some words")])));
+        assert_linear("both", &|text| drop(rank(text, vec![candidate(text)])));
+    }
 }

@@ -155,4 +155,15 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn work_per_byte_does_not_grow_with_the_text() {
+        use fireclaw_testkit::cost::assert_linear;
+        assert_linear("escape", &|text| drop(escape(text)));
+        assert_linear("a tail", &|text| {
+            let tail = Tail::default();
+            text.as_bytes().chunks(7).for_each(|piece| tail.push(piece));
+            drop(tail.last_lines(10));
+        });
+    }
 }

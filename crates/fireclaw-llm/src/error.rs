@@ -246,4 +246,9 @@ mod tests {
         assert_eq!(escape("a\u{ad}b\u{61c}c\u{e0041}"), "a\\u{ad}b\\u{61c}c\\u{e0041}");
         assert_eq!(escape(&"x".repeat(1000)).chars().count(), MAX_WORDS + 1);
     }
+
+    #[test]
+    fn work_per_byte_does_not_grow_with_the_text() {
+        fireclaw_testkit::cost::assert_linear("escape", &|text| drop(escape(text)));
+    }
 }

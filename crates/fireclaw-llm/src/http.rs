@@ -380,4 +380,10 @@ mod tests {
         assert_eq!(words(b"\n<h1>Bad Gateway"), "it answered with a web page");
         assert_eq!(words(b""), "");
     }
+
+    #[test]
+    fn work_per_byte_does_not_grow_with_the_text() {
+        let work = |text: &str| drop(words(text.as_bytes()));
+        fireclaw_testkit::cost::assert_linear("words", &work);
+    }
 }

@@ -44,7 +44,7 @@ fn stepped(step: Step, reply: &ChatReply) -> Stepped {
     Stepped { step, mode: Mode::Native, usage: reply.usage, truncated: reply.truncated }
 }
 
-fn judge(reply: &ChatReply, request: &ChatRequest) -> Option<Step> {
+pub(super) fn judge(reply: &ChatReply, request: &ChatRequest) -> Option<Step> {
     let said = spoken(&reply.content);
     let calls = match reply.tool_calls.as_slice() {
         [] => match read(said) {

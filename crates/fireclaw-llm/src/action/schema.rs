@@ -71,7 +71,7 @@ fn senseless(problem: &str) -> Error {
     Error::Senseless { problem: problem.to_owned() }
 }
 
-fn judge(content: &str, tools: &[Tool]) -> Option<Step> {
+pub(super) fn judge(content: &str, tools: &[Tool]) -> Option<Step> {
     let Ok(object) = serde_json::from_str::<Value>(content) else {
         // A server that does not know schemas: words are words.
         let words = !content.is_empty() && !content.starts_with('{');

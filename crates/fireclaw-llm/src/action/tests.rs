@@ -365,3 +365,13 @@ async fn a_reply_that_is_cut_off_is_said_as_far_as_it_goes() {
     assert!(stepped.truncated);
     assert_eq!(heard, "Once upon a ");
 }
+
+#[test]
+fn work_per_byte_does_not_grow_with_the_text() {
+    let reply = |text: &str| ChatReply { content: text.into(), ..ChatReply::default() };
+    let request = ChatRequest { tools: vec![run_command()], ..ChatRequest::default() };
+    use fireclaw_testkit::cost::assert_linear;
+    assert_linear("spoken", &|text| drop(spoken(text).to_owned()));
+    assert_linear("a native reply", &|text| drop(native::judge(&reply(text), &request)));
+    assert_linear("a reply by schema", &|text| drop(schema::judge(text, &request.tools)));
+}

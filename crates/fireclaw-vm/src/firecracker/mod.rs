@@ -374,19 +374,18 @@ exit 7
                 sleep(Duration::from_millis(1)).await;
             }
             let listener = UnixListener::bind(root.join(SOCKET)).unwrap();
-            let (peer, _) = listener.accept().await.unwrap();
-            tokio::spawn(answer(peer))
+            answer(listener.accept().await.unwrap().0).await
         };
         let launch = Launch { memory: Memory::Fresh, spec: &spec, run_dir: &run_dir, plug: None };
-        let (machine, first) = tokio::join!(jailed.launch(launch), api);
-        let mut machine = machine.unwrap();
-        std::fs::write(root.join("go"), "").unwrap();
-        let death = timeout(Duration::from_secs(60), machine.process.ended()).await.unwrap();
+        let life = async {
+            let mut machine = jailed.launch(launch).await.unwrap();
+            std::fs::write(root.join("go"), "").unwrap();
+            timeout(Duration::from_secs(60), machine.process.ended()).await.unwrap()
+        };
+        let (death, first) = tokio::join!(life, api);
         let Error::VmmDied { status, stderr, .. } = death else { panic!("{death:?}") };
         assert!(status.contains("status 7"), "{status}");
         assert!(stderr.ends_with("what is wrong"), "{stderr}");
-        drop(machine);
-        let first = first.await.unwrap();
         assert!(first.starts_with("PUT /logger "), "{first}");
         assert!(first.contains(r#""log_path":"log""#), "{first}");
     }
