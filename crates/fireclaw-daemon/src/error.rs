@@ -138,6 +138,12 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Whether the state could not be written because its disk is full.
+    pub(crate) fn is_full_disk(&self) -> bool {
+        let Self::State(e) = self else { return false };
+        e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+    }
+
     pub(crate) fn file(
         action: &'static str,
         path: impl Into<PathBuf>,

@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{alone, cpu_ticks, wait_until};
+use crate::harness::{alone, cpu_ticks, finish, patience, shared_home, wait_until};
 use crate::overseer::Overseer;
 
 /// The calls by which the overseer makes and frees what is outside of it. Its own state
@@ -134,4 +134,65 @@ fn a_hundred_kilobytes_flood_nobody() {
     ann.say("puppet", "echo still here");
     ann.hears("puppet", "me", "still here");
     overseer.end();
+}
+
+/// Runs the test below where the host's disk is a small one of its own.
+#[test]
+fn a_full_disk_of_the_host_ends_no_command_in_silence() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let mut again = std::process::Command::new("unshare");
+    let script = "mount -t tmpfs -o size=768m disk \"$TMPDIR\" && exec \"$@\"";
+    // Root stays what it is, to start an IRC server as another user.
+    let namespaces: &[&str] = match rustix::process::geteuid().is_root() {
+        true => &["-m"],
+        false => &["-Um", "--map-current-user", "--keep-caps"],
+    };
+    again.args(namespaces).args(["sh", "-c", script, "sh"]).arg(std::env::current_exe().unwrap());
+    again.args(["--exact", "agent_faults::inside_a_full_disk", "--ignored", "--nocapture"]);
+    again.env("TMPDIR", directory.path()).env("FIRECLAW_HOME", shared_home());
+    let done = finish(again, Vec::new(), patience() * 2).exits(0);
+    assert!(done.stdout().contains("1 passed"), "{}", done.stdout());
+}
+
+#[test]
+#[ignore = "runs on a disk of its own, see above"]
+fn inside_a_full_disk() {
+    let overseer = Overseer::start(&[]);
+    let mut ann = overseer.person("ann");
+    ann.command("!invoke puppet", "boots");
+    overseer.ready("puppet");
+    ann.say("puppet", "keep precious");
+    ann.hears("puppet", "me", "kept");
+    let exec = ["agent", "exec", "puppet", "--", "sh", "-c"];
+    let filler = overseer.home.path().join("filler");
+    // More than there is room for is told, and hangs nothing.
+    let fill = "dd if=/dev/zero of=/var/tmp/big bs=1M count=200 conv=fsync";
+    leave_free(&filler, 32 << 20);
+    assert_ne!(overseer.fireclaw(&[&exec[..], &[fill]].concat()).code(), 0);
+    // Once there is room it works again, in this machine or the next.
+    fs::remove_file(&filler).unwrap();
+    wait_until("it to write again", || {
+        let write = "echo more > /var/tmp/more && sync && cat /workspace/kept";
+        let done = overseer.fireclaw(&[&exec[..], &[write]].concat());
+        done.code() == 0 && done.stdout().contains("precious")
+    });
+    // Not even the state can be written; still the agent ends, and makes room.
+    leave_free(&filler, 0);
+    overseer.fireclaw(&["agent", "stop", "puppet"]).exits(0);
+    assert!(overseer.agents().is_empty());
+    overseer.fireclaw(&["agent", "start", "puppet"]).exits(0);
+    overseer.ready("puppet");
+    ann.say("puppet", "kept");
+    ann.hears("puppet", "me", "precious");
+    fs::remove_file(&filler).unwrap();
+    overseer.end();
+}
+
+/// Fills the disk of `filler` but for so many bytes.
+fn leave_free(filler: &std::path::Path, bytes: u64) {
+    let disk = rustix::fs::statvfs(filler.parent().unwrap()).unwrap();
+    let rest = (disk.f_bavail * disk.f_frsize).saturating_sub(bytes);
+    let file = fs::File::create(filler).unwrap();
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, rest).unwrap();
 }
