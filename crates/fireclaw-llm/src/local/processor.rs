@@ -40,7 +40,11 @@ impl Processor {
         };
         Self {
             name: escape(field("model name").unwrap_or("an unknown processor")),
-            flags: field("flags").unwrap_or_default().split(' ').map(str::to_owned).collect(),
+            flags: field("flags")
+                .unwrap_or_default()
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect(),
         }
     }
 
@@ -79,6 +83,35 @@ mod tests {
         let said = old.illegal_instruction();
         assert!(said.contains("Intel Core i7 9xx\\u{1b}[1m"), "{said}");
         assert!(said.contains("avx_vnni"), "{said}");
+    }
+
+    /// All flags of an AMD EPYC 7B13 as Linux 6.1 tells them to a guest: AVX2, no AVX-512.
+    const EPYC: &str = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 \
+        clflush mmx fxsr sse sse2 ht syscall nx mmxext fxsr_opt pdpe1gb rdtscp lm constant_tsc \
+        rep_good nopl nonstop_tsc cpuid extd_apicid tsc_known_freq pni pclmulqdq ssse3 fma cx16 \
+        pcid sse4_1 sse4_2 x2apic movbe popcnt aes xsave avx f16c rdrand hypervisor lahf_lm \
+        cmp_legacy cr8_legacy abm sse4a misalignsse 3dnowprefetch osvw topoext ssbd ibrs ibpb \
+        stibp vmmcall fsgsbase tsc_adjust bmi1 avx2 smep bmi2 invpcid rdseed adx smap clflushopt \
+        clwb sha_ni xsaveopt xsavec xgetbv1 clzero xsaveerptr arat npt nrip_save umip vaes \
+        vpclmulqdq rdpid fsrm";
+
+    /// Those of QEMU's Nehalem: x86-64-v2 and nothing newer.
+    const OLD: &str = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 \
+        clflush mmx fxsr sse sse2 syscall nx lm constant_tsc rep_good nopl cpuid pni ssse3 cx16 \
+        sse4_1 sse4_2 x2apic popcnt hypervisor lahf_lm";
+
+    #[test]
+    fn every_processor_takes_the_program_that_it_can_run() {
+        let of = |flags: &str| Processor::read(&format!("model name: x\nflags: {flags}\n"));
+        assert!(of(EPYC).missing().is_empty());
+        assert!(of(&format!("{EPYC} avx512f avx512vl avx_vnni")).missing().is_empty());
+        assert_eq!(of(OLD).missing(), NEEDED);
+        // Each counts, and none is found within another's name.
+        for flag in NEEDED {
+            let rest: Vec<_> = EPYC.split_whitespace().filter(|one| *one != flag).collect();
+            let rest = format!("{} x{flag} {flag}x", rest.join(" "));
+            assert_eq!(of(&rest).missing(), [flag]);
+        }
     }
 
     #[test]

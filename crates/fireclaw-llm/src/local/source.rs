@@ -180,6 +180,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn nothing_newer_than_x86_64_v2_is_compiled_in_and_nothing_is_fetched() {
+        let off = |name: &str| assert!(OPTIONS.contains(&&*format!("-D{name}=OFF")), "{name}");
+        for newer in ["AVX", "AVX2", "BMI2", "FMA", "F16C", "NATIVE", "OPENMP"] {
+            off(&format!("GGML_{newer}"));
+        }
+        for more in ["BUILD_UI", "USE_PREBUILT_UI", "OPENSSL"] {
+            off(&format!("LLAMA_{more}"));
+        }
+        off("BUILD_SHARED_LIBS");
+    }
+
     #[tokio::test]
     async fn what_fails_says_its_last_words() {
         let mut command = Command::new("/bin/sh");

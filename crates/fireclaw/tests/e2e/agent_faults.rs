@@ -97,6 +97,42 @@ fn a_model_that_dies_amid_an_answer_is_told_and_comes_back() {
 }
 
 #[test]
+fn a_question_that_kills_the_model_server_does_so_once_and_nothing_else() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("llama-server");
+    fs::write(&program, include_str!("model_server.py")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let options = ["--local-model", "--model-server", "http://127.0.0.1:9"];
+    let variables = [("FIRECLAW_LLAMA_SERVER", program.to_str().unwrap())];
+    let mut overseer = Overseer::with(0, &options, &variables);
+    overseer.puppet("thinker", "model = \"qwen2.5:7b\"\n");
+    let mut ann = overseer.person("ann");
+    ann.command("!invoke thinker", "boots");
+    let machine = overseer.ready("thinker");
+    ann.say("thinker", "think of something");
+    ann.hears("thinker", "me", "alive");
+    let first = overseer.children("llama-server")[0];
+    ann.say("thinker", "think and die");
+    ann.hears("thinker", "me", "the model server");
+    overseer.says("the model server is started again");
+    overseer.says("the program was built for another processor than");
+    wait_until("another server", || {
+        overseer.children("llama-server").iter().any(|pid| *pid != first)
+    });
+    wait_until("an answer", || {
+        ann.say("thinker", "think again");
+        ann.hears("thinker", "me", "").contains("alive")
+    });
+    assert_eq!(fs::read_to_string(program.with_extension("deaths")).unwrap(), "and die\n");
+    assert!(overseer.runs());
+    assert_eq!(overseer.ready("thinker"), machine);
+    overseer.end();
+}
+
+#[test]
 fn fifty_messages_in_a_second_are_all_answered_in_order() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use rustix::process::Signal;
@@ -20,10 +21,16 @@ pub struct Overseer {
     pub home: Home,
     pub port: u16,
     options: Vec<String>,
+    variables: Vec<(String, String)>,
     child: Child,
     /// What it said until it was ready.
     pub said: Vec<String>,
+    /// What it said since.
+    later: Lines,
 }
+
+/// Lines that come meanwhile.
+type Lines = Arc<Mutex<Vec<String>>>;
 
 impl Overseer {
     /// Starts one with further options.
@@ -34,12 +41,24 @@ impl Overseer {
 
     /// Starts one with this port.
     pub fn at(port: u16, options: &[&str]) -> Self {
+        Self::with(port, options, &[])
+    }
+
+    /// Starts one with this port and these variables in its environment.
+    pub fn with(port: u16, options: &[&str], variables: &[(&str, &str)]) -> Self {
         let home = Home::new();
         puppet(&home, "puppet", "");
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        let (child, said) = begin(&home, port, &options);
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let variables: Vec<_> = variables.iter().map(own).collect();
+        let (child, said, later) = begin(&home, port, &options, &variables);
         let port = private_port(&said).unwrap_or(port);
-        Self { home, port, options, child, said }
+        Self { home, port, options, variables, child, said, later }
+    }
+
+    /// Waits until it has said this on standard error, after it was ready.
+    pub fn says(&self, text: &str) {
+        wait_until(text, || self.later.lock().unwrap().iter().any(|line| line.contains(text)));
     }
 
     /// Another template with the tests' own program, and further lines.
@@ -83,7 +102,8 @@ impl Overseer {
 
     /// Starts it again in the same home.
     pub fn again(&mut self) {
-        (self.child, self.said) = begin(&self.home, self.port, &self.options);
+        (self.child, self.said, self.later) =
+            begin(&self.home, self.port, &self.options, &self.variables);
         self.port = private_port(&self.said).unwrap_or(self.port);
     }
 
@@ -215,9 +235,15 @@ fn puppet(home: &Home, name: &str, lines: &str) {
     fs::write(templates.join(format!("{name}.toml")), text).unwrap();
 }
 
-fn begin(home: &Home, port: u16, options: &[String]) -> (Child, Vec<String>) {
+fn begin(
+    home: &Home,
+    port: u16,
+    options: &[String],
+    variables: &[(String, String)],
+) -> (Child, Vec<String>, Lines) {
     let mut command = home.fireclaw(["overseer", "--port", &port.to_string()]);
-    command.args(options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.envs(variables.iter().cloned()).args(options);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut said = Vec::new();
@@ -228,8 +254,12 @@ fn begin(home: &Home, port: u16, options: &[String]) -> (Child, Vec<String>) {
             break;
         }
     }
-    thread::spawn(move || lines.for_each(drop));
-    (child, said)
+    let later = Lines::default();
+    let heard = Arc::clone(&later);
+    thread::spawn(move || {
+        lines.for_each(|line| heard.lock().unwrap().extend(line));
+    });
+    (child, said, later)
 }
 
 /// Where its own server is, from what it said.

@@ -17,6 +17,9 @@ for line in sys.stdin:
     elif kind == "stop":
         act(action="say", message=event["message"], text="stopped")
         act(action="done", message=event["message"])
+    elif kind == "thought":
+        act(action="say", message=event["ask"], text=json.dumps(event["step"]))
+        act(action="done", message=event["ask"])
     elif kind == "failed":
         act(action="done", message=event["ask"])
     elif kind == "message":
