@@ -22,6 +22,7 @@ use fireclaw_template::{Entry, Store, Template, names};
 use fireclaw_vm::Commands;
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tracing::info;
 
 use crate::agent::{self, AgentHandle, Condition, Order, Status};
 use crate::machines::{self, Machines};
@@ -30,6 +31,10 @@ use crate::state::{Act, AgentRow, Pending, Question, State, Wanted, now};
 use crate::talk::Talk;
 use crate::{Actor, Config, Error, Result, reach};
 pub use claim::Claim;
+
+/// What the log says of lines for the control channel, and of privileged acts.
+const ANNOUNCED: &str = "fireclaw_daemon::announced";
+const AUDITED: &str = "fireclaw_daemon::audited";
 
 /// The file of the state, in the home.
 const STATE: &str = "state.db";
@@ -80,6 +85,7 @@ impl Shared {
     /// what is told. If nobody takes it any more, it is not worth waiting.
     pub fn announce(&self, text: &str) {
         let notice = Notice { text: fireclaw_vm::escape(text), question: None };
+        info!(target: ANNOUNCED, "says in {}: {}", self.config.control, notice.text);
         if let Err(e) = self.notices.try_send(notice) {
             let Notice { text, .. } = e.into_inner();
             say!("fireclaw: too much waits for the control channel; not said there: {text}");
@@ -90,6 +96,7 @@ impl Shared {
     pub fn announce_question(&self, question: &Question) -> bool {
         let Some(text) = question.text() else { return false };
         let id = question.id;
+        info!(target: ANNOUNCED, agent = %question.agent, question = id, "asks the people");
         if self.notices.try_send(Notice { text, question: Some(id) }).is_err() {
             say!("fireclaw: too much waits for the control channel; #{id} is in !questions");
         }
@@ -652,6 +659,7 @@ impl Daemon {
     }
 
     pub(crate) fn audit(&self, who: &Actor, act: &str) {
+        info!(target: AUDITED, by = %fireclaw_vm::escape(&who.to_string()), "{}", fireclaw_vm::escape(act));
         if let Err(e) = self.shared.state.borrow().audit(who, act) {
             self.shared.announce(&format!("the audit log: {e}"));
         }

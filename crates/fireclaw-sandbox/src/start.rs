@@ -3,6 +3,7 @@
 use fireclaw_policy::HostConfig;
 use fireclaw_vm::snapshot::{Snapshot, Store};
 use fireclaw_vm::{Guest, Memory, Plug, RunDir, Waiting, fresh_hostname, pool};
+use tracing::debug;
 
 use crate::{Error, Phase, Plan, Result, SandboxNetwork, Watch};
 
@@ -142,6 +143,7 @@ impl Coming<'_> {
         let key = plan.launcher.key(plan.spec.warm.as_deref())?;
         let pools = plan.host.home.pool();
         let Some(machine) = pool::take(&pools, &key.id()).await else { return Ok(None) };
+        debug!("takes one that waits in the pool");
         watch.ends(Phase::Prepare);
         watch.ends(Phase::FromPool);
         let come = async {
@@ -159,6 +161,7 @@ impl Coming<'_> {
 
     async fn restored(&self, snapshot: &Snapshot, watch: &mut impl Watch) -> Result<Guest> {
         watch.ends(Phase::Prepare);
+        debug!(snapshot = %snapshot.id, "restores it");
         let launcher = &self.plan.launcher;
         let memory = Memory::RestoredFrom(&snapshot.directory);
         let machine = launcher.launch_in(self.kept(), memory, self.plug()).await?;
@@ -167,6 +170,7 @@ impl Coming<'_> {
     }
 
     async fn cold(&self, watch: &mut impl Watch) -> Result<Guest> {
+        debug!("boots it");
         watch.ends(Phase::Prepare);
         let launcher = &self.plan.launcher;
         let on_start = || watch.ends(Phase::VmmStart);
@@ -185,6 +189,7 @@ impl Coming<'_> {
         };
         let guest = waiting.settle(&name, self.network.map(SandboxNetwork::card)).await?;
         watch.ends(Phase::Identity);
+        debug!(host_name = name, vmm_pid = guest.vmm_pid(), "it is up");
         Ok(guest)
     }
 }

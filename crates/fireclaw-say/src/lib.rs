@@ -20,13 +20,15 @@ use std::io::{ErrorKind, Result, Write};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use queue::Queue;
+pub use queue::Queue;
 
 /// How long [`flush`] waits for a reader who does not read. A reader who reads takes what
 /// the queue holds in milliseconds.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+static ROUTE: OnceLock<fn(&str)> = OnceLock::new();
 
 /// Writes a line to standard error, formatted as by `format!`. Never fails.
 #[macro_export]
@@ -43,11 +45,23 @@ macro_rules! out {
 
 /// What [`say!`] does.
 pub fn line_to_stderr(text: Arguments<'_>) {
-    // In one piece, so that lines of several processes do not mix.
-    let line = format!("{text}\n");
+    match ROUTE.get() {
+        Some(log) => log(&text.to_string()),
+        // In one piece, so that lines of several processes do not mix.
+        None => raw_to_stderr(&format!("{text}\n")),
+    }
+}
+
+/// From now on, what is said goes to a log, which writes lines with [`raw_to_stderr`].
+pub fn route(log: fn(&str)) {
+    let _ = ROUTE.set(log);
+}
+
+/// Writes a line with its end to standard error, as [`say!`] does without a log.
+pub fn raw_to_stderr(line: &str) {
     match QUEUE.get() {
-        Some(queue) => queue.add(line),
-        None => write_to_stderr(&line),
+        Some(queue) => queue.add(line.to_owned()),
+        None => write_to_stderr(line),
     }
 }
 

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    agent, completions, doctor, images, man, net, overseer, pool, run, setup, snapshot, template,
+    agent, completions, doctor, images, logs, man, net, overseer, pool, run, setup, snapshot,
+    template,
 };
 use crate::error::RUN_FAILED;
 
@@ -21,7 +22,8 @@ Examples:
 
 Environment:
   FIRECLAW_HOME   where everything is kept (default ~/.fireclaw)
-  FIRECLAW_VMM    auto, firecracker or qemu, like --vmm")]
+  FIRECLAW_VMM    auto, firecracker or qemu, like --vmm
+  FIRECLAW_LOG    what is logged on standard error, such as debug or fireclaw_vm=debug")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -40,6 +42,7 @@ pub enum Command {
     Net(net::Args),
     Overseer(overseer::Args),
     Agent(agent::Args),
+    Logs(logs::Args),
     Template(template::Args),
     Completions(completions::Args),
     Man(man::Args),

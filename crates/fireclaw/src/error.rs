@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use fireclaw_image::Error as ImageError;
+use fireclaw_log::TOLD;
 use fireclaw_vm::Error as VmError;
+use tracing::error;
 
 /// The exit status of `run` when Fireclaw itself failed, kept apart from those
 /// of commands as `env` and `timeout` do.
@@ -99,9 +101,16 @@ impl CliError {
         self.hint.as_deref()
     }
 
-    /// Tells the user.
+    /// Tells the user, and the log if there is one.
     pub fn report(&self) {
-        fireclaw_say::say!("{}", self.text().trim_end());
+        if fireclaw_log::is_for_people() {
+            fireclaw_say::raw_to_stderr(&self.text());
+        }
+        for (name, detail) in &self.details {
+            let lines = detail.lines();
+            lines.for_each(|line| error!(target: TOLD, detail = name, "{line}"));
+        }
+        error!(target: TOLD, hint = self.hint.as_deref(), "{}", self.message);
     }
 
     /// A system error on a path.

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod error;
+mod logging;
 mod machine;
 mod phases;
 mod preparation;

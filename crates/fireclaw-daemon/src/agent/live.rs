@@ -12,6 +12,7 @@ use fireclaw_protocol::agent::{Action, Event, Incoming};
 use fireclaw_vm::Guest;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
+use tracing::info;
 
 use super::hearing::Heeded;
 use super::notes::Notes;
@@ -368,6 +369,13 @@ impl<'a> Live<'a> {
             recent: pending.recent.clone(),
         };
         let named = self.has_company(&pending);
+        // Not what was said: that is between them.
+        info!(
+            message_id = pending.id,
+            place = %fireclaw_vm::escape(&pending.place),
+            from = %fireclaw_vm::escape(&pending.sender),
+            "is handed a message"
+        );
         let active = Active { pending, says: 0, failed: false, stopped: false, named };
         self.active.insert(message.id, active);
         self.tell(&Event::Message(message))
@@ -439,12 +447,12 @@ impl<'a> Live<'a> {
             }
             Said::Log(line) => {
                 self.slow_down().await;
-                self.agent.log.add(&line);
+                self.agent.log.add_of_guest(&line);
                 Ok(())
             }
             Said::Nonsense(what) => {
                 self.slow_down().await;
-                self.agent.log.add(&format!("says what is no action: {what}"));
+                self.agent.log.add_of_guest(&format!("says what is no action: {what}"));
                 Ok(())
             }
             Said::Ended(how) => self.start_again(&how).await,
@@ -520,6 +528,7 @@ impl<'a> Live<'a> {
                 self.question(ask, message, &tool, &what)
             }
             Action::Done { message } => {
+                info!(message_id = message, "is done with a message");
                 self.cancel(message);
                 self.questions.retain(|_, (_, of)| *of != message);
                 if let Some(active) = self.active.remove(&message) {
@@ -536,7 +545,7 @@ impl<'a> Live<'a> {
     fn note(&mut self, notes: &[String]) {
         for note in notes {
             if self.notes.take(Instant::now()) {
-                self.agent.log.add(&fireclaw_vm::escape(note));
+                self.agent.log.add_of_guest(&fireclaw_vm::escape(note));
                 self.agent.announce(&format!("{}: {note}", self.agent.row.name));
             }
         }

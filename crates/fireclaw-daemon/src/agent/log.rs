@@ -1,10 +1,12 @@
-//! What happened to an agent: its last lines in memory and in a file.
+//! What happened to an agent: its last lines in memory and in a file, and an event of the
+//! daemon's own log each.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
+
+use tracing::{debug, info};
 
 /// How many lines are kept in memory.
 const LINES: usize = 1000;
@@ -30,17 +32,24 @@ impl Log {
         Self { lines, path }
     }
 
-    /// Adds a line, with the time. A file that cannot be written is no reason to
-    /// stop an agent.
+    /// Adds what happened.
     pub fn add(&mut self, text: &str) {
+        info!("{text}");
+        self.keep(text);
+    }
+
+    /// Adds what its program says of itself, escaped: that is what agents do, not the daemon.
+    pub fn add_of_guest(&mut self, text: &str) {
+        debug!(target: "fireclaw_daemon::guest", "{text}");
+        self.keep(text);
+    }
+
+    /// Keeps a line, with the time. A file that cannot be written is no reason to stop an
+    /// agent.
+    fn keep(&mut self, text: &str) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let line = format!("{} {text}", stamp(now.as_secs()));
-        let long = fs::metadata(&self.path).is_ok_and(|meta| meta.len() > MAX_BYTES);
-        if long {
-            let _ = fs::rename(&self.path, self.path.with_extension("log.1"));
-        }
-        let file = File::options().create(true).append(true).open(&self.path);
-        let _ = file.and_then(|mut file| writeln!(file, "{line}"));
+        let _ = fireclaw_log::file::append(&self.path, &format!("{line}\n"), MAX_BYTES);
         self.lines.push_back(line);
         if self.lines.len() > LINES {
             self.lines.pop_front();

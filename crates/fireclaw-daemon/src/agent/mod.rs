@@ -17,6 +17,8 @@ use fireclaw_protocol::agent;
 use fireclaw_template::Template;
 use fireclaw_vm::{Commands, Guest, RunDir};
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span};
 
 use crate::daemon::Shared;
 use crate::state::{AgentRow, Question, Wanted};
@@ -129,7 +131,8 @@ pub fn start(shared: &Rc<Shared>, row: AgentRow, template: Template) -> Result<A
         declined: None,
         handed: HashMap::new(),
     };
-    tokio::task::spawn_local(agent.run());
+    let span = info_span!("agent", agent = %agent.row.name, sandbox = Empty);
+    tokio::task::spawn_local(agent.run().instrument(span));
     Ok(AgentHandle { orders: give, status })
 }
 
@@ -334,6 +337,7 @@ async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result
     let policy = reach::policy(shared, &row.name, template)?;
     let tell = |text: &str| shared.announce(text);
     if let (Some(id), Some(process)) = (&row.machine, row.process) {
+        Span::current().record("sandbox", id);
         let machines = &shared.machines;
         let adopted = machines.adopt(&row.name, template, policy.clone(), id, process, tell);
         match adopted.await {
@@ -344,6 +348,7 @@ async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result
     // Written down before it is made, so that whatever is left is found.
     clear(shared, &row.name).await?;
     let id = RunDir::fresh_id()?;
+    Span::current().record("sandbox", &id);
     shared.state.borrow().set_machine(&row.name, Some(&id))?;
     let guest = shared.machines.start(&row.name, template, policy, &id, tell).await?;
     // Only now is it worth being taken over: until its guest has an identity and

@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
+use tracing::debug;
 
 use super::{Exec, Executed, MAX_BODY, NewAgent, SOCKET, frame, streams};
 use crate::{Actor, Daemon, Error, Result};
@@ -82,6 +83,7 @@ impl Drop for Socket {
 type Answer = std::result::Result<Response<Full<Bytes>>, Infallible>;
 
 async fn answer(daemon: Daemon, who: Actor, mut request: Request<Incoming>) -> Answer {
+    debug!(by = %who, method = %request.method(), path = request.uri().path(), "a request");
     let upgrade = asks_for_streams(&request).then(|| hyper::upgrade::on(&mut request));
     let answered = match upgrade {
         Some(upgrade) => streams(&daemon, &who, request, upgrade).await,

@@ -58,7 +58,7 @@ impl Broker {
             return Ticket::refused(error);
         }
         let (go, turn) = oneshot::channel();
-        match Shared::enter(&self.shared, agent, go, events.clone()) {
+        match Shared::enter(&self.shared, agent, &request.model, go, events.clone()) {
             Ok(place) => {
                 let id = place.id;
                 let task = tokio::spawn(request::run(place, turn, request, events));

@@ -8,10 +8,12 @@ use fireclaw_say::say;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::info;
 
 use super::queue::FairQueue;
 use super::{Event, Limits, Totals};
-use crate::{Abilities, ChatModel, Error, Mode, Result};
+use crate::error::escape;
+use crate::{Abilities, ChatModel, Error, Mode, Result, Usage};
 
 /// How much the newest duration counts in the average.
 const NEWEST: f64 = 0.3;
@@ -69,6 +71,7 @@ impl Shared {
     pub fn enter(
         shared: &Arc<Self>,
         agent: &str,
+        model: &str,
         go: oneshot::Sender<()>,
         events: UnboundedSender<Event>,
     ) -> Result<Place> {
@@ -85,7 +88,9 @@ impl Shared {
         Ok(Place {
             shared: shared.clone(),
             agent: agent.to_owned(),
+            model: model.to_owned(),
             id,
+            entered: Instant::now(),
             started: None,
             end: End::Cancelled,
         })
@@ -176,7 +181,7 @@ impl Shared {
 
 /// How a request ended, for the totals.
 pub enum End {
-    Answered(crate::Usage),
+    Answered(Usage),
     Failed,
     Cancelled,
 }
@@ -185,7 +190,9 @@ pub enum End {
 pub struct Place {
     pub shared: Arc<Shared>,
     agent: String,
+    model: String,
     pub id: u64,
+    entered: Instant,
     started: Option<Instant>,
     pub end: End,
 }
@@ -197,11 +204,35 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Logs what it cost, in figures alone: what was asked and answered is between them.
+    fn log(&self, busy: Option<Duration>) {
+        let (outcome, usage) = match &self.end {
+            End::Answered(usage) => ("answered", *usage),
+            End::Failed => ("failed", Usage::default()),
+            End::Cancelled => ("cancelled", Usage::default()),
+        };
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let waited = self.entered.elapsed().saturating_sub(busy.unwrap_or_default());
+        info!(
+            agent = self.agent,
+            model = escape(&self.model),
+            outcome,
+            waited_ms = ms(waited),
+            busy_ms = ms(busy.unwrap_or_default()),
+            prompt_tokens = usage.prompt_tokens,
+            completion_tokens = usage.completion_tokens,
+            "a request to the model"
+        );
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
+        let busy = self.started.map(|started| started.elapsed());
+        self.log(busy);
         let mut state = self.shared.state();
         let totals = state.totals.entry(self.agent.clone()).or_default();
-        let busy = self.started.map(|started| started.elapsed());
         totals.busy += busy.unwrap_or_default();
         match self.end {
             End::Answered(usage) => {

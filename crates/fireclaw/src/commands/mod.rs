@@ -4,6 +4,7 @@ pub mod agent;
 pub mod completions;
 pub mod doctor;
 pub mod images;
+pub mod logs;
 pub mod man;
 pub mod net;
 pub mod overseer;
@@ -23,9 +24,14 @@ use fireclaw_vm::snapshot::Store;
 
 use crate::args::{Cli, Command};
 use crate::error::{CliError, Kind, Result};
+use crate::logging;
 
 /// Runs a command; the value is the exit status.
 pub fn execute(cli: Cli) -> Result<u8> {
+    // The overseer has a log of its own, and a gateway says only what its starter reads.
+    if !matches!(cli.command, Command::Overseer(_) | Command::Gateway) {
+        logging::start_if_asked()?;
+    }
     if keeps_something(&cli.command) {
         let home = Home::from_environment();
         if home.root().exists() {
@@ -57,6 +63,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Command::Net(args) => net::execute(&args),
         Command::Overseer(args) => overseer::execute(&args),
         Command::Agent(args) => agent::execute(args),
+        Command::Logs(args) => logs::execute(&args),
         Command::Template(args) => template::execute(&args),
         // It has told whoever started it.
         Command::Gateway => {
@@ -79,6 +86,7 @@ fn keeps_something(command: &Command) -> bool {
         | Command::Net(_)
         | Command::Overseer(_) => true,
         Command::Agent(_)
+        | Command::Logs(_)
         | Command::Template(_)
         | Command::Gateway
         | Command::Completions(_)

@@ -19,6 +19,7 @@ use fireclaw_say::say;
 use rustix::fs::Mode;
 
 use crate::error::{CliError, Result};
+use crate::logging;
 use crate::machine::Vmm;
 use crate::preparation;
 use crate::runtime::runtime;
@@ -51,6 +52,8 @@ Examples:
   fireclaw overseer install --local-model             as a service of systemd
 
 Environment:
+  FIRECLAW_LOG             what is logged: error, warn, info (default), debug, trace, or
+                           filters such as info,fireclaw_net=debug
   FIRECLAW_MODEL_KEY       the model server's key
   FIRECLAW_IRC_PASSWORD    the IRC server's password, or with --account the account's
   FIRECLAW_NGIRCD          the private IRC server's program
@@ -62,6 +65,27 @@ pub struct Args {
 
     #[command(flatten)]
     options: Options,
+}
+
+/// The overseer's own log, in the data directory.
+pub const LOG_FILE: &str = "overseer.log";
+
+/// The forms of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// For people: time, level, what happened
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+impl From<LogFormat> for fireclaw_log::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Human => Self::Human,
+            LogFormat::Json => Self::Json,
+        }
+    }
 }
 
 /// How it is to work.
@@ -120,6 +144,11 @@ struct Options {
     #[arg(long, value_name = "VMM", env = "FIRECLAW_VMM", default_value = "auto")]
     vmm: Vmm,
 
+    /// How lines of the log look on standard error; by default for people, or in the journal's
+    /// own form under systemd
+    #[arg(long, value_name = "FORMAT", env = "FIRECLAW_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+
     /// How long a question to the people waits for an answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "600")]
     approval_time: u64,
@@ -135,6 +164,12 @@ pub fn execute(args: &Args) -> Result<u8> {
     fireclaw_say::never_wait();
     // What it keeps is its owner's alone, sockets too from when they are made.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let file = home.root().join(LOG_FILE);
+    logging::start(fireclaw_log::Options {
+        format: args.options.log_format.map(LogFormat::into),
+        file: Some(&file),
+        filter: "info",
+    })?;
     let (local, runtime) = (tokio::task::LocalSet::new(), runtime()?);
     let ended = local.block_on(&runtime, async {
         let mut signals = Signals::listen()?;

@@ -34,6 +34,7 @@ fn the_reference_is_up_to_date() {
         "overseer uninstall",
         "agent",
         "agent exec",
+        "logs",
         "template",
         "net",
         "net ls",

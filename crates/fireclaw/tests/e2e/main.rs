@@ -32,6 +32,7 @@ mod harness;
 mod hostile;
 mod images;
 mod inspircd;
+mod logs;
 mod network;
 mod outputs;
 mod overseer;

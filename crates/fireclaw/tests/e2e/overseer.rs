@@ -56,6 +56,12 @@ impl Overseer {
         Self { home, port, options, variables, child, said, later }
     }
 
+    /// All that it has said on standard error.
+    pub fn lines(&self) -> Vec<String> {
+        let later = self.later.lock().unwrap();
+        self.said.iter().chain(later.iter()).cloned().collect()
+    }
+
     /// Waits until it has said this on standard error, after it was ready.
     pub fn says(&self, text: &str) {
         wait_until(text, || self.later.lock().unwrap().iter().any(|line| line.contains(text)));

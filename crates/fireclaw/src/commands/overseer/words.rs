@@ -26,13 +26,15 @@ impl Options {
             model_ca,
             local_model,
             vmm,
+            log_format,
             approval_time,
         } = self;
         let vmm = vmm.to_possible_value();
+        let log_format = log_format.and_then(|format| format.to_possible_value());
         let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or(path.clone());
         let (tls_ca, model_ca) = (tls_ca.as_ref().map(whole), model_ca.as_ref().map(whole));
         let (port, approval_time) = (port.to_string(), approval_time.to_string());
-        let valued: [(&str, Option<&OsStr>); 11] = [
+        let valued: [(&str, Option<&OsStr>); 12] = [
             ("server", server.as_deref().map(OsStr::new)),
             ("port", Some(port.as_ref())),
             ("tls-ca", tls_ca.as_ref().map(|path| path.as_os_str())),
@@ -43,6 +45,7 @@ impl Options {
             ("model-server", Some(model_server.as_ref())),
             ("model-ca", model_ca.as_ref().map(|path| path.as_os_str())),
             ("vmm", vmm.as_ref().map(|vmm| OsStr::new(vmm.get_name()))),
+            ("log-format", log_format.as_ref().map(|format| OsStr::new(format.get_name()))),
             ("approval-time", Some(approval_time.as_ref())),
         ];
         let mut words = Vec::new();
@@ -87,7 +90,7 @@ mod tests {
         assert_eq!(parse(&[]).words(), Vec::<OsString>::new());
         let line = "--server=irc.example.org --port=6697 --tls-ca=/ca.pem --account=bot \
                     --nick=-boss --channel=#c --agents-channel=#a --model-server=http://m \
-                    --vmm=qemu --approval-time=5 --owner=ann --owner=*!*@x --tls --local-model";
+                    --vmm=qemu --log-format=json --approval-time=5 --owner=ann --owner=*!*@x --tls --local-model";
         let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
         assert_eq!(parse(&words).words(), words);
     }

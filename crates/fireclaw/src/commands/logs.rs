@@ -1,0 +1,95 @@
+//! `fireclaw logs`: what the overseer and the agents logged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fireclaw_image::Home;
+use fireclaw_log::file::Reader;
+use fireclaw_template::names;
+
+use super::overseer::LOG_FILE;
+use super::print;
+use crate::error::{CliError, Kind, Result};
+
+/// How often a log that is followed is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Show the log of the overseer, or of an agent
+///
+/// Works while no overseer runs, too. An agent's log stays when the agent is gone. Under
+/// systemd, the journal has the overseer's log with its fields as well.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fireclaw logs                      the overseer's last lines
+  fireclaw logs -f                   and what is added
+  fireclaw logs worker -n 200        the last 200 lines of the agent worker
+  journalctl -u fireclaw-overseer FIRECLAW_AGENT=worker")]
+pub struct Args {
+    /// The agent; the overseer itself if absent
+    name: Option<String>,
+    /// How many lines
+    #[arg(short = 'n', long, value_name = "LINES", default_value_t = 50)]
+    lines: usize,
+    /// Go on showing what is added, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// Shows it.
+pub fn execute(args: &Args) -> Result<u8> {
+    let home = Home::from_environment();
+    let path = match &args.name {
+        None => home.root().join(LOG_FILE),
+        Some(name) => of_agent(&home, name)?,
+    };
+    if args.name.is_none() && !path.exists() && !args.follow {
+        return Err(CliError::new(Kind::Host, format!("there is no log in {}", path.display()))
+            .hint("the overseer writes it: fireclaw overseer"));
+    }
+    let mut reader = Reader::new(&path);
+    let failed = |e: std::io::Error| CliError::file("read", &path, &e);
+    show(&reader.last(args.lines).map_err(failed)?)?;
+    if !args.follow {
+        return Ok(0);
+    }
+    loop {
+        std::thread::sleep(LOOK);
+        show(&reader.more().map_err(failed)?)?;
+    }
+}
+
+fn show(lines: &[String]) -> Result<()> {
+    lines.iter().try_for_each(|line| print(line))
+}
+
+/// Where an agent's log is.
+fn of_agent(home: &Home, name: &str) -> Result<PathBuf> {
+    names::check_agent(name).map_err(|e| CliError::usage(format!("{name:?}: {e}")))?;
+    let agents = home.root().join("agents");
+    let path = log_of(&agents, name);
+    if path.exists() {
+        return Ok(path);
+    }
+    let error = CliError::new(Kind::Host, format!("no agent {name} has a log"));
+    Err(match known(&agents)[..] {
+        [] => error.hint("no agent has been started yet: fireclaw agent start TEMPLATE"),
+        ref names => error.hint(format!("there are logs of: {}", names.join(", "))),
+    })
+}
+
+fn log_of(agents: &Path, name: &str) -> PathBuf {
+    agents.join(name).join("agent.log")
+}
+
+/// The agents that have a log.
+fn known(agents: &Path) -> Vec<String> {
+    let entries = fs::read_dir(agents).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<_> = names
+        .filter(|name| names::check_agent(name).is_ok() && log_of(agents, name).exists())
+        .collect();
+    names.sort();
+    names
+}
