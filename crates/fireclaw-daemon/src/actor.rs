@@ -5,7 +5,8 @@ use std::fmt;
 use fireclaw_irc::message::Source;
 
 /// Who has something done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Actor {
     /// Somebody on the chat server.
     Person {

@@ -10,11 +10,13 @@ mod frame;
 mod server;
 mod streams;
 
-pub use client::{Client, Streams};
+pub use client::{Client, Problem, Streams};
 pub use frame::{Ended, Frame, MOST};
 pub use server::{Door, listen};
 
 use serde::{Deserialize, Serialize};
+
+use crate::{Condition, Error};
 
 /// The socket's name in the home.
 const SOCKET: &str = "daemon.sock";
@@ -57,4 +59,106 @@ pub struct Executed {
     pub status: Option<u8>,
     /// What it wrote, standard output before standard error, up to 64 KiB each.
     pub output: String,
+}
+
+/// Why a request is refused: the body of every answer that is an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{error}")]
+pub struct Refused {
+    /// In words for a person.
+    pub error: String,
+    /// For programs.
+    pub kind: Kind,
+    /// How the agent is, if that is the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
+}
+
+/// The kinds of refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// The request cannot be right, whatever the overseer's state is.
+    BadRequest,
+    /// There is no such request.
+    NotFound,
+    /// There is this path, but not with this method.
+    MethodNotAllowed,
+    /// The body is too large.
+    TooLarge,
+    /// There is no such agent.
+    UnknownAgent,
+    /// There is no such template, or it has mistakes.
+    Template,
+    /// The agent's name or nick is taken.
+    NameTaken,
+    /// The agent is in no condition for this.
+    NotNow,
+    /// What is asked for is not possible as things are.
+    Conflict,
+    /// The model server refuses, or does not answer.
+    ModelServer,
+    /// The overseer is ending.
+    Ending,
+    /// Something failed that should not.
+    Internal,
+    /// One that only a newer overseer knows.
+    #[serde(other)]
+    Other,
+}
+
+impl Refused {
+    fn new(kind: Kind, error: impl ToString) -> Self {
+        Self { error: error.to_string(), kind, condition: None }
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        let condition = match error {
+            Error::NotNow { condition, .. } => Some(condition),
+            _ => None,
+        };
+        let kind = match &error {
+            Error::UnknownAgent { .. } => Kind::UnknownAgent,
+            Error::NameTaken { .. } => Kind::NameTaken,
+            Error::NotNow { .. } => Kind::NotNow,
+            Error::BadName { .. } => Kind::BadRequest,
+            Error::Template(_) => Kind::Template,
+            Error::NoQuestion(_)
+            | Error::Unconfirmed { .. }
+            | Error::TooManyQuestions
+            | Error::Unsupported(_) => Kind::Conflict,
+            Error::Model(_) => Kind::ModelServer,
+            Error::Ending => Kind::Ending,
+            _ => Kind::Internal,
+        };
+        Self { condition, ..Self::new(kind, error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_of_a_newer_overseer_is_some_other() {
+        let newer = r#"{"error": "no", "kind": "phase-of-the-moon"}"#;
+        assert_eq!(
+            serde_json::from_str::<Refused>(newer).unwrap(),
+            Refused::new(Kind::Other, "no")
+        );
+    }
+
+    #[test]
+    fn what_an_agent_is_in_no_condition_for_says_the_condition() {
+        let error =
+            Error::NotNow { name: "worker".into(), condition: Condition::Paused, problem: None };
+        let refused = serde_json::to_value(Refused::from(error)).unwrap();
+        let expected = serde_json::json!({
+            "error": "worker is paused", "kind": "not-now", "condition": "paused",
+        });
+        assert_eq!(refused, expected);
+    }
 }

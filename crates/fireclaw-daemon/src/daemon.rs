@@ -17,23 +17,22 @@ use fireclaw_irc::message::Source;
 use fireclaw_irc::names::CaseMapping;
 use fireclaw_llm::{Broker, Limits, ModelInfo, Server};
 use fireclaw_protocol::message::ExecRequest;
-use fireclaw_say::say;
 use fireclaw_template::{Entry, Store, Template, names};
 use fireclaw_vm::Commands;
 use serde::Serialize;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tracing::info;
 
 use crate::agent::{self, AgentHandle, Condition, Order, Status};
+use crate::handle::{self, Handle, Jobs};
 use crate::machines::{self, Machines};
 use crate::ours::Ours;
 use crate::state::{Act, AgentRow, Pending, Question, State, Wanted, now};
 use crate::talk::Talk;
-use crate::{Actor, Config, Error, Result, reach};
+use crate::{Actor, Config, Error, Event, Events, Result, event, reach};
 pub use claim::Claim;
 
-/// What the log says of lines for the control channel, and of privileged acts.
-const ANNOUNCED: &str = "fireclaw_daemon::announced";
+/// What the log calls privileged acts.
 const AUDITED: &str = "fireclaw_daemon::audited";
 
 /// The file of the state, in the home.
@@ -48,16 +47,6 @@ const SCHEDULE: &str = "the schedule";
 /// How long an agent may take to leave.
 const LEAVING: Duration = Duration::from_secs(60);
 
-/// Something that people in the control channel should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    /// What, in lines that are safe to be said.
-    pub text: String,
-    /// The question that people have to decide on, if it is one: it goes before everything
-    /// else, and [`Daemon::question_said`] is to be told once they can read it.
-    pub question: Option<u64>,
-}
-
 /// What agents share.
 pub struct Shared {
     pub config: Config,
@@ -70,7 +59,9 @@ pub struct Shared {
     pub ours: RefCell<Ours>,
     /// Nicks of the operators of the control channel, as the overseer sees them.
     operators: RefCell<Vec<String>>,
-    notices: mpsc::Sender<Notice>,
+    handle: Handle,
+    /// Commands that were not begun, until they are served.
+    jobs: RefCell<Option<Jobs>>,
     /// Machines that ran before there was anything in the state.
     unknown: RefCell<Vec<String>>,
     /// Has the schedule look again: something is due that was not.
@@ -81,25 +72,22 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Tells the people, in one line and not more than fits it: guests have a part in
-    /// what is told. If nobody takes it any more, it is not worth waiting.
-    pub fn announce(&self, text: &str) {
-        let notice = Notice { text: fireclaw_vm::escape(text), question: None };
-        info!(target: ANNOUNCED, "says in {}: {}", self.config.control, notice.text);
-        if let Err(e) = self.notices.try_send(notice) {
-            let Notice { text, .. } = e.into_inner();
-            say!("fireclaw: too much waits for the control channel; not said there: {text}");
-        }
+    /// Tells everybody who listens. It is in the log before.
+    pub fn tell(&self, event: Event) {
+        self.handle.tell(event);
+    }
+
+    /// Tells everybody that something could not be done.
+    pub fn trouble(&self, problem: impl Into<String>) {
+        self.tell(Event::Trouble { agent: None, problem: problem.into() });
     }
 
     /// Puts a question to the people, whole; false if nobody would read that much.
-    pub fn announce_question(&self, question: &Question) -> bool {
-        let Some(text) = question.text() else { return false };
-        let id = question.id;
-        info!(target: ANNOUNCED, agent = %question.agent, question = id, "asks the people");
-        if self.notices.try_send(Notice { text, question: Some(id) }).is_err() {
-            say!("fireclaw: too much waits for the control channel; #{id} is in !questions");
+    pub fn put(&self, question: &Question) -> bool {
+        if question.lines().is_none() {
+            return false;
         }
+        self.tell(Event::Asked(Box::new(question.clone())));
         true
     }
 
@@ -190,17 +178,17 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Opens the state of a home that is claimed. Notices for the people come out of
-    /// the receiver.
+    /// Opens the state of a home that is claimed, with all events from then on.
     ///
     /// # Errors
     /// Whatever the state can say, and [`Error::Model`] for an address that cannot be
     /// a model server's.
-    pub fn open(claim: Claim, config: Config) -> Result<(Self, mpsc::Receiver<Notice>)> {
+    pub fn open(claim: Claim, config: Config) -> Result<(Self, Events)> {
         let root = config.home.root().to_owned();
         let state = State::open(&root.join(STATE))?;
         let model = Server::new(config.model.clone())?;
-        let (notices, receiver) = mpsc::channel(256);
+        let (events, receiver) = broadcast::channel(event::ROOM);
+        let (handle, jobs) = Handle::new(events);
         let shared = Shared {
             state: RefCell::new(state),
             templates: Store::open([root.join("templates")]),
@@ -213,13 +201,14 @@ impl Daemon {
             unknown: RefCell::default(),
             due: Notify::new(),
             asked: Notify::new(),
-            notices,
+            handle,
+            jobs: RefCell::new(Some(jobs)),
             _claim: claim,
             config,
         };
         let daemon = Self { shared: Rc::new(shared) };
         daemon.spare_unknown()?;
-        Ok((daemon, receiver))
+        Ok((daemon, Events(receiver)))
     }
 
     /// Looks at the state of a home without changing it; whether there is one.
@@ -271,13 +260,14 @@ impl Daemon {
     pub async fn reconcile(&self) -> Result<()> {
         let rows = self.shared.state.borrow().agents()?;
         if let Err(e) = reach::sweep(&self.shared).await {
-            self.announce(format!("what is left of networks could not be cleared away: {e}"));
+            let problem = format!("what is left of networks could not be cleared away: {e}");
+            self.shared.trouble(problem);
         }
         for id in self.shared.machines.ids() {
             let is_known = rows.iter().any(|row| row.machine.as_ref() == Some(&id));
             if !is_known && !self.shared.unknown.borrow().contains(&id) {
                 self.shared.machines.clear(&id).await?;
-                self.shared.announce(&format!("cleared away {id}, which was nobody's"));
+                self.shared.tell(Event::Cleared { sandbox: id });
             }
         }
         for row in rows {
@@ -374,7 +364,7 @@ impl Daemon {
         // It boots meanwhile; nobody should find out only by asking it.
         tokio::task::spawn_local(async move {
             if let Err(e) = daemon.check_model(&agent).await {
-                daemon.announce(format!("{agent} will not answer: {e}"));
+                daemon.shared.tell(Event::no_model(&agent, &e));
             }
         });
         Ok(name)
@@ -615,9 +605,20 @@ impl Daemon {
         Ok(self.shared.templates.get(name)?)
     }
 
-    /// Tells the people.
-    pub fn announce(&self, text: impl Into<String>) {
-        self.shared.announce(&text.into());
+    /// What fronts give commands to, on any thread. They are done while [`Daemon::serve`] runs.
+    pub fn handle(&self) -> Handle {
+        self.shared.handle.clone()
+    }
+
+    /// Does what is asked through handles, until dropped. Must run in a
+    /// [`tokio::task::LocalSet`].
+    pub async fn serve(&self) -> Infallible {
+        let jobs = self.shared.jobs.borrow_mut().take();
+        if let Some(jobs) = jobs {
+            handle::serve(self, jobs).await;
+        }
+        // We have a handle ourselves, so that was not the end; or somebody serves already.
+        std::future::pending().await
     }
 
     /// Lets go of everything; machines live on for the next daemon.
@@ -646,8 +647,8 @@ impl Daemon {
             Some(Known::Running(handle)) => Ok(handle.orders.clone()),
             Some(Known::Unrestored(problem)) => Err(Error::NotNow {
                 name: name.to_owned(),
-                condition: Condition::Failed.as_str().to_owned(),
-                hint: format!("{problem}; mend that and !resume it, or !destroy it"),
+                condition: Condition::Failed,
+                problem: Some(problem.clone()),
             }),
             None => Err(self.unknown(name)),
         }
@@ -661,7 +662,7 @@ impl Daemon {
     pub(crate) fn audit(&self, who: &Actor, act: &str) {
         info!(target: AUDITED, by = %fireclaw_vm::escape(&who.to_string()), "{}", fireclaw_vm::escape(act));
         if let Err(e) = self.shared.state.borrow().audit(who, act) {
-            self.shared.announce(&format!("the audit log: {e}"));
+            self.shared.trouble(format!("the audit log: {e}"));
         }
     }
 }

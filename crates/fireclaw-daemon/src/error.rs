@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::Condition;
 use crate::state::Question;
 
 /// An error of this crate.
@@ -87,15 +88,18 @@ pub enum Error {
     #[error("{0}")]
     Unsupported(String),
     /// The agent is not in a state for this.
-    #[error("{name} is {condition}; {hint}")]
+    #[error("{name} is {}{}", condition.as_str(), why(problem.as_deref()))]
     NotNow {
         /// The agent.
         name: String,
         /// What it is.
-        condition: String,
-        /// What to do.
-        hint: String,
+        condition: Condition,
+        /// Why, if that is to be mended first.
+        problem: Option<String>,
     },
+    /// An agent has as many open questions as it may have.
+    #[error("too many questions wait for an answer already")]
+    TooManyQuestions,
     /// There is no open question of this number.
     #[error("there is no open question #{0}")]
     NoQuestion(u64),
@@ -138,6 +142,11 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Whether the model server answers, and does not have the model.
+    pub fn is_missing_model(&self) -> bool {
+        matches!(self, Self::Model(fireclaw_llm::Error::ModelMissing { .. }))
+    }
+
     /// Whether the state could not be written because its disk is full.
     pub(crate) fn is_full_disk(&self) -> bool {
         let Self::State(e) = self else { return false };
@@ -164,6 +173,10 @@ fn others(error: &fireclaw_template::Error) -> String {
         }
         _ => String::new(),
     }
+}
+
+fn why(problem: Option<&str>) -> String {
+    problem.map(|problem| format!(": {problem}")).unwrap_or_default()
 }
 
 fn known(names: &[String]) -> String {

@@ -6,23 +6,13 @@ use std::time::Duration;
 use crate::agent::Order;
 use crate::reach;
 use crate::state::{Question, now};
-use crate::{Actor, Daemon, Error, Result};
+use crate::{Actor, Daemon, Error, Event, Result};
 
 /// Why a question was refused that nobody answered.
 const IN_TIME: &str = "nobody answered in time";
 
 /// What times are written down in.
 const GRAIN: Duration = Duration::from_secs(1);
-
-impl Question {
-    /// All that people read: what is asked, and how it is answered. None if nobody would
-    /// read that much.
-    pub fn text(&self) -> Option<String> {
-        let (lines, id) = (self.lines()?, self.id);
-        let digest = self.digest();
-        Some(format!("{}\n#{id} (!ok {id} {digest}, or !no {id} reason)", lines.join("\n")))
-    }
-}
 
 impl Daemon {
     /// Allows what a question asks for. `digest` is the question's, as people read it; it may
@@ -98,7 +88,7 @@ impl Daemon {
     pub(crate) async fn end_questions(&self) -> Infallible {
         loop {
             if let Err(e) = self.end_old_questions().await {
-                self.announce(format!("questions: {e}"));
+                self.shared().trouble(format!("questions: {e}"));
             }
             let left = self.next_old_question();
             tokio::select! {
@@ -117,7 +107,8 @@ impl Daemon {
             }
             let ended = self.shared().state.borrow().answer(question.id, false, IN_TIME)?;
             let Some(question) = ended else { continue };
-            self.announce(format!("#{} is over: {IN_TIME}", question.id));
+            let (id, agent) = (question.id, question.agent.clone());
+            self.shared().tell(Event::QuestionExpired { id, agent });
             self.ended(&question).await?;
         }
         Ok(())

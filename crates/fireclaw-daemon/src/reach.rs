@@ -6,7 +6,7 @@ use fireclaw_template::Template;
 
 use crate::daemon::Shared;
 use crate::state::{Asked, Question};
-use crate::{Actor, Daemon, Error, Result};
+use crate::{Actor, Condition, Daemon, Error, Result};
 
 /// The message of a question that is not the agent's but people's: theirs begin at 1.
 pub const OURS: u64 = 0;
@@ -45,8 +45,8 @@ impl Daemon {
             return Ok(None);
         }
         let Some(id) = row.machine else {
-            let hint = "wait until it is ready".to_owned();
-            return Err(Error::NotNow { name: name.into(), condition: "starting".into(), hint });
+            let (name, condition) = (name.to_owned(), Condition::Starting);
+            return Err(Error::NotNow { name, condition, problem: None });
         };
         Ok(Some(self.shared().machines.gateway(&id).status().await?))
     }
@@ -72,8 +72,7 @@ impl Daemon {
         let open = self.questions()?;
         let ours = |open: &&Question| open.agent == name && open.ask.message == OURS;
         if open.iter().filter(ours).count() >= MOST {
-            let many = "too many questions wait for an answer already; !questions";
-            return Err(Error::Unsupported(many.into()));
+            return Err(Error::TooManyQuestions);
         }
         self.audit(who, &format!("asks that {name} may reach {target}"));
         let ask = Asked {
@@ -85,7 +84,7 @@ impl Daemon {
             private: false,
         };
         let question = self.shared().state.borrow_mut().ask(name, &ask)?;
-        self.shared().announce_question(&question);
+        self.shared().put(&question);
         Ok(question)
     }
 

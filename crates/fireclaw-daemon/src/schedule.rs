@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use fireclaw_template::Template;
 
 use crate::state::now;
-use crate::{Actor, Daemon, Error};
+use crate::{Actor, Daemon, Error, Event};
 
 /// How long a changed template may go unnoticed.
 const LOOK: Duration = Duration::from_secs(20);
@@ -47,12 +47,11 @@ fn next(template: &Template, after: SystemTime) -> Option<SystemTime> {
 }
 
 async fn start(daemon: &Daemon, template: &Template) {
+    let shared = daemon.shared();
     match daemon.invoke_scheduled(template).await {
-        Ok(name) => daemon.announce(format!("{name} boots: it is due")),
-        Err(Error::NameTaken { name }) => {
-            daemon.announce(format!("{name}: scheduled run skipped: it is already running"));
-        }
-        Err(e) => daemon.announce(format!("{} is due, but: {e}", template.name)),
+        Ok(agent) => shared.tell(Event::Due { agent }),
+        Err(Error::NameTaken { name: agent }) => shared.tell(Event::ScheduleSkipped { agent }),
+        Err(e) => shared.trouble(format!("{} is due, but: {e}", template.name)),
     }
 }
 
@@ -61,7 +60,7 @@ async fn end_overdue(daemon: &Daemon) {
         if ends <= now()
             && let Err(e) = daemon.destroy(&Actor::Schedule, &name, why(daemon, &name)).await
         {
-            daemon.announce(format!("{name}: {e}"));
+            daemon.shared().tell(Event::trouble(&name, e));
         }
     }
 }

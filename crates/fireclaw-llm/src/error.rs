@@ -12,7 +12,7 @@ const MAX_WORDS: usize = 300;
 #[non_exhaustive]
 pub enum Error {
     /// The server does not have the model.
-    #[error("model {model} is not there; !models lists what is")]
+    #[error("model {model} is not there")]
     ModelMissing {
         /// The name asked for, escaped.
         model: String,

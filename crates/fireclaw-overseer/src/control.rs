@@ -1,16 +1,19 @@
 //! The control channel.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use fireclaw_daemon::{Actor, Daemon, Notice, Result};
+use fireclaw_daemon::{Actor, Daemon, Event as Told, Events, Question, Result};
 use fireclaw_irc::client::{Chat, ChatKind};
 use fireclaw_irc::names::CaseMapping;
 use fireclaw_irc::text::split;
 use fireclaw_irc::{Client, Event, Handle};
 use fireclaw_say::say;
-use tokio::sync::mpsc;
 
+use crate::advice;
 use crate::command::{self, Command};
 use crate::obey::obey;
 use crate::pace::{Pace, Taken};
@@ -26,7 +29,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// If the chat server's settings cannot be right.
 pub async fn run(
     daemon: &Daemon,
-    mut notices: mpsc::Receiver<Notice>,
+    mut events: Events,
     mut on_join: impl FnMut(),
 ) -> Result<Infallible> {
     let config = daemon.config();
@@ -34,6 +37,7 @@ pub async fn run(
     let (voice, mut heard) = Client::spawn(config.irc.client(&config.nick, vec![control.clone()]))?;
     let _goodbye = Goodbye(voice.clone());
     let mut pace = Pace::default();
+    let questions = Questions::default();
     daemon.overseer_is(&config.nick);
     loop {
         tokio::select! {
@@ -93,14 +97,18 @@ pub async fn run(
                 Some(_) => {}
                 None => std::future::pending::<()>().await,
             },
-            Some(Notice { text, question }) = notices.recv() => {
+            Some(told) = events.next() => {
                 let (voice, place) = (voice.clone(), control.clone());
                 let reply = Reply { voice, place, is_urgent: false };
-                match question {
-                    Some(id) => {
-                        tokio::task::spawn_local(put(daemon.clone(), reply, id, text));
+                match told {
+                    Ok(Told::Asked(question)) => questions.put(daemon, reply, *question),
+                    Ok(event) => reply.say(&advice::event(&event)).await,
+                    Err(missed) => {
+                        say!("fireclaw: {missed} events came too fast for {control}; the log has them");
+                        for question in daemon.questions()? {
+                            questions.put(daemon, reply.clone(), question);
+                        }
                     }
-                    None => reply.say(&text).await,
                 }
             }
         }
@@ -118,6 +126,7 @@ impl Drop for Goodbye {
 }
 
 /// Where somebody is answered.
+#[derive(Clone)]
 struct Reply {
     voice: Handle,
     place: String,
@@ -182,7 +191,7 @@ fn listen(daemon: &Daemon, voice: &Handle, control: &str, pace: &mut Pace, chat:
             Ok(command) if !may && !command.is_harmless() => {
                 Some(format!("{who}: you may not; the owners of this overseer may"))
             }
-            Ok(command) => obey(&daemon, &who, command).await,
+            Ok(command) => obey(&daemon.handle(), &who, command).await,
         };
         if let Some(said) = said {
             reply.say(&said).await;
@@ -200,8 +209,28 @@ fn key(who: &Actor, may: bool, case: CaseMapping) -> String {
     }
 }
 
+/// Questions on their way to the channel.
+#[derive(Clone, Default)]
+struct Questions(Rc<RefCell<HashSet<u64>>>);
+
+impl Questions {
+    /// Puts a question that nobody could read yet, if it is not on its way already.
+    fn put(&self, daemon: &Daemon, reply: Reply, question: Question) {
+        let id = question.id;
+        let Some(text) = advice::question(&question) else { return };
+        if question.said.is_some() || !self.0.borrow_mut().insert(id) {
+            return;
+        }
+        let (daemon, all) = (daemon.clone(), self.clone());
+        tokio::task::spawn_local(async move {
+            put(&daemon, reply, id, text).await;
+            all.0.borrow_mut().remove(&id);
+        });
+    }
+}
+
 /// Says a question until it was heard or is over.
-async fn put(daemon: Daemon, reply: Reply, id: u64, text: String) {
+async fn put(daemon: &Daemon, reply: Reply, id: u64, text: String) {
     while daemon.is_open(id) {
         let lines = marked(&text, reply.voice.budget(&reply.place));
         match reply.voice.deliver(&reply.place, &lines).await {

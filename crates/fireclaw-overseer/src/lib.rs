@@ -3,6 +3,7 @@
 //! People type commands, the overseer does what they ask of the
 //! daemon and says what came of it, and what the daemon wants people to know.
 
+mod advice;
 mod command;
 mod control;
 mod obey;

@@ -1,23 +1,21 @@
 //! What each command does, and what is said to it.
 
-use fireclaw_daemon::{Actor, Condition, Daemon, Error, Listed, NetworkStatus, Question, Result};
+use fireclaw_daemon::{Actor, Handle, Listed, NetworkStatus, Question, Result};
 
+use fireclaw_template::Entry;
+
+use crate::advice;
 use crate::command::{self, Command, HELP};
 
 /// Does what somebody asks; what is said to that, if anything is left to say.
-pub async fn obey(daemon: &Daemon, who: &Actor, command: Command) -> Option<String> {
+pub async fn obey(daemon: &Handle, who: &Actor, command: Command) -> Option<String> {
     match answer(daemon, who, command).await {
         Ok(said) => said,
-        // What is open now was maybe not what was read.
-        Err(Error::Unconfirmed { question, problem }) => {
-            let text = question.text().unwrap_or_default();
-            Some(format!("#{}: {problem}\n{text}", question.id))
-        }
-        Err(e) => Some(e.to_string()),
+        Err(e) => Some(advice::error(&e)),
     }
 }
 
-async fn answer(daemon: &Daemon, who: &Actor, command: Command) -> Result<Option<String>> {
+async fn answer(daemon: &Handle, who: &Actor, command: Command) -> Result<Option<String>> {
     Ok(Some(match command {
         Command::Invoke { template, name } => {
             let name = daemon.invoke(who, &template, name.as_deref(), None).await?;
@@ -27,7 +25,9 @@ async fn answer(daemon: &Daemon, who: &Actor, command: Command) -> Result<Option
             daemon.destroy(who, &name, &format!("destroyed by {who}")).await?;
             format!("{name} is gone; its workspace is kept")
         }
-        Command::List => lines(daemon.list()?.iter().map(line), "no agents; !invoke <template>"),
+        Command::List => {
+            lines(daemon.list().await?.iter().map(line), "no agents; !invoke <template>")
+        }
         Command::Status => status(daemon).await?,
         Command::Model { name, model } => {
             daemon.set_model(who, &name, &model).await?;
@@ -41,21 +41,25 @@ async fn answer(daemon: &Daemon, who: &Actor, command: Command) -> Result<Option
                 names => names.join(", "),
             }
         }
-        Command::Persona { name, text: None } => format!("{name}: {}", daemon.persona(&name)?),
+        Command::Persona { name, text: None } => {
+            format!("{name}: {}", daemon.persona(&name).await?)
+        }
         Command::Persona { name, text: Some(text) } => {
             daemon.set_persona(who, &name, &text).await?;
             format!("{name} has another persona now")
         }
         Command::Templates => {
-            let entries = daemon.templates()?;
-            let line = |name: &String| match daemon.template(name) {
-                Ok(template) => {
-                    let model = template.model.unwrap_or_else(|| "its own program".into());
-                    format!("{name} ({model}): {}", template.description)
-                }
-                Err(_) => format!("{name}: it has mistakes; `fireclaw template check {name}`"),
-            };
-            lines(entries.iter().map(|entry| line(&entry.name)), "no templates")
+            let mut listed = Vec::new();
+            for Entry { name, .. } in daemon.templates().await? {
+                listed.push(match daemon.template(&name).await {
+                    Ok(template) => {
+                        let model = template.model.unwrap_or_else(|| "its own program".into());
+                        format!("{name} ({model}): {}", template.description)
+                    }
+                    Err(_) => format!("{name}: it has mistakes; `fireclaw template check {name}`"),
+                });
+            }
+            lines(listed.into_iter(), "no templates")
         }
         Command::Pause { name } => {
             daemon.pause(who, &name, true).await?;
@@ -78,11 +82,11 @@ async fn answer(daemon: &Daemon, who: &Actor, command: Command) -> Result<Option
         },
         Command::Allow { name, target } => {
             // The question itself is the answer.
-            daemon.ask_to_reach(who, &name, &target)?;
+            daemon.ask_to_reach(who, &name, &target).await?;
             return Ok(None);
         }
         Command::Reload { name: None } => {
-            daemon.reload().await;
+            daemon.reload().await?;
             "templates are taken on anew".to_owned()
         }
         Command::Reload { name: Some(name) } => {
@@ -90,7 +94,7 @@ async fn answer(daemon: &Daemon, who: &Actor, command: Command) -> Result<Option
             format!("{name} is as its template says again")
         }
         Command::Questions => {
-            let open = daemon.questions()?;
+            let open = daemon.questions().await?;
             lines(open.iter().map(question), "nothing waits for an answer")
         }
         Command::Ok { id, digest } => {
@@ -112,7 +116,7 @@ async fn answer(daemon: &Daemon, who: &Actor, command: Command) -> Result<Option
 /// All of a question. One that is too long is never put.
 fn question(question: &Question) -> String {
     let id = question.id;
-    question.text().unwrap_or_else(|| format!("#{id}: too long to be shown"))
+    advice::question(question).unwrap_or_else(|| format!("#{id}: too long to be shown"))
 }
 
 /// What an agent may reach, and the last that was refused: in one line each.
@@ -152,15 +156,13 @@ fn line(agent: &Listed) -> String {
     )
 }
 
-async fn status(daemon: &Daemon) -> Result<String> {
-    let agents = daemon.list()?;
-    let well =
-        |agent: &&Listed| matches!(agent.status.condition, Condition::Ready | Condition::Busy);
-    let up = agents.iter().filter(well).count();
+async fn status(daemon: &Handle) -> Result<String> {
+    let agents = daemon.list().await?;
+    let up = agents.iter().filter(|agent| agent.status.condition.is_up()).count();
     let models = match daemon.models().await {
         Ok(models) => format!("{} models", models.len()),
-        Err(e) => e.to_string(),
+        Err(e) => advice::error(&e),
     };
-    let questions = daemon.questions()?.len();
+    let questions = daemon.questions().await?.len();
     Ok(format!("{up} of {} agents up, {models}, {questions} open questions", agents.len()))
 }

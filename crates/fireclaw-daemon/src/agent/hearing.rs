@@ -11,6 +11,7 @@ use fireclaw_protocol::agent::Said;
 use fireclaw_template::Trigger;
 
 use super::{Agent, Condition};
+use crate::Event;
 use crate::state::{Pending, Question};
 use crate::talk::Verdict;
 
@@ -84,7 +85,7 @@ impl Agent {
                 self.log.add(&format!("is on the chat server as {nick}"));
                 let case = self.voice.status().case;
                 if !case.same(&nick, &self.row.nick) && self.life.nick() != nick {
-                    self.announce(&format!("{} is called {nick} for now", self.row.name));
+                    self.tell(Event::Renamed { agent: self.name(), nick: nick.clone() });
                 }
                 self.is_called(nick);
                 None
@@ -104,9 +105,8 @@ impl Agent {
                 None
             }
             Some(Heard::Held { reason, retry_in }) => {
-                let minutes = retry_in.as_secs().div_ceil(60);
-                let name = &self.row.name;
-                self.announce(&format!("{name} is not let in: {reason}; again in {minutes} min"));
+                let retry_in = Some(retry_in);
+                self.tell(Event::KeptOut { agent: self.name(), reason, retry_in });
                 None
             }
             Some(Heard::Dropped { lines }) => {
@@ -114,7 +114,7 @@ impl Agent {
                 None
             }
             Some(Heard::Failed { reason }) => {
-                self.announce(&format!("{} is not let in: {reason}", self.row.name));
+                self.tell(Event::KeptOut { agent: self.name(), reason, retry_in: None });
                 None
             }
             Some(Heard::Refused { target, numeric, reason }) => {
@@ -122,7 +122,8 @@ impl Agent {
                 if NOT_JOINED.contains(&numeric) {
                     let case = self.voice.status().case;
                     self.invited.retain(|invited| !case.same(invited, &target));
-                    self.announce(&format!("{} cannot join {target}: {reason}", self.row.name));
+                    let (agent, channel) = (self.name(), target);
+                    self.tell(Event::CannotJoin { agent, channel, reason });
                 }
                 None
             }
@@ -189,14 +190,13 @@ impl Agent {
     pub(super) fn finish(&mut self, message: u64) {
         self.handed.remove(&message);
         let done = self.shared.state.borrow_mut().done(&self.row.name, message);
-        let name = &self.row.name;
         match done {
             Ok(withdrawn) => {
                 for id in withdrawn {
-                    self.announce(&format!("#{id} is withdrawn: {name} no longer asks"));
+                    self.tell(Event::QuestionWithdrawn { id, agent: self.name() });
                 }
             }
-            Err(e) => self.announce(&format!("{name}: {e}")),
+            Err(e) => self.trouble(e),
         }
     }
 
@@ -218,7 +218,7 @@ impl Agent {
 
     fn note(&self, done: crate::Result<()>) {
         if let Err(e) = done {
-            self.announce(&format!("{}: {e}", self.row.name));
+            self.trouble(e);
         }
     }
 
@@ -335,7 +335,7 @@ impl Agent {
         match self.shared.state.borrow().keep(&self.row.name, &message) {
             Ok(id) => message.id = id,
             Err(e) => {
-                self.announce(&format!("{} cannot remember a message: {e}", self.row.name));
+                self.trouble(format!("cannot remember a message: {e}"));
                 return None;
             }
         }
@@ -354,10 +354,9 @@ impl Agent {
             Verdict::Heard(hops) => Some(hops),
             Verdict::Silent => None,
             Verdict::Circle => {
-                let name = &self.row.name;
-                let text = format!("reply loop between {speaker} and {name} detected; pausing");
-                self.say_soon(place, &text);
-                self.announce(&text);
+                let event = Event::ReplyLoop { from: speaker.to_owned(), to: self.name() };
+                self.say_soon(place, &event.text());
+                self.tell(event);
                 None
             }
         }

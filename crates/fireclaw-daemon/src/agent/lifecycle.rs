@@ -4,11 +4,11 @@
 //! the daemon; its condition is what the daemon sees, and begins anew with it.
 
 use fireclaw_say::say;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// How an agent is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Condition {
     /// Its VM boots, or its program starts.

@@ -8,7 +8,7 @@ use fireclaw_irc::client::Typing;
 use fireclaw_irc::text::{Formatting, fold};
 use fireclaw_llm::ChatRequest;
 use fireclaw_policy::Network;
-use fireclaw_protocol::agent::{Action, Event, Incoming};
+use fireclaw_protocol::agent::{Action, Event as Told, Incoming};
 use fireclaw_vm::Guest;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
@@ -22,7 +22,7 @@ use super::{Agent, Condition, Order};
 use crate::machines::Health;
 use crate::question::is_tool;
 use crate::state::{Asked, Pending, Question, Wanted};
-use crate::{machines, reach};
+use crate::{Event, machines, reach};
 
 /// How often what has a time limit is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -167,9 +167,8 @@ impl<'a> Live<'a> {
             },
         };
         if let (Err(e), End::Left { .. }) = (saved, end) {
-            let text = format!("{}: {e}", self.agent.row.name);
-            self.agent.log.add(&text);
-            self.agent.announce(&text);
+            self.agent.log.add(&e.to_string());
+            self.agent.trouble(e);
         }
     }
 
@@ -245,12 +244,12 @@ impl<'a> Live<'a> {
         self.agent.life.to(condition);
     }
 
-    fn tell(&self, event: &Event) -> Result<(), Lost> {
+    fn tell(&self, event: &Told) -> Result<(), Lost> {
         self.program.tell(event).map_err(|e| e.to_string())
     }
 
     fn configure(&mut self) -> Result<(), Lost> {
-        let event = Event::Configure(self.agent.config());
+        let event = Told::Configure(self.agent.config());
         self.tell(&event)
     }
 
@@ -292,9 +291,7 @@ impl<'a> Live<'a> {
         let name = self.agent.row.name.clone();
         let after = &self.agent.template.network;
         if [before, after].contains(&&Network::None) {
-            self.agent.announce(&format!(
-                "{name}: network policy {after} counts from its next start; !destroy and !invoke"
-            ));
+            self.agent.tell(Event::policy(&name, after, false));
             return;
         }
         let shared = Rc::clone(&self.agent.shared);
@@ -306,9 +303,10 @@ impl<'a> Live<'a> {
                 Ok::<_, crate::Error>(shared.machines.gateway(&id).set_policy(&policy).await?)
             };
             match changed.await {
-                Ok(()) => shared.announce(&format!("{name}: network policy {}", template.network)),
+                Ok(()) => shared.tell(Event::policy(&name, &template.network, true)),
                 Err(e) => {
-                    shared.announce(&format!("{name}: its network policy was not changed: {e}"))
+                    let problem = format!("its network policy was not changed: {e}");
+                    shared.tell(Event::trouble(&name, problem));
                 }
             }
         });
@@ -320,7 +318,7 @@ impl<'a> Live<'a> {
         let (name, template) = (self.agent.row.name.clone(), self.agent.template.clone());
         tokio::task::spawn_local(async move {
             if let Err(e) = shared.machines.refresh_skills(&commands, &template).await {
-                shared.announce(&format!("{name}: {e}"));
+                shared.tell(Event::trouble(&name, e));
             }
         });
     }
@@ -378,7 +376,7 @@ impl<'a> Live<'a> {
         );
         let active = Active { pending, says: 0, failed: false, stopped: false, named };
         self.active.insert(message.id, active);
-        self.tell(&Event::Message(message))
+        self.tell(&Told::Message(message))
     }
 
     /// Whether somebody else waits for an answer in the place of a message, who then is told
@@ -424,7 +422,7 @@ impl<'a> Live<'a> {
         let stopped = struck > 0 || !theirs.is_empty();
         for message in theirs {
             self.cancel(message);
-            self.tell(&Event::Stop { message })?;
+            self.tell(&Told::Stop { message })?;
         }
         Ok(stopped)
     }
@@ -496,7 +494,7 @@ impl<'a> Live<'a> {
                 if !std::mem::replace(&mut self.ready, true) {
                     let seconds = self.started.elapsed().as_secs_f32();
                     self.agent.log.add(&format!("is ready after {seconds:.1} s"));
-                    self.agent.announce(&format!("{} is ready", self.agent.row.name));
+                    self.agent.tell(Event::Ready { agent: self.agent.name() });
                 }
                 self.note(&notes);
                 if self.agent.wanted() == Some(Wanted::Paused) {
@@ -546,7 +544,7 @@ impl<'a> Live<'a> {
         for note in notes {
             if self.notes.take(Instant::now()) {
                 self.agent.log.add_of_guest(&fireclaw_vm::escape(note));
-                self.agent.announce(&format!("{}: {note}", self.agent.row.name));
+                self.agent.tell(Event::Says { agent: self.agent.name(), text: note.clone() });
             }
         }
     }
@@ -582,7 +580,7 @@ impl<'a> Live<'a> {
             return Ok(());
         }
         match step {
-            Ok(step) => self.tell(&Event::Thought { ask, step }),
+            Ok(step) => self.tell(&Told::Thought { ask, step }),
             Err(reason) => self.failed(ask, message, &reason),
         }
     }
@@ -595,16 +593,16 @@ impl<'a> Live<'a> {
         {
             self.agent.say_soon(&active.pending.place, &active.addressed(reason));
         }
-        self.tell(&Event::Failed { ask, reason: reason.to_owned() })
+        self.tell(&Told::Failed { ask, reason: reason.to_owned() })
     }
 
     fn question(&mut self, ask: u64, message: u64, tool: &str, what: &str) -> Result<(), Lost> {
         match self.put(ask, message, tool, what) {
             Ok(None) => Ok(()),
-            Ok(Some((granted, reason))) => self.tell(&Event::Approval { ask, granted, reason }),
+            Ok(Some((granted, reason))) => self.tell(&Told::Approval { ask, granted, reason }),
             Err(e) => {
                 let reason = e.to_string();
-                self.tell(&Event::Approval { ask, granted: false, reason })
+                self.tell(&Told::Approval { ask, granted: false, reason })
             }
         }
     }
@@ -646,7 +644,7 @@ impl<'a> Live<'a> {
         if self.questions.contains_key(&id) {
             return no(&format!("#{id} asks for the same already"));
         }
-        if !self.agent.shared.announce_question(&question) {
+        if !self.agent.shared.put(&question) {
             self.agent.shared.state.borrow().forget(id)?;
             return no(TOO_LONG);
         }
@@ -663,14 +661,13 @@ impl<'a> Live<'a> {
             // Handed out, it is used up: it was for one time.
             self.agent.shared.state.borrow().forget(question.id).map_err(|e| e.to_string())?;
         }
-        self.tell(&Event::Approval { ask, granted, reason })
+        self.tell(&Told::Approval { ask, granted, reason })
     }
 
     /// What has a time limit.
     fn tick(&mut self) -> Result<(), Lost> {
-        if let Some(left_out) = self.notes.left_out(Instant::now()) {
-            let name = &self.agent.row.name;
-            self.agent.announce(&format!("{name}: {left_out} more notes were left out"));
+        if let Some(count) = self.notes.left_out(Instant::now()) {
+            self.agent.tell(Event::LeftOut { agent: self.agent.name(), count: count.into() });
         }
         if self.checked.elapsed() > HEALTH && !self.paused && self.health.is_empty() {
             self.checked = Instant::now();

@@ -22,7 +22,7 @@ use tracing::{Instrument, Span, info_span};
 
 use crate::daemon::Shared;
 use crate::state::{AgentRow, Question, Wanted};
-use crate::{Error, Result, reach};
+use crate::{Error, Event, Result, reach};
 use hearing::Recent;
 use lifecycle::Lifecycle;
 pub use lifecycle::{Condition, Status};
@@ -159,19 +159,9 @@ impl Agent {
                     let mut wait = None;
                     if losses < MOST_LOSSES {
                         let pause = FIRST_WAIT * 2u32.pow(losses - 1);
-                        self.announce(&format!(
-                            "{} is down: {why}; restarting in {} s",
-                            self.row.name,
-                            pause.as_secs()
-                        ));
                         wait = Some(pause);
-                    } else {
-                        self.announce(&format!(
-                            "{} is down: it failed {losses} times in a row; giving up: {why}. \
-                             !resume tries again, !destroy ends it",
-                            self.row.name
-                        ));
                     }
+                    self.tell(Event::Lost { agent: self.name(), why, losses, retry_in: wait });
                     match self.idle(wait).await {
                         None => {}
                         Some(End::Left { reason, done }) => return self.leave(&reason, done).await,
@@ -219,14 +209,8 @@ impl Agent {
                 let _ = done.send(self.log.last(lines));
             }
             Order::Commands { done } => {
-                let condition = self.life.condition();
-                let hint = match condition {
-                    Condition::Paused => "!resume it",
-                    Condition::Failed => "!resume it to try again",
-                    _ => "wait until it is ready",
-                };
-                let (name, condition) = (self.row.name.clone(), condition.as_str().to_owned());
-                let _ = done.send(Err(Error::NotNow { name, condition, hint: hint.to_owned() }));
+                let (name, condition) = (self.name(), self.life.condition());
+                let _ = done.send(Err(Error::NotNow { name, condition, problem: None }));
             }
             Order::Answered(question) => self.tell_asker(&question),
             Order::Pause(_) => {}
@@ -270,7 +254,7 @@ impl Agent {
         self.shared.talk.borrow_mut().forget(&self.row.name);
         self.shared.broker.forget(&self.row.name);
         if let Err(e) = self.shared.state.borrow().remove(&self.row.name) {
-            self.announce(&format!("{} could not be forgotten: {e}", self.row.name));
+            self.trouble(format!("could not be forgotten: {e}"));
         }
         let _ = done.send(());
     }
@@ -279,8 +263,9 @@ impl Agent {
     async fn clear(&mut self) {
         let cleared = clear(&self.shared, &self.row.name).await;
         if let Err(e) = cleared {
-            self.log.add(&format!("could not be cleared away: {e}"));
-            self.announce(&format!("{}'s machine could not be cleared away: {e}", self.row.name));
+            let problem = format!("its machine could not be cleared away: {e}");
+            self.log.add(&problem);
+            self.trouble(problem);
         }
     }
 
@@ -291,7 +276,7 @@ impl Agent {
         }
         match self.shared.templates.get(&self.row.template) {
             Ok(template) => self.template = template,
-            Err(e) => self.announce(&format!("{} stays as it was made: {e}", self.row.name)),
+            Err(e) => self.trouble(format!("stays as it was made: {e}")),
         }
     }
 
@@ -326,8 +311,16 @@ impl Agent {
         Some(row.wanted)
     }
 
-    fn announce(&self, text: &str) {
-        self.shared.announce(text);
+    fn name(&self) -> String {
+        self.row.name.clone()
+    }
+
+    fn tell(&self, event: Event) {
+        self.shared.tell(event);
+    }
+
+    fn trouble(&self, problem: impl std::fmt::Display) {
+        self.tell(Event::trouble(&self.row.name, problem));
     }
 }
 
@@ -335,14 +328,16 @@ impl Agent {
 async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result<Guest> {
     let row = shared.state.borrow().agent(&row.name)?.unwrap_or_else(|| row.clone());
     let policy = reach::policy(shared, &row.name, template)?;
-    let tell = |text: &str| shared.announce(text);
+    let tell = |text: &str| shared.tell(Event::Note { text: text.to_owned() });
     if let (Some(id), Some(process)) = (&row.machine, row.process) {
         Span::current().record("sandbox", id);
         let machines = &shared.machines;
         let adopted = machines.adopt(&row.name, template, policy.clone(), id, process, tell);
         match adopted.await {
             Ok(guest) => return Ok(guest),
-            Err(e) => shared.announce(&format!("{} is started anew: {e}", row.name)),
+            Err(e) => {
+                shared.tell(Event::Replaced { agent: row.name.clone(), why: e.to_string() });
+            }
         }
     }
     // Written down before it is made, so that whatever is left is found.

@@ -1,5 +1,7 @@
 //! The side of whoever asks.
 
+use std::path::PathBuf;
+
 use fireclaw_image::Home;
 use fireclaw_vm::SocketDir;
 use http_body_util::{BodyExt, Full, Limited};
@@ -13,7 +15,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 
 use super::frame::UPGRADE;
-use super::{Exec, MAX_BODY, SOCKET};
+use super::{Exec, MAX_BODY, Refused, SOCKET};
 
 /// Asks the daemon of a home.
 #[derive(Debug)]
@@ -24,8 +26,22 @@ pub struct Client {
 /// A connection that carries [`Frame`](super::Frame)s.
 pub type Streams = TokioIo<Upgraded>;
 
-/// Why there is no answer: words for a person.
-type Problem = String;
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// Nobody listens.
+    #[error("no overseer runs in {}", home.display())]
+    NoOverseer {
+        /// The data directory.
+        home: PathBuf,
+    },
+    /// The overseer refuses.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The conversation broke.
+    #[error("the overseer: {0}")]
+    Broken(String),
+}
 
 impl Client {
     /// A client that connects when it is asked.
@@ -45,7 +61,7 @@ impl Client {
     ) -> Result<T, Problem> {
         let request = Request::builder().method(method).uri(path);
         let answer = read(self.send(request, body).await?).await?;
-        serde_json::from_value(answer).map_err(|e| e.to_string())
+        serde_json::from_value(answer).map_err(broken)
     }
 
     /// Starts a command in the machine of the agent `name`; its streams. Dropping them
@@ -57,25 +73,19 @@ impl Client {
         let request = Request::post(format!("/v1/agents/{name}/exec"))
             .header(header::CONNECTION, "upgrade")
             .header(header::UPGRADE, UPGRADE);
-        let body = serde_json::to_value(exec).map_err(|e| e.to_string())?;
+        let body = serde_json::to_value(exec).map_err(broken)?;
         let response = self.send(request, &body).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             read(response).await?;
-            return Err("the overseer does not speak of streams; is it older?".to_owned());
+            return Err(broken("it does not speak of streams; is it older?"));
         }
         hyper::upgrade::on(response).await.map(TokioIo::new).map_err(broken)
     }
 
     async fn send(&self, request: Builder, body: &Value) -> Result<Response<Incoming>, Problem> {
-        let none = |_| {
-            format!(
-                "no overseer runs in {}; start one: fireclaw overseer",
-                self.home.root().display()
-            )
-        };
-        let dir = SocketDir::open(self.home.root()).map_err(|e| none(e.to_string()))?;
-        let stream =
-            UnixStream::connect(dir.name(SOCKET)).await.map_err(|e| none(e.to_string()))?;
+        let none = || Problem::NoOverseer { home: self.home.root().to_owned() };
+        let dir = SocketDir::open(self.home.root()).map_err(|_| none())?;
+        let stream = UnixStream::connect(dir.name(SOCKET)).await.map_err(|_| none())?;
         let body = match body {
             Value::Null => String::new(),
             body => body.to_string(),
@@ -92,16 +102,16 @@ impl Client {
 }
 
 fn broken(error: impl std::fmt::Display) -> Problem {
-    format!("the overseer: {error}")
+    Problem::Broken(error.to_string())
 }
 
 /// The body of an answer; an error if it is one.
 async fn read(response: Response<Incoming>) -> Result<Value, Problem> {
     let failed = !response.status().is_success();
     let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(broken)?;
-    let answer: Value = serde_json::from_slice(&body.to_bytes()).map_err(|e| e.to_string())?;
+    let body = body.to_bytes();
     match failed {
-        true => Err(answer["error"].as_str().unwrap_or("it refuses").to_owned()),
-        false => Ok(answer),
+        true => Err(serde_json::from_slice::<Refused>(&body).map_err(broken)?.into()),
+        false => serde_json::from_slice(&body).map_err(broken),
     }
 }

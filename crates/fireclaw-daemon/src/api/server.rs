@@ -5,9 +5,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use fireclaw_image::Home;
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_vm::SocketDir;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
@@ -19,8 +20,8 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tracing::debug;
 
-use super::{Exec, Executed, MAX_BODY, NewAgent, SOCKET, frame, streams};
-use crate::{Actor, Daemon, Error, Result};
+use super::{Exec, Executed, Kind, MAX_BODY, NewAgent, Refused, SOCKET, frame, streams};
+use crate::{Actor, Error, Event, Handle, Result};
 
 /// The type of all bodies.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -29,8 +30,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 ///
 /// # Errors
 /// [`Error::File`] if it cannot be made.
-pub fn listen(daemon: &Daemon) -> Result<Door> {
-    let root = daemon.config().home.root().to_owned();
+pub fn listen(home: &Home) -> Result<Door> {
+    let root = home.root().to_owned();
     let path = root.join(SOCKET);
     // The daemon's lock is held: whoever listened there has gone.
     let _ = fs::remove_file(&path);
@@ -49,8 +50,8 @@ pub struct Door {
 }
 
 impl Door {
-    /// Serves it until dropped. Must run in a [`tokio::task::LocalSet`].
-    pub async fn serve(&self, daemon: &Daemon) -> Infallible {
+    /// Serves it until dropped.
+    pub async fn serve(&self, daemon: &Handle) -> Infallible {
         loop {
             let Ok((stream, _)) = self.listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -59,7 +60,7 @@ impl Door {
             // Who cannot be told is nobody who may connect: the socket is its owner's.
             let Ok(peer) = stream.peer_cred() else { continue };
             let (daemon, who) = (daemon.clone(), Actor::Local { uid: peer.uid() });
-            tokio::task::spawn_local(async move {
+            tokio::spawn(async move {
                 let service =
                     service_fn(move |request| answer(daemon.clone(), who.clone(), request));
                 let served = hyper::server::conn::http1::Builder::new();
@@ -82,7 +83,7 @@ impl Drop for Socket {
 
 type Answer = std::result::Result<Response<Full<Bytes>>, Infallible>;
 
-async fn answer(daemon: Daemon, who: Actor, mut request: Request<Incoming>) -> Answer {
+async fn answer(daemon: Handle, who: Actor, mut request: Request<Incoming>) -> Answer {
     debug!(by = %who, method = %request.method(), path = request.uri().path(), "a request");
     let upgrade = asks_for_streams(&request).then(|| hyper::upgrade::on(&mut request));
     let answered = match upgrade {
@@ -93,9 +94,10 @@ async fn answer(daemon: Daemon, who: Actor, mut request: Request<Incoming>) -> A
             response
         }),
     };
-    Ok(answered.unwrap_or_else(|Refusal(status, message)| {
-        let mut response = Response::new(Full::from(json!({ "error": message }).to_string()));
-        *response.status_mut() = status;
+    Ok(answered.unwrap_or_else(|refused| {
+        let body = serde_json::to_vec(&refused).unwrap_or_default();
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = status(refused.kind);
         response.headers_mut().insert(header::CONTENT_TYPE, JSON);
         response
     }))
@@ -110,19 +112,19 @@ fn asks_for_streams(request: &Request<Incoming>) -> bool {
 
 /// Starts a command whose streams the connection carries from then on.
 async fn streams(
-    daemon: &Daemon,
+    daemon: &Handle,
     who: &Actor,
     request: Request<Incoming>,
     upgrade: OnUpgrade,
-) -> std::result::Result<Response<Full<Bytes>>, Refusal> {
+) -> std::result::Result<Response<Full<Bytes>>, Refused> {
     let path = request.uri().path().to_owned();
     let ["v1", "agents", name, "exec"] = path.trim_matches('/').split('/').collect::<Vec<_>>()[..]
     else {
-        return Err(Refusal(StatusCode::NOT_FOUND, format!("there is no {path}")));
+        return Err(no_such(&path));
     };
     let exec = exec_request(body(request).await?)?;
     let commands = daemon.commands(who, name, &exec).await?;
-    tokio::task::spawn_local(async move {
+    tokio::spawn(async move {
         if let Ok(connection) = upgrade.await {
             streams::serve(&commands, exec, TokioIo::new(connection)).await;
         }
@@ -136,8 +138,8 @@ async fn streams(
 }
 
 /// What the guest is asked.
-fn exec_request(exec: Exec) -> std::result::Result<ExecRequest, Refusal> {
-    let bad = |problem: &str| Refusal(StatusCode::BAD_REQUEST, problem.to_owned());
+fn exec_request(exec: Exec) -> std::result::Result<ExecRequest, Refused> {
+    let bad = |problem: &str| Refused::new(Kind::BadRequest, problem);
     if exec.argv.is_empty() {
         return Err(bad("argv is empty"));
     }
@@ -156,52 +158,53 @@ fn exec_request(exec: Exec) -> std::result::Result<ExecRequest, Refusal> {
     })
 }
 
-/// Why a request is not served.
-struct Refusal(StatusCode, String);
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        let status = match &error {
-            Error::UnknownAgent { .. } | Error::NoQuestion(_) => StatusCode::NOT_FOUND,
-            Error::NameTaken { .. } | Error::NotNow { .. } | Error::Unconfirmed { .. } => {
-                StatusCode::CONFLICT
-            }
-            Error::BadName { .. } | Error::Template(_) => StatusCode::BAD_REQUEST,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self(status, error.to_string())
+/// The status of an answer (RFC 9110, 15).
+fn status(kind: Kind) -> StatusCode {
+    match kind {
+        Kind::BadRequest | Kind::Template => StatusCode::BAD_REQUEST,
+        Kind::NotFound | Kind::UnknownAgent => StatusCode::NOT_FOUND,
+        Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Kind::NameTaken | Kind::NotNow | Kind::Conflict => StatusCode::CONFLICT,
+        Kind::ModelServer => StatusCode::BAD_GATEWAY,
+        Kind::Ending => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::Internal | Kind::Other => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
-fn value(of: &impl Serialize) -> std::result::Result<Value, Refusal> {
-    serde_json::to_value(of).map_err(|e| Refusal(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
+fn value(of: &impl Serialize) -> std::result::Result<Value, Refused> {
+    serde_json::to_value(of).map_err(|e| Refused::new(Kind::Internal, e))
 }
 
 async fn route(
-    daemon: &Daemon,
+    daemon: &Handle,
     who: &Actor,
     request: Request<Incoming>,
-) -> std::result::Result<Value, Refusal> {
+) -> std::result::Result<Value, Refused> {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let parts: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
     match (&method, &parts[..]) {
-        (&Method::GET, ["v1", "agents"]) => value(&daemon.list()?),
+        (&Method::GET, ["v1", "agents"]) => value(&daemon.list().await?),
         (&Method::POST, ["v1", "agents"]) => {
             let new: NewAgent = body(request).await?;
             let (name, model) = (new.name.as_deref(), new.model.as_deref());
             let name = daemon.invoke(who, &new.template, name, model).await?;
-            daemon.announce(format!("{name} was started from the command line"));
+            daemon.tell(Event::Started { agent: name.clone(), by: who.clone() });
             Ok(json!({ "name": name }))
         }
         (&Method::DELETE, ["v1", "agents", name]) => {
             daemon.destroy(who, name, "stopped from the command line").await?;
-            daemon.announce(format!("{name} was stopped from the command line"));
+            daemon.tell(Event::Stopped { agent: (*name).to_owned(), by: who.clone() });
             Ok(Value::Null)
         }
         (&Method::GET, ["v1", "agents", name, "logs"]) => {
             let query = uri.query().unwrap_or_default();
             let lines = query.strip_prefix("lines=").and_then(|n| n.parse().ok()).unwrap_or(100);
             value(&daemon.logs(name, lines).await?)
+        }
+        (&Method::POST, ["v1", "agents", name, what @ ("pause" | "resume")]) => {
+            daemon.pause(who, name, *what == "pause").await?;
+            Ok(Value::Null)
         }
         (&Method::POST, ["v1", "agents", name, "exec"]) => {
             let mut request = exec_request(body(request).await?)?;
@@ -210,17 +213,28 @@ async fn route(
             let (status, output) = daemon.exec(who, name, request, limit).await?;
             value(&Executed { status, output })
         }
-        (&Method::GET, ["v1", "audit"]) => value(&daemon.audited(1000)?),
+        (&Method::GET, ["v1", "audit"]) => value(&daemon.audited(1000).await?),
         (&Method::GET, ["v1", "models"]) => value(&daemon.models().await?),
-        _ => Err(Refusal(StatusCode::NOT_FOUND, format!("there is no {method} {}", uri.path()))),
+        (_, ["v1", "agents" | "audit" | "models"] | ["v1", "agents", _])
+        | (_, ["v1", "agents", _, "logs" | "exec" | "pause" | "resume"]) => {
+            let error = format!("{} does not take {method}", uri.path());
+            Err(Refused::new(Kind::MethodNotAllowed, error))
+        }
+        _ => Err(no_such(uri.path())),
     }
+}
+
+fn no_such(path: &str) -> Refused {
+    Refused::new(Kind::NotFound, format!("there is no {path}"))
 }
 
 async fn body<T: serde::de::DeserializeOwned>(
     request: Request<Incoming>,
-) -> std::result::Result<T, Refusal> {
-    let bad = |e: String| Refusal(StatusCode::BAD_REQUEST, e);
+) -> std::result::Result<T, Refused> {
     let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
-    let bytes = body.map_err(|e| bad(e.to_string()))?.to_bytes();
-    serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))
+    let bytes = body.map_err(|e| {
+        let kind = if e.is::<LengthLimitError>() { Kind::TooLarge } else { Kind::BadRequest };
+        Refused::new(kind, e)
+    })?;
+    serde_json::from_slice(&bytes.to_bytes()).map_err(|e| Refused::new(Kind::BadRequest, e))
 }

@@ -6,7 +6,7 @@
 //! for as long as it runs.
 
 use super::Daemon;
-use crate::{Actor, Result};
+use crate::{Actor, Event, Result};
 
 impl Daemon {
     /// Finds the machines that are to be left alone.
@@ -26,24 +26,10 @@ impl Daemon {
             state.audit(&Actor::Overseer, &format!("spare {}", spared.join(" ")))?;
         }
         drop(state);
-        if let Some(text) = told(&spared) {
-            self.shared.announce(&text);
+        if !spared.is_empty() {
+            self.shared.tell(Event::Spared { sandboxes: spared.clone() });
         }
         *self.shared.unknown.borrow_mut() = spared;
         Ok(())
     }
-
-    /// What people should know of machines that the state does not know.
-    pub fn unknown_machines(&self) -> Option<String> {
-        told(&self.shared.unknown.borrow())
-    }
-}
-
-fn told(ids: &[String]) -> Option<String> {
-    let (first, count) = (ids.first()?, ids.len());
-    Some(format!(
-        "{count} machine(s) run that the state does not know: was state.db emptied or lost? They \
-         are left as they are. End the overseer and restore state.db from a backup to have them \
-         back; or end one with: kill $(pgrep -f {first})"
-    ))
 }

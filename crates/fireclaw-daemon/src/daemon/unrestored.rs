@@ -6,15 +6,14 @@
 use super::{Daemon, Known};
 use crate::agent;
 use crate::state::Wanted;
-use crate::{Actor, Error, Result};
+use crate::{Actor, Error, Event, Result};
 
 impl Daemon {
     /// Notes that an agent failed to restore, and tells the people.
     pub(super) fn fail_to_restore(&self, name: &str, problem: &Error) {
         let problem = problem.to_string();
-        self.shared.announce(&format!(
-            "{name} cannot be started again: {problem}. Mend that and !resume it, or !destroy it"
-        ));
+        let (agent, told) = (name.to_owned(), problem.clone());
+        self.shared.tell(Event::FailedToRestore { agent, problem: told });
         self.shared.agents.borrow_mut().insert(name.to_owned(), Known::Unrestored(problem));
     }
 

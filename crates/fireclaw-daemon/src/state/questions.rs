@@ -6,7 +6,7 @@ use super::{State, now, number};
 use crate::Result;
 
 /// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Asked {
     /// For which message; 0 if people ask it.
     pub message: u64,
@@ -23,7 +23,7 @@ pub struct Asked {
 }
 
 /// A question to the people.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Question {
     /// Its number, by which it is answered.
     pub id: u64,

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use comfy_table::{Table, presets};
-use fireclaw_daemon::api::{Client, NewAgent};
+use fireclaw_daemon::Condition;
+use fireclaw_daemon::api::{Client, NewAgent, Problem};
 use fireclaw_image::Home;
 use hyper::Method;
 use serde_json::Value;
@@ -45,6 +46,16 @@ enum Action {
     },
     /// End an agent; its workspace is kept
     Stop {
+        /// The agent
+        name: String,
+    },
+    /// Stop an agent's VM where it is; what people say waits until it is resumed
+    Pause {
+        /// The agent
+        name: String,
+    },
+    /// Let a paused agent go on, or start one again that failed
+    Resume {
         /// The agent
         name: String,
     },
@@ -92,6 +103,8 @@ pub fn execute(args: Args) -> Result<u8> {
                 let _: Value = ask(&client, Method::DELETE, &path, &Value::Null).await?;
                 Ok(0)
             }
+            Action::Pause { name } => post(&client, &name, "pause").await,
+            Action::Resume { name } => post(&client, &name, "resume").await,
             Action::List { json } => {
                 let list: Value = ask(&client, Method::GET, "/v1/agents", &Value::Null).await?;
                 if json { print_json(&list) } else { print(&table(&list).to_string()) }.map(|()| 0)
@@ -103,6 +116,13 @@ pub fn execute(args: Args) -> Result<u8> {
     // Reading standard input cannot be interrupted: do not wait for it.
     runtime.shutdown_background();
     done
+}
+
+/// Has the overseer do something with an agent.
+async fn post(client: &Client, name: &str, what: &str) -> Result<u8> {
+    let path = format!("/v1/agents/{}/{what}", segment(name)?);
+    let _: Value = ask(client, Method::POST, &path, &Value::Null).await?;
+    Ok(0)
 }
 
 async fn logs(client: &Client, name: &str, lines: usize, follow: bool) -> Result<u8> {
@@ -163,8 +183,39 @@ async fn ask<T: serde::de::DeserializeOwned>(
     path: &str,
     body: &Value,
 ) -> Result<T> {
-    let answer = client.ask(method, path, body).await;
-    answer.map_err(|problem| CliError::new(Kind::System, problem))
+    client.ask(method, path, body).await.map_err(|problem| refused(&problem))
+}
+
+/// Why the overseer does not do something, with what can be done about it from a shell.
+fn refused(problem: &Problem) -> CliError {
+    use fireclaw_daemon::api::Kind as Of;
+    let (kind, hint) = match problem {
+        Problem::NoOverseer { .. } => (Kind::Host, Some("start one: fireclaw overseer")),
+        Problem::Refused(refused) => match (refused.kind, refused.condition) {
+            (Of::NotNow, Some(Condition::Paused)) => {
+                (Kind::System, Some("let it go on: fireclaw agent resume NAME"))
+            }
+            (Of::NotNow, Some(Condition::Failed)) => (
+                Kind::System,
+                Some(
+                    "`fireclaw logs NAME` tells more; `fireclaw agent resume NAME` tries again, \
+                     `fireclaw agent stop NAME` ends it",
+                ),
+            ),
+            (Of::NotNow, _) => {
+                (Kind::System, Some("wait until it is ready: fireclaw agent list shows it"))
+            }
+            (Of::NameTaken, _) => (Kind::Usage, Some("give it another one with --name")),
+            (Of::BadRequest | Of::Template, _) => (Kind::Usage, None),
+            _ => (Kind::System, None),
+        },
+        Problem::Broken(_) => (Kind::System, None),
+    };
+    let error = CliError::new(kind, problem.to_string());
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
 }
 
 /// A name as a part of a path: agents' names need no escaping.

@@ -4,6 +4,7 @@ mod errors;
 mod notify;
 mod servers;
 mod service;
+mod stalls;
 mod unit;
 mod words;
 
@@ -22,7 +23,7 @@ use crate::error::{CliError, Result};
 use crate::logging;
 use crate::machine::Vmm;
 use crate::preparation;
-use crate::runtime::runtime;
+use crate::runtime::runtime_with;
 use crate::signals::Signals;
 pub use errors::daemon_error;
 use servers::Chat;
@@ -170,7 +171,7 @@ pub fn execute(args: &Args) -> Result<u8> {
         file: Some(&file),
         filter: "info",
     })?;
-    let (local, runtime) = (tokio::task::LocalSet::new(), runtime()?);
+    let (local, runtime) = (tokio::task::LocalSet::new(), runtime_with(stalls::watch)?);
     let ended = local.block_on(&runtime, async {
         let mut signals = Signals::listen()?;
         let serving = serve(&args.options, home);
@@ -225,14 +226,12 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
         model,
         home,
     };
-    let (daemon, notices) = Daemon::open(claim, config).map_err(daemon_error)?;
-    let door = api::listen(&daemon).map_err(daemon_error)?;
+    let (daemon, events) = Daemon::open(claim, config).map_err(daemon_error)?;
+    let door = api::listen(&daemon.config().home).map_err(daemon_error)?;
     say(&daemon, private.as_ref());
-    if let Some(text) = daemon.unknown_machines() {
-        say!("fireclaw: {text}");
-    }
     let mut said = false;
     let listens = || {
+        stalls::start();
         if !std::mem::replace(&mut said, true) {
             say!("fireclaw: {} listens in {}", args.nick, args.channel);
         }
@@ -243,10 +242,12 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
             never = servers::keep(local) => never,
         }
     };
+    let handle = daemon.handle();
     let ended = async {
         tokio::select! {
-            never = door.serve(&daemon) => match never {},
-            e = async { fireclaw_overseer::run(&daemon, notices, listens).await.map(|never| match never {}) } => e,
+            never = daemon.serve() => match never {},
+            never = door.serve(&handle) => match never {},
+            e = async { fireclaw_overseer::run(&daemon, events, listens).await.map(|never| match never {}) } => e,
             e = async {
                 daemon.reconcile().await?;
                 tokio::select! {

@@ -1,7 +1,7 @@
 //! `fireclaw agent`, `template` and `overseer` from a shell.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
 use crate::harness::{Home, alone, finish, patience, wait};
@@ -173,5 +173,74 @@ fn a_template_of_the_older_kind_starts_an_agent() {
     fs::write(&path, old.replace("\"tools\": true", "\"tools\": maybe")).unwrap();
     let told = overseer.fireclaw(&["template", "check", "old"]).exits(1).stdout();
     assert!(told.contains("old.json:3"), "{told}");
+    overseer.end();
+}
+
+/// The status and body of what the overseer answers.
+fn asked(overseer: &Overseer, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
+    let mut socket =
+        std::os::unix::net::UnixStream::connect(overseer.home.path().join("daemon.sock")).unwrap();
+    let length = body.len();
+    write!(
+        socket,
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: \
+         {length}\r\n\r\n"
+    )
+    .unwrap();
+    // A body that is too large is refused before it is read.
+    let _ = socket.write_all(body.as_bytes());
+    let mut said = Vec::new();
+    let _ = socket.read_to_end(&mut said);
+    let said = String::from_utf8(said).unwrap();
+    let (head, body) =
+        said.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {said}"));
+    (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
+}
+
+#[test]
+fn a_wrong_request_is_told_what_kind_of_wrong_it_is() {
+    let _alone = alone();
+    let overseer = Overseer::start(&["--model-server", "http://127.0.0.1:9"]);
+    overseer.fireclaw(&["agent", "start", "puppet"]).exits(0);
+    overseer.ready("puppet");
+    overseer.fireclaw(&["agent", "pause", "puppet"]).exits(0);
+    overseer.until("puppet", "paused");
+    let large = format!(r#"{{"template": "{}"}}"#, "x".repeat(5 << 20));
+    for (method, path, body, status, kind) in [
+        ("GET", "/v1/nothing", "", 404, "not-found"),
+        ("GET", "/", "", 404, "not-found"),
+        ("PUT", "/v1/agents", "", 405, "method-not-allowed"),
+        ("GET", "/v1/agents/puppet/exec", "", 405, "method-not-allowed"),
+        ("POST", "/v1/agents", "", 400, "bad-request"),
+        ("POST", "/v1/agents", "[1]", 400, "bad-request"),
+        ("POST", "/v1/agents", r#"{"template": "puppet", "color": 1}"#, 400, "bad-request"),
+        ("POST", "/v1/agents", r#"{"template": "puppet", "name": "a b"}"#, 400, "bad-request"),
+        ("POST", "/v1/agents", &large, 413, "too-large"),
+        ("POST", "/v1/agents", r#"{"template": "no-such"}"#, 400, "template"),
+        ("POST", "/v1/agents", r#"{"template": "puppet"}"#, 409, "name-taken"),
+        ("DELETE", "/v1/agents/nobody", "", 404, "unknown-agent"),
+        ("POST", "/v1/agents/nobody/resume", "", 404, "unknown-agent"),
+        ("POST", "/v1/agents/puppet/exec", r#"{"argv": ["true"]}"#, 409, "not-now"),
+        (
+            "POST",
+            "/v1/agents/puppet/exec",
+            r#"{"argv": ["true"], "user": "é"}"#,
+            400,
+            "bad-request",
+        ),
+        ("GET", "/v1/models", "", 502, "model-server"),
+    ] {
+        let (code, said) = asked(&overseer, method, path, body);
+        let short: String = body.chars().take(60).collect();
+        assert_eq!(
+            (code, said["kind"].as_str()),
+            (status, Some(kind)),
+            "{method} {path} {short}: {said}"
+        );
+        assert!(said["error"].as_str().is_some_and(|error| !error.is_empty()), "{said}");
+    }
+    let (_, said) = asked(&overseer, "POST", "/v1/agents/puppet/exec", r#"{"argv": ["true"]}"#);
+    assert_eq!(said["condition"], "paused");
+    overseer.fireclaw(&["agent", "resume", "puppet"]).exits(0);
     overseer.end();
 }

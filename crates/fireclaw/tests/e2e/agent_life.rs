@@ -200,7 +200,7 @@ fn one_that_dies_again_and_again_is_left_alone_until_it_is_resumed() {
     assert!(failed["pid"].is_null());
     ann.command("!list", "puppet (puppet, ): failed, restarted 4 times");
     let exec = overseer.fireclaw(&["agent", "exec", "puppet", "--", "true"]);
-    exec.exits(125).says(&["puppet is failed", "!resume it"]);
+    exec.exits(125).says(&["puppet is failed", "fireclaw agent resume"]);
     // What is said to it is kept for then.
     ann.say("puppet", "echo kept");
     ann.command("!resume puppet", "goes on");

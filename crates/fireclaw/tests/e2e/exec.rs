@@ -189,8 +189,11 @@ fn a_command_of_an_agents_machine_ends_with_who_asked() {
             r#"{"output":"a\nb\n","status":3}"#,
         ),
         (r#"{"argv":["sleep","1000"],"seconds":0.2}"#, r#"{"output":"","status":null}"#),
-        (r#"{"argv":[]}"#, r#"{"error":"argv is empty"}"#),
-        (r#"{"argv":["true"],"seconds":-1}"#, r#"{"error":"seconds is no time"}"#),
+        (r#"{"argv":[]}"#, r#"{"error":"argv is empty","kind":"bad-request"}"#),
+        (
+            r#"{"argv":["true"],"seconds":-1}"#,
+            r#"{"error":"seconds is no time","kind":"bad-request"}"#,
+        ),
     ] {
         let mut said = String::new();
         post(&overseer, "Connection: close\r\n", body).read_to_string(&mut said).unwrap();
@@ -200,7 +203,13 @@ fn a_command_of_an_agents_machine_ends_with_who_asked() {
     // What cannot be is said.
     let mut ann = overseer.person("ann");
     ann.command("!pause puppet", "paused");
-    exec(&overseer, b"", &["--", "true"]).exits(125).says(&["puppet is paused", "!resume it"]);
+    let paused = exec(&overseer, b"", &["--", "true"]).exits(125);
+    // What can be done is said in the words of who asked.
+    paused.says(&["puppet is paused", "fireclaw agent resume"]);
+    overseer.fireclaw(&["agent", "resume", "puppet"]).exits(0);
+    overseer.until("puppet", "ready");
+    overseer.fireclaw(&["agent", "pause", "puppet"]).exits(0);
+    overseer.until("puppet", "paused");
     ann.command("!resume puppet", "goes on");
     let (child, _output) = started(&overseer, Stdio::null(), sleeps);
     overseer.fireclaw(&["agent", "stop", "puppet"]).exits(0);

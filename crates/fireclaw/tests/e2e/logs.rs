@@ -39,7 +39,7 @@ fn programs_read_what_happened_to_whom_and_nobodys_words_or_secrets() {
     let asked = event("a request to the model");
     assert!(asked["outcome"] == "failed" && asked["model"] == "qwen2.5:7b", "{asked}");
     assert!(asked["waited_ms"].is_number() && asked["prompt_tokens"] == 0, "{asked}");
-    event("says in #control: thinker is ready");
+    event("thinker is ready");
     // The file has the same for people, also what one terminal would obey.
     let file = overseer.fireclaw(&["logs", "-n", "1000"]).exits(0).stdout();
     assert!(file.contains("agent=thinker") && file.contains("is handed a message"), "{file}");

@@ -62,7 +62,7 @@ pub async fn execute(client: &Client, args: Args) -> Result<u8> {
     let exec = Exec { argv, user: Some(args.user), seconds };
     let started = client.exec(super::segment(&args.name)?, &exec);
     let streams = tokio::select! {
-        streams = started => streams.map_err(failed)?,
+        streams = started => streams.map_err(|problem| super::refused(&problem))?,
         signal = signals.next() => return Ok(interrupted(signal)),
     };
     let (from, to) = tokio::io::split(streams);

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use fireclaw_daemon::{Condition, Daemon};
+use fireclaw_daemon::Daemon;
 use fireclaw_say::say;
 use sd_notify::NotifyState;
 
@@ -55,7 +55,7 @@ fn status(daemon: &Daemon) -> String {
     format!(
         "agents: {}, of them ready: {}; machines: {}",
         agents.len(),
-        count(|agent| matches!(agent.condition, Condition::Ready | Condition::Busy)),
+        count(|agent| agent.condition.is_up()),
         count(|agent| agent.pid.is_some()),
     )
 }
