@@ -7,7 +7,7 @@ use fireclaw_irc::client;
 use fireclaw_irc::mask::HostMask;
 use fireclaw_irc::message::Source;
 use fireclaw_irc::names::CaseMapping;
-use fireclaw_llm::ServerConfig;
+use fireclaw_llm::{Limits, ServerConfig};
 use fireclaw_vm::probe::Choice;
 
 /// What the daemon is started with.
@@ -29,6 +29,8 @@ pub struct Config {
     pub owners: Owners,
     /// Where models are.
     pub model: ServerConfig,
+    /// What agents may ask of it.
+    pub limits: Limits,
     /// How long a question to the people waits for an answer.
     pub approval_time: Duration,
     /// Through how many agents a message may go.

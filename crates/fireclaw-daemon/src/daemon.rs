@@ -15,7 +15,7 @@ use fireclaw_image::Home;
 use fireclaw_irc::client::{Chat, Member, Rank};
 use fireclaw_irc::message::Source;
 use fireclaw_irc::names::CaseMapping;
-use fireclaw_llm::{Broker, Limits, ModelInfo, Server};
+use fireclaw_llm::{Broker, ModelInfo, Server};
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_template::{Entry, Store, Template, names};
 use fireclaw_vm::Commands;
@@ -192,7 +192,7 @@ impl Daemon {
         let shared = Shared {
             state: RefCell::new(state),
             templates: Store::open([root.join("templates")]),
-            broker: Broker::new(Arc::new(model), Limits::default()),
+            broker: Broker::new(Arc::new(model), config.limits.clone()),
             machines: Machines::new(config.home.clone(), config.vmm),
             talk: RefCell::new(Talk::new(config.max_hops, config.loop_pause)),
             agents: RefCell::default(),

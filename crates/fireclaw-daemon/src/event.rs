@@ -162,6 +162,13 @@ pub enum Event {
         /// The policy.
         policy: String,
     },
+    /// An agent could not take its template on.
+    Unchanged {
+        /// The agent.
+        agent: String,
+        /// Why.
+        problem: String,
+    },
     /// A VM that was nobody's was ended and cleared away.
     Cleared {
         /// Its id.
@@ -264,6 +271,9 @@ impl fmt::Display for Event {
             Self::PolicyChanged { agent, policy } => write!(f, "{agent}: network policy {policy}"),
             Self::PolicyDeferred { agent, policy } => {
                 write!(f, "{agent}: network policy {policy} counts from its next start")
+            }
+            Self::Unchanged { agent, problem } => {
+                write!(f, "{agent} stays as it was made: {problem}")
             }
             Self::Cleared { sandbox } => write!(f, "cleared away {sandbox}, which was nobody's"),
             Self::Spared { sandboxes } => write!(

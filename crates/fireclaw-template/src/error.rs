@@ -11,7 +11,7 @@ use crate::Mistake;
 #[non_exhaustive]
 pub enum Error {
     /// No template has this name.
-    #[error("there is no template `{}`", crate::mistake::quoted(name))]
+    #[error("there is no template `{}`", fireclaw_config::quoted(name))]
     Unknown {
         /// The name that was asked for.
         name: String,

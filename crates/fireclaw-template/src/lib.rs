@@ -11,25 +11,17 @@
 
 pub mod defaults;
 mod error;
-mod from_json;
-mod from_toml;
-mod mistake;
 pub mod names;
-mod node;
-mod notes;
 mod read;
 mod schedule;
 pub mod shipped;
 mod store;
-mod suggest;
 mod template;
-mod units;
 
 pub use error::{Error, Result};
+pub use fireclaw_config::{Format, MAX_FILE, Mistake, nearest};
 pub use fireclaw_policy::{Dns, Host, Network, Target};
-pub use mistake::Mistake;
-pub use read::{Format, MAX_FILE, Parsed, Source, parse};
+pub use read::{Parsed, Source, parse};
 pub use schedule::{InvalidSchedule, Schedule};
 pub use store::{Entry, Origin, Store, check_file};
-pub use suggest::nearest;
 pub use template::{Template, Trigger, limits};

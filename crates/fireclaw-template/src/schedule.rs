@@ -8,8 +8,6 @@ use chrono::{DateTime, Local, TimeZone};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
-use crate::suggest;
-
 /// The longest schedule, in bytes: 60 minutes one by one fit.
 const MAX: usize = 400;
 
@@ -159,13 +157,13 @@ fn cron(text: &str) -> Option<Cron> {
 fn check(at: usize, field: &str) -> Result<(), InvalidSchedule> {
     let Some((name, range, words)) = FIELDS.get(at) else { return Ok(()) };
     let wrong = |hint: String| {
-        let message = format!("has a wrong {name}: `{}`", crate::mistake::quoted(field));
+        let message = format!("has a wrong {name}: `{}`", fireclaw_config::quoted(field));
         InvalidSchedule::new(message, hint)
     };
     for token in field.split([',', '-', '/']) {
         let number = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit());
         if !number && token != "*" && !words.iter().any(|word| word.eq_ignore_ascii_case(token)) {
-            let near = suggest::nearest(token, words.iter().copied());
+            let near = fireclaw_config::nearest(token, words.iter().copied());
             return Err(wrong(near.map_or_else(
                 || format!("it is `*`, a number, a list, a range or a step; {range}"),
                 |near| format!("did you mean `{near}`?"),

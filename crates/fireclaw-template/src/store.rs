@@ -1,14 +1,13 @@
 //! Templates by name: the user's own files, then those that ship.
 
+use fireclaw_config::{Format, MAX_FILE, Mistake, quoted};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use crate::mistake::quoted;
-use crate::read::MAX_FILE;
-use crate::{Error, Format, Mistake, Result, Source, Template, parse, shipped, suggest};
+use crate::{Error, Result, Source, Template, parse, shipped};
 
 /// Where a template comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +116,8 @@ impl Store {
             return Ok(entry.clone());
         }
         let known: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
-        let near = suggest::nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
+        let near =
+            fireclaw_config::nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
         Err(Error::Unknown { name: name.to_owned(), near, known })
     }
 }
@@ -201,5 +201,5 @@ fn content(path: &Path) -> io::Result<Vec<u8>> {
 
 /// A path without commands to a terminal.
 fn quoted_path(path: &Path) -> String {
-    path.to_string_lossy().chars().map(crate::mistake::printable).collect()
+    path.to_string_lossy().chars().map(fireclaw_config::printable).collect()
 }

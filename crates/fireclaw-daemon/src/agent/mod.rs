@@ -276,7 +276,9 @@ impl Agent {
         }
         match self.shared.templates.get(&self.row.template) {
             Ok(template) => self.template = template,
-            Err(e) => self.trouble(format!("stays as it was made: {e}")),
+            Err(e) => {
+                self.tell(Event::Unchanged { agent: self.name(), problem: e.to_string() });
+            }
         }
     }
 

@@ -2,15 +2,11 @@
 
 use std::collections::HashSet;
 
+use fireclaw_config::values::{list, text, wrong_kind};
+use fireclaw_config::{Fields, Format, Node, Notes, Value, quoted};
 use fireclaw_policy::{Dns, Network, Target};
 
-use crate::mistake::quoted;
-use crate::node::{Node, Value};
-use crate::notes::Notes;
-use crate::read::Format;
-use crate::read::fields::Fields;
-use crate::read::values::{list, text, wrong_kind};
-use crate::{limits, suggest};
+use crate::limits;
 
 const POLICIES: [&str; 3] = ["none", "local", "full"];
 const HINT: &str = "\"none\", \"local\", \"full\" or { allow = [\"example.org:443\"] }";
@@ -30,7 +26,7 @@ pub(super) fn read(format: Format, node: Node, notes: &mut Notes<'_>) -> Option<
             };
             if policy.is_none() {
                 let message = format!("there is no network policy \"{}\"", quoted(word));
-                let near = suggest::nearest(word, POLICIES);
+                let near = fireclaw_config::nearest(word, POLICIES);
                 let hint = near.map_or(HINT.into(), |near| format!("did you mean \"{near}\"?"));
                 notes.hinted(&node.span, message, hint);
             }
@@ -48,9 +44,9 @@ pub(super) fn read(format: Format, node: Node, notes: &mut Notes<'_>) -> Option<
                 notes.hinted(&node.span, "this network policy has no `allow`", HINT);
                 return None;
             };
-            let before = notes.mistakes.len();
+            let before = notes.count();
             let allow_list = targets("allow", &allow, notes)?;
-            if allow_list.is_empty() && notes.mistakes.len() == before {
+            if allow_list.is_empty() && notes.count() == before {
                 notes.hinted(&allow.span, "`allow` is empty", "for no network, write \"none\"");
             }
             Some(Network::Allow { allow: allow_list, deny, dns })
@@ -65,7 +61,7 @@ fn resolver(node: &Node, notes: &mut Notes<'_>) -> Option<Dns> {
         return Some(Dns::Pinned);
     }
     let message = format!("`dns` cannot be \"{}\"", quoted(word));
-    notes.hinted(&node.span, message, suggest::hint(word, &Dns::WORDS));
+    notes.hinted(&node.span, message, fireclaw_config::hint(word, &Dns::WORDS));
     None
 }
 

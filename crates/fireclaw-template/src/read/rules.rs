@@ -1,14 +1,10 @@
 //! The approval rules of a template.
 
+use fireclaw_config::values::{line, list, text, wrong_kind};
+use fireclaw_config::{Fields, Format, Node, Notes, Value, quoted};
 use fireclaw_protocol::agent::{Rule, Verdict};
 
-use crate::mistake::quoted;
-use crate::node::{Node, Value};
-use crate::notes::Notes;
-use crate::read::Format;
-use crate::read::fields::Fields;
-use crate::read::values::{line, list, text, wrong_kind};
-use crate::{limits, suggest};
+use crate::limits;
 
 const VERDICTS: [&str; 3] = ["allow", "ask", "deny"];
 
@@ -41,19 +37,20 @@ fn rule(format: Format, node: Node, notes: &mut Notes<'_>) -> Option<Rule> {
     let pattern = fields.take("pattern", &[], notes);
     let verdict = fields.take("verdict", &[], notes);
     fields.finish("a rule", &["tool", "pattern", "verdict"], notes);
-    let before = notes.mistakes.len();
+    let before = notes.count();
     let tool = tool.and_then(|tool| self::tool(&tool, notes));
     let pattern = pattern.and_then(|pattern| self::pattern(&pattern, notes));
     let verdict = match verdict {
         Some(verdict) => self::verdict(&verdict, notes),
         None => {
-            let hint = format!("add verdict = \"ask\"; it can be {}", suggest::one_of(&VERDICTS));
+            let hint =
+                format!("add verdict = \"ask\"; it can be {}", fireclaw_config::one_of(&VERDICTS));
             notes.hinted(&span, "this rule has no `verdict`", hint);
             None
         }
     };
     // A rule without the pattern that was wrong would fit anything.
-    if notes.mistakes.len() > before {
+    if notes.count() > before {
         return None;
     }
     Some(Rule { tool, pattern, verdict: verdict? })
@@ -97,7 +94,7 @@ fn pattern(node: &Node, notes: &mut Notes<'_>) -> Option<String> {
 
 /// The engine's words may contain characters of the pattern.
 fn quoted_message(message: &str) -> String {
-    message.chars().map(crate::mistake::printable).collect()
+    message.chars().map(fireclaw_config::printable).collect()
 }
 
 fn verdict(node: &Node, notes: &mut Notes<'_>) -> Option<Verdict> {
@@ -110,7 +107,7 @@ fn verdict(node: &Node, notes: &mut Notes<'_>) -> Option<Verdict> {
     };
     if verdict.is_none() {
         let message = format!("there is no verdict \"{}\"", quoted(word));
-        notes.hinted(&node.span, message, suggest::hint(word, &VERDICTS));
+        notes.hinted(&node.span, message, fireclaw_config::hint(word, &VERDICTS));
     }
     verdict
 }

@@ -1,16 +1,13 @@
 //! A template from its fields.
 
+use fireclaw_config::values::{duration, flag, line, list, mib, number, text, wrong_kind};
+use fireclaw_config::{Fields, Format, Node, Notes, Span, Value, quoted};
 use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
-use crate::mistake::quoted;
 use crate::names::{self, SCHEDULED};
-use crate::node::{Field, Node, Span, Value};
-use crate::notes::Notes;
-use crate::read::fields::Fields;
-use crate::read::values::{duration, flag, line, list, mib, number, text, wrong_kind};
-use crate::read::{Format, Source, network, rules};
-use crate::{Schedule, Template, Trigger, limits, suggest};
+use crate::read::{Source, network, rules};
+use crate::{Schedule, Template, Trigger, limits};
 
 /// All fields, as the reference has them.
 const FIELDS: [&str; 21] = [
@@ -41,8 +38,8 @@ const FIELDS: [&str; 21] = [
 const START: Span = 0..1;
 
 /// Reads the fields. The template is of no use if a mistake was noted.
-pub(super) fn read(source: &Source<'_>, fields: Vec<Field>, notes: &mut Notes<'_>) -> Template {
-    let mut reader = Reader { fields: Fields::new(source.format, fields), notes };
+pub(super) fn read(source: &Source<'_>, fields: Fields, notes: &mut Notes<'_>) -> Template {
+    let mut reader = Reader { fields, notes };
     own_name(source, &mut reader);
     let command = reader.get("command", &[], command).unwrap_or_default();
     let tools =
@@ -223,7 +220,7 @@ fn trigger(node: Node, notes: &mut Notes<'_>) -> Option<Trigger> {
     let trigger = Trigger::named(word);
     if trigger.is_none() {
         let message = format!("there is no trigger \"{}\"", quoted(word));
-        notes.hinted(&node.span, message, suggest::hint(word, &Trigger::WORDS));
+        notes.hinted(&node.span, message, fireclaw_config::hint(word, &Trigger::WORDS));
     }
     trigger
 }

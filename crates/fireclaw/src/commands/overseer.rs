@@ -4,6 +4,7 @@ mod errors;
 mod notify;
 mod servers;
 mod service;
+mod settings;
 mod stalls;
 mod unit;
 mod words;
@@ -11,6 +12,7 @@ mod words;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::CommandFactory;
 use fireclaw_daemon::{Claim, Config, Daemon, Irc, Owners, api};
 use fireclaw_image::Home;
 use fireclaw_irc::Secret;
@@ -19,6 +21,7 @@ use fireclaw_irc::mask::HostMask;
 use fireclaw_say::say;
 use rustix::fs::Mode;
 
+use crate::args::Cli;
 use crate::error::{CliError, Result};
 use crate::logging;
 use crate::machine::Vmm;
@@ -27,6 +30,7 @@ use crate::runtime::runtime_with;
 use crate::signals::Signals;
 pub use errors::daemon_error;
 use servers::Chat;
+use settings::Settings;
 
 /// Where Ollama listens unless told otherwise.
 const OLLAMA: &str = "http://127.0.0.1:11434";
@@ -51,6 +55,10 @@ Examples:
   fireclaw overseer --local-model                     and a small model of its own
   fireclaw overseer --server irc.example.org --tls --port 6697 --owner 'ann!*@*.example.org'
   fireclaw overseer install --local-model             as a service of systemd
+  fireclaw overseer check                             explain mistakes in overseer.toml
+
+Options can also be fields of overseer.toml under FIRECLAW_HOME; those given here or in the
+environment go before it.
 
 Environment:
   FIRECLAW_LOG             what is logged: error, warn, info (default), debug, trace, or
@@ -62,10 +70,21 @@ Environment:
 )]
 pub struct Args {
     #[command(subcommand)]
-    action: Option<service::Action>,
+    action: Option<Action>,
 
     #[command(flatten)]
     options: Options,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Check overseer.toml, and explain every mistake in it
+    Check {
+        /// The file; the data directory's own if absent
+        file: Option<PathBuf>,
+    },
+    #[command(flatten)]
+    Service(service::Action),
 }
 
 /// The overseer's own log, in the data directory.
@@ -157,24 +176,29 @@ struct Options {
 
 /// Runs the overseer until a signal comes, or makes it a service.
 pub fn execute(args: &Args) -> Result<u8> {
-    if let Some(action) = &args.action {
-        return service::execute(action);
-    }
     let home = Home::from_environment();
+    let file = home.root().join(settings::FILE);
+    match &args.action {
+        Some(Action::Check { file: named }) => return check(named.as_deref().unwrap_or(&file)),
+        Some(Action::Service(action)) => return service::execute(action),
+        None => {}
+    }
+    let settings = Settings::of(&file)?;
+    let options = settings.under(&given())?;
     ensure_set_up(&home)?;
     fireclaw_say::never_wait();
     // What it keeps is its owner's alone, sockets too from when they are made.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    let file = home.root().join(LOG_FILE);
+    let log = home.root().join(LOG_FILE);
     logging::start(fireclaw_log::Options {
-        format: args.options.log_format.map(LogFormat::into),
-        file: Some(&file),
+        format: options.log_format.map(LogFormat::into),
+        file: Some(&log),
         filter: "info",
     })?;
     let (local, runtime) = (tokio::task::LocalSet::new(), runtime_with(stalls::watch)?);
     let ended = local.block_on(&runtime, async {
         let mut signals = Signals::listen()?;
-        let serving = serve(&args.options, home);
+        let serving = serve(&options, &settings, home);
         tokio::select! {
             ended = serving => ended,
             _ = signals.next() => {
@@ -189,6 +213,31 @@ pub fn execute(args: &Args) -> Result<u8> {
     ended
 }
 
+/// The options that the command line and the environment give.
+fn given() -> Vec<std::ffi::OsString> {
+    // It was read before, so it can be.
+    let matches = Cli::command().try_get_matches_from(std::env::args_os());
+    let overseer = matches.as_ref().ok().and_then(|all| all.subcommand_matches("overseer"));
+    overseer.map(settings::given).unwrap_or_default()
+}
+
+/// Explains what is wrong with a file of settings.
+fn check(file: &Path) -> Result<u8> {
+    let text = std::fs::read(file).map_err(|e| CliError::file("read", file, &e))?;
+    match Settings::read(file, &text) {
+        Ok(settings) => {
+            settings.check()?;
+            super::print(&format!("{}: fine", file.display())).map(|()| 0)
+        }
+        Err(mistakes) => {
+            for mistake in &mistakes {
+                super::print(&format!("{mistake}\n"))?;
+            }
+            super::print(&format!("{}: {} mistakes", file.display(), mistakes.len())).map(|()| 1)
+        }
+    }
+}
+
 /// Sets the home up if nobody has yet.
 fn ensure_set_up(home: &Home) -> Result<()> {
     if matches!(
@@ -201,7 +250,7 @@ fn ensure_set_up(home: &Home) -> Result<()> {
     Ok(())
 }
 
-async fn serve(args: &Options, home: Home) -> Result<u8> {
+async fn serve(args: &Options, settings: &Settings, home: Home) -> Result<u8> {
     let owners = owners(args)?;
     if args.port == 0 && args.server.is_some() {
         return Err(CliError::usage("--port 0: only the private server can choose one itself"));
@@ -221,8 +270,9 @@ async fn serve(args: &Options, home: Home) -> Result<u8> {
         control: args.channel.clone(),
         lobby: args.agents_channel.clone(),
         approval_time: Duration::from_secs(args.approval_time),
-        max_hops: 4,
-        loop_pause: Duration::from_secs(10),
+        max_hops: settings.max_hops,
+        loop_pause: settings.loop_pause,
+        limits: settings.limits.clone(),
         model,
         home,
     };

@@ -224,7 +224,7 @@ fn a_wrong_request_is_told_what_kind_of_wrong_it_is() {
         (
             "POST",
             "/v1/agents/puppet/exec",
-            r#"{"argv": ["true"], "user": "é"}"#,
+            r#"{"argv": ["true"], "user": "4294967295"}"#,
             400,
             "bad-request",
         ),
@@ -243,4 +243,25 @@ fn a_wrong_request_is_told_what_kind_of_wrong_it_is() {
     assert_eq!(said["condition"], "paused");
     overseer.fireclaw(&["agent", "resume", "puppet"]).exits(0);
     overseer.end();
+}
+
+#[test]
+fn an_overseer_is_as_its_file_says_and_explains_what_is_wrong_with_it() {
+    let mut overseer = Overseer::start(&[]);
+    overseer.stop();
+    let file = overseer.home.path().join("overseer.toml");
+    fs::write(&file, "nick = \"boss\"\n[model]\nserver = \"http://127.0.0.1:9\"\n").unwrap();
+    overseer.fireclaw(&["overseer", "check"]).exits(0);
+    overseer.again();
+    let said = overseer.said.join("\n");
+    assert!(said.contains("boss listens in #control"), "{said}");
+    assert!(said.contains("models are asked at http://127.0.0.1:9"), "{said}");
+    overseer.stop();
+    fs::write(&file, "nik = \"boss\"\nmax_hops = \"four\"\n").unwrap();
+    let check = overseer.fireclaw(&["overseer", "check"]).exits(1).stdout();
+    for part in ["did you mean `nick`?", "`max_hops` must be a number", "2 mistakes"] {
+        assert!(check.contains(part), "{check}");
+    }
+    let refused = overseer.fireclaw(&["overseer"]).exits(2);
+    refused.says(&["did you mean `nick`?", "fireclaw overseer check"]);
 }

@@ -30,6 +30,7 @@ fn the_reference_is_up_to_date() {
         "snapshot rm",
         "pool",
         "overseer",
+        "overseer check",
         "overseer install",
         "overseer uninstall",
         "agent",

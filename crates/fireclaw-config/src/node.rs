@@ -4,25 +4,32 @@ use std::ops::Range;
 
 /// How deep tables and lists may lie in each other. A template needs three levels; the
 /// bound keeps the recursion that reads them short.
-pub(crate) const MAX_DEPTH: usize = 8;
+pub const MAX_DEPTH: usize = 8;
 
 /// A place in the text, in bytes.
-pub(crate) type Span = Range<usize>;
+pub type Span = Range<usize>;
 
 /// A value and where it is.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub struct Node {
+    /// Where it is.
     pub span: Span,
+    /// What it is.
     pub value: Value,
 }
 
 /// A value.
 #[derive(Debug)]
-pub(crate) enum Value {
+pub enum Value {
+    /// A text.
     Text(String),
+    /// A whole number.
     Whole(i64),
+    /// True or false.
     Flag(bool),
+    /// A list.
     List(Vec<Node>),
+    /// A table.
     Table(Vec<Field>),
     /// What no field takes, as its name with an article: "a date".
     Other(&'static str),
@@ -30,9 +37,12 @@ pub(crate) enum Value {
 
 /// A named value of a table, in the order of the file.
 #[derive(Debug)]
-pub(crate) struct Field {
+pub struct Field {
+    /// Its name.
     pub key: String,
+    /// Where the name is.
     pub key_span: Span,
+    /// Its value.
     pub node: Node,
 }
 

@@ -1,14 +1,14 @@
 //! The fields of one table: each is taken once, and what remains is not known.
 
+use crate::Format;
 use crate::mistake::quoted;
 use crate::node::{Field, Node, Span, Value};
 use crate::notes::Notes;
-use crate::read::Format;
 use crate::suggest;
 
 /// A table whose fields are taken one by one.
 #[derive(Debug)]
-pub(super) struct Fields {
+pub struct Fields {
     format: Format,
     fields: Vec<Field>,
 }

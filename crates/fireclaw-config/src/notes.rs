@@ -11,16 +11,17 @@ const MAX: usize = 100;
 
 /// What is wrong with one file so far.
 #[derive(Debug)]
-pub(crate) struct Notes<'a> {
+pub struct Notes<'a> {
     file: &'a str,
     text: &'a str,
-    pub mistakes: Vec<Mistake>,
-    pub warnings: Vec<Mistake>,
+    mistakes: Vec<Mistake>,
+    warnings: Vec<Mistake>,
     /// Lines that are not valid TOML or JSON, from 1.
     broken: BTreeSet<usize>,
 }
 
 impl<'a> Notes<'a> {
+    /// Of a file of this name and text.
     pub fn new(file: &'a str, text: &'a str) -> Self {
         Self { file, text, mistakes: Vec::new(), warnings: Vec::new(), broken: BTreeSet::new() }
     }
@@ -42,14 +43,22 @@ impl<'a> Notes<'a> {
         !self.broken.is_empty()
     }
 
+    /// How many mistakes there are so far.
+    pub fn count(&self) -> usize {
+        self.mistakes.len()
+    }
+
+    /// Notes a mistake.
     pub fn mistake(&mut self, span: &Span, message: impl Into<String>) {
         self.note(span, message.into(), None);
     }
 
+    /// Notes a mistake with what to do about it.
     pub fn hinted(&mut self, span: &Span, message: impl Into<String>, hint: impl Into<String>) {
         self.note(span, message.into(), Some(hint.into()));
     }
 
+    /// Notes what has no effect.
     pub fn warning(&mut self, span: &Span, message: impl Into<String>, hint: Option<String>) {
         if self.warnings.len() >= MAX {
             return;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// MiB from text such as `512M`, `512 MiB`, `2G` or `512`.
-pub(crate) fn mib(text: &str) -> Option<u64> {
+pub fn mib(text: &str) -> Option<u64> {
     let upper = text.trim().to_ascii_uppercase();
     let bare = upper.strip_suffix("IB").or_else(|| upper.strip_suffix('B')).unwrap_or(&upper);
     let factor = match bare.chars().last()? {
@@ -17,7 +17,7 @@ pub(crate) fn mib(text: &str) -> Option<u64> {
 }
 
 /// A time from text such as `90`, `90s`, `10m`, `2h` or `1h30m`.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     if let Some(seconds) = digits(text) {
         return Some(Duration::from_secs(seconds));
@@ -45,7 +45,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// MiB in words: the largest unit that it is a whole number of.
-pub(crate) fn size(mib: u64) -> String {
+pub fn size(mib: u64) -> String {
     match mib {
         m if m % (1024 * 1024) == 0 && m > 0 => format!("{} TiB", m / (1024 * 1024)),
         m if m % 1024 == 0 && m > 0 => format!("{} GiB", m / 1024),
@@ -54,7 +54,7 @@ pub(crate) fn size(mib: u64) -> String {
 }
 
 /// A time in words: the largest unit that it is a whole number of.
-pub(crate) fn words(time: Duration) -> String {
+pub fn words(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         s if s % 3600 == 0 && s > 0 => format!("{} h", s / 3600),

@@ -11,7 +11,7 @@ use crate::notes::Notes;
 use crate::units;
 
 /// Text.
-pub(super) fn text<'n>(field: &str, node: &'n Node, notes: &mut Notes<'_>) -> Option<&'n str> {
+pub fn text<'n>(field: &str, node: &'n Node, notes: &mut Notes<'_>) -> Option<&'n str> {
     match &node.value {
         Value::Text(text) => Some(text),
         _ => wrong_kind(field, "text", "put it in quotes", node, notes),
@@ -19,7 +19,7 @@ pub(super) fn text<'n>(field: &str, node: &'n Node, notes: &mut Notes<'_>) -> Op
 }
 
 /// Text of at most `max` characters on one line; blanks around it do not count.
-pub(super) fn line(field: &str, node: &Node, max: usize, notes: &mut Notes<'_>) -> Option<String> {
+pub fn line(field: &str, node: &Node, max: usize, notes: &mut Notes<'_>) -> Option<String> {
     let text = text(field, node, notes)?.trim();
     if text.contains(char::is_control) {
         notes.mistake(&node.span, format!("`{field}` must be one line without control characters"));
@@ -33,7 +33,7 @@ pub(super) fn line(field: &str, node: &Node, max: usize, notes: &mut Notes<'_>) 
 }
 
 /// True or false.
-pub(super) fn flag(field: &str, node: &Node, notes: &mut Notes<'_>) -> Option<bool> {
+pub fn flag(field: &str, node: &Node, notes: &mut Notes<'_>) -> Option<bool> {
     match node.value {
         Value::Flag(flag) => Some(flag),
         _ => wrong_kind(field, "true or false", "without quotes", node, notes),
@@ -41,7 +41,7 @@ pub(super) fn flag(field: &str, node: &Node, notes: &mut Notes<'_>) -> Option<bo
 }
 
 /// A number.
-pub(super) fn number(
+pub fn number(
     field: &str,
     node: &Node,
     range: &RangeInclusive<u32>,
@@ -60,7 +60,7 @@ pub(super) fn number(
 }
 
 /// An amount of memory or disk in MiB: a number, or text with a unit.
-pub(super) fn mib(
+pub fn mib(
     field: &str,
     node: &Node,
     range: &RangeInclusive<u64>,
@@ -90,7 +90,7 @@ pub(super) fn mib(
 }
 
 /// A time: a number of seconds, or text with units.
-pub(super) fn duration(
+pub fn duration(
     field: &str,
     node: &Node,
     range: &RangeInclusive<Duration>,
@@ -120,7 +120,7 @@ pub(super) fn duration(
 }
 
 /// A list of at most `max` items.
-pub(super) fn list<'n>(
+pub fn list<'n>(
     field: &str,
     node: &'n Node,
     max: usize,
@@ -138,7 +138,7 @@ pub(super) fn list<'n>(
 }
 
 /// Notes that a value is of another kind than it should be.
-pub(super) fn wrong_kind<T>(
+pub fn wrong_kind<T>(
     field: &str,
     wanted: &str,
     hint: &str,

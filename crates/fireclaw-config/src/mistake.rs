@@ -61,7 +61,7 @@ impl fmt::Display for Mistake {
 }
 
 /// A character of the file on a terminal: one column, and no command.
-pub(crate) fn printable(c: char) -> char {
+pub fn printable(c: char) -> char {
     match c {
         '\t' => ' ',
         c if c.is_control() || fireclaw_child::is_hidden(c) => '\u{fffd}',
@@ -70,7 +70,7 @@ pub(crate) fn printable(c: char) -> char {
 }
 
 /// A word of the file as a message quotes it: short, and no command to a terminal.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     const MAX: usize = 60;
     let mut short: String = text.chars().take(MAX).map(printable).collect();
     if text.chars().nth(MAX).is_some() {

@@ -14,7 +14,7 @@ use crate::node::{Field, MAX_DEPTH, Node, Span, Value};
 use crate::notes::Notes;
 
 /// Reads JSON. What is not valid is noted; nothing can be read then.
-pub(crate) fn read(text: &str, notes: &mut Notes<'_>) -> Vec<Field> {
+pub fn read(text: &str, notes: &mut Notes<'_>) -> Vec<Field> {
     match serde_json::from_str::<&RawValue>(text) {
         Ok(raw) => match node(text, raw.get(), MAX_DEPTH) {
             Node { value: Value::Table(fields), .. } => fields,

@@ -19,7 +19,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 }
 
 /// The hint for a word that is not known: the nearest one, else all of them.
-pub(crate) fn hint(word: &str, known: &[&str]) -> String {
+pub fn hint(word: &str, known: &[&str]) -> String {
     match nearest(word, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("it can be {}", one_of(known)),
@@ -27,12 +27,12 @@ pub(crate) fn hint(word: &str, known: &[&str]) -> String {
 }
 
 /// Words as a choice: `a`, `b` or `c`.
-pub(crate) fn one_of(words: &[&str]) -> String {
+pub fn one_of(words: &[&str]) -> String {
     joined(words, "or")
 }
 
 /// Words as a list: `a`, `b` and `c`.
-pub(crate) fn all(words: &[&str]) -> String {
+pub fn all(words: &[&str]) -> String {
     joined(words, "and")
 }
 

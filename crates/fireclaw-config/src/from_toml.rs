@@ -12,7 +12,7 @@ use crate::notes::Notes;
 const MAX_DOTS: usize = 200;
 
 /// Reads TOML. What is not valid is noted, every place of it, and the rest is read.
-pub(crate) fn read(text: &str, notes: &mut Notes<'_>) -> Vec<Field> {
+pub fn read(text: &str, notes: &mut Notes<'_>) -> Vec<Field> {
     let tokens = toml_parser::Source::new(text).lex();
     if let Some(dot) = tokens.filter(|token| token.kind() == TokenKind::Dot).nth(MAX_DOTS) {
         let span = dot.span().start()..dot.span().end();
