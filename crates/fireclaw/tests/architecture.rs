@@ -76,3 +76,49 @@ fn the_picture_shows_what_imports_what() {
         }
     }
 }
+
+/// The files under a directory.
+fn files(under: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(under).unwrap().flatten().map(|entry| entry.path());
+    let deep = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
+    entries.flat_map(deep).collect()
+}
+
+#[test]
+fn a_module_with_parts_is_a_file_beside_their_folder() {
+    for crates in fs::read_dir(root().join("crates")).unwrap().flatten() {
+        let sources = files(&crates.path().join("src"));
+        let other = sources.iter().find(|file| file.ends_with("mod.rs"));
+        assert_eq!(other, None, "foo.rs and foo/, not foo/mod.rs");
+    }
+}
+
+/// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.
+fn spread(path: &str) -> Vec<String> {
+    match path.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?))) {
+        None => vec![path.to_owned()],
+        Some((before, (parts, after))) => {
+            parts.split(',').map(|part| format!("{before}{part}{after}")).collect()
+        }
+    }
+}
+
+#[test]
+fn what_the_documentation_points_to_is_there() {
+    let mut pages = files(&root().join("docs"));
+    pages.push(root().join("README.md"));
+    for page in pages.iter().filter(|page| page.extension().is_some_and(|ending| ending == "md")) {
+        let text = fs::read_to_string(page).unwrap();
+        let named = text.split('`').skip(1).step_by(2).filter(|word| word.starts_with("crates/"));
+        for path in named.filter(|path| !path.contains(['<', ' '])).flat_map(spread) {
+            assert!(root().join(&path).exists(), "{}: {path}", page.display());
+        }
+        // Links within the documentation.
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or_default();
+            if !file.is_empty() && !file.contains("://") {
+                assert!(page.parent().unwrap().join(file).exists(), "{}: {link}", page.display());
+            }
+        }
+    }
+}
