@@ -5,12 +5,10 @@ mod mounts;
 
 use std::time::Duration;
 
+use fireclaw_protocol::boot::INTERFACE;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::transport::Kind;
-
-/// The word on the kernel's command line that tells of a network card.
-const CARD: &str = "fireclaw.card";
 
 /// What the boot found out.
 #[derive(Debug)]
@@ -41,7 +39,7 @@ pub fn boot() -> Result<Booted, String> {
 /// The groups of modules that this machine needs.
 fn groups(cmdline: &str, transport: Kind) -> Vec<&'static str> {
     let mut groups = vec!["all", transport.name()];
-    if cmdline.split_whitespace().any(|word| word == CARD) {
+    if cmdline.split_whitespace().any(|word| word == INTERFACE) {
         groups.push("card");
     }
     groups

@@ -10,16 +10,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use descriptor::Descriptor;
+use fireclaw_protocol::boot::{PORT_NAME, SERIAL, STREAM, VSOCK, VSOCK_PORT};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 use tokio_vsock::{VsockAddr, VsockStream};
-
-/// The name that the host gives the virtio-serial port.
-const PORT_NAME: &str = "fireclaw.0";
-
-/// The vsock port on which the host waits for this guest.
-const VSOCK_PORT: u32 = 5005;
 
 /// How long to wait before a host that was not there is tried again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -38,23 +33,22 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 impl Kind {
-    /// Reads `fireclaw.stream=` from the kernel's command line.
+    /// Reads [`STREAM`] from the kernel's command line.
     pub fn from_cmdline(cmdline: &str) -> Result<Self, String> {
-        let value =
-            cmdline.split_whitespace().find_map(|word| word.strip_prefix("fireclaw.stream="));
+        let value = cmdline.split_whitespace().find_map(|word| word.strip_prefix(STREAM));
         match value {
-            Some("serial") => Ok(Self::Serial),
-            Some("vsock") => Ok(Self::Vsock),
-            Some(other) => Err(format!("unknown fireclaw.stream={other}")),
-            None => Err("no fireclaw.stream= on the kernel's command line".into()),
+            Some(SERIAL) => Ok(Self::Serial),
+            Some(VSOCK) => Ok(Self::Vsock),
+            Some(other) => Err(format!("unknown {STREAM}{other}")),
+            None => Err(format!("no {STREAM} on the kernel's command line")),
         }
     }
 
     /// The word for it on the command line and in the module list.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Serial => "serial",
-            Self::Vsock => "vsock",
+            Self::Serial => SERIAL,
+            Self::Vsock => VSOCK,
         }
     }
 

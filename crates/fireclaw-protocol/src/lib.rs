@@ -17,6 +17,7 @@
 //! [yamux]: https://github.com/hashicorp/yamux/blob/master/spec.md
 
 pub mod agent;
+pub mod boot;
 pub mod chat;
 pub mod frame;
 pub mod hello;

@@ -143,10 +143,6 @@ pub struct Launch<'a> {
     pub plug: Option<&'a Plug>,
 }
 
-/// The word on the kernel's command line by which a guest knows that it has a
-/// network card.
-pub(crate) const CARD_ARG: &str = "fireclaw.card";
-
 /// Where a guest's memory and state come from.
 #[derive(Debug, Clone, Copy)]
 pub enum Memory<'a> {

@@ -21,6 +21,7 @@ mod version;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fireclaw_protocol::boot::VSOCK_PORT;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
@@ -41,9 +42,6 @@ use types::Request;
 
 /// The program's name on `PATH`.
 pub const PROGRAM: &str = "firecracker";
-
-/// The vsock port of the host (CID 2) to which the guest connects.
-pub const STREAM_PORT: u32 = 5005;
 
 /// How long Firecracker may take from its start until its API answers.
 const START: Duration = Duration::from_secs(5);
@@ -149,10 +147,10 @@ impl Firecracker {
         }
         // The guest connects as soon as it has booted: listen before it starts.
         let home = SocketDir::open(self.home(run_dir))?;
-        let stream = GuestStream::listen(&home, &format!("{VSOCK}_{STREAM_PORT}"))?;
+        let stream = GuestStream::listen(&home, &format!("{VSOCK}_{VSOCK_PORT}"))?;
         let mut pipe = None;
         if let Some(jail) = &self.jail {
-            jail.give(&home.path().join(format!("{VSOCK}_{STREAM_PORT}")))?;
+            jail.give(&home.path().join(format!("{VSOCK}_{VSOCK_PORT}")))?;
             pipe = Some(jail.log(home.path())?);
         }
 
@@ -195,7 +193,7 @@ impl Firecracker {
 /// Removes the sockets of one that was in a kept directory before: they cannot be made where
 /// they are.
 fn clear_names(directory: &Path) -> Result<()> {
-    let stream = format!("{VSOCK}_{STREAM_PORT}");
+    let stream = format!("{VSOCK}_{VSOCK_PORT}");
     for name in [SOCKET, VSOCK, &stream] {
         let path = directory.join(name);
         match std::fs::remove_file(&path) {
@@ -236,7 +234,7 @@ impl Backend for Firecracker {
             if self.jail.is_some() {
                 process.logs_to(Jail::follow_log(home.path())?);
             }
-            let name = format!("{VSOCK}_{STREAM_PORT}");
+            let name = format!("{VSOCK}_{VSOCK_PORT}");
             // Whoever listened there has gone; the guest tries until somebody does.
             let _ = std::fs::remove_file(home.path().join(&name));
             Ok(Machine::adopted(process, Box::new(GuestStream::listen(&home, &name)?)))

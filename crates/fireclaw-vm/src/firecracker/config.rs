@@ -4,12 +4,14 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use fireclaw_protocol::boot::{self, INTERFACE, STREAM};
+
 use super::types::{
     Action, BackendType, BootSource, CacheType, Drive, EntropyDevice, InstanceActionInfo, LogLevel,
     Logger, MachineConfiguration, MemoryBackend, NetworkInterface, NetworkOverride, Request,
     SnapshotCreateParams, SnapshotLoadParams, SnapshotType, Vm, VmState, Vsock, VsockOverride,
 };
-use crate::backend::{CARD_ARG, MEMORY_FILE, STATE_FILE};
+use crate::backend::{MEMORY_FILE, STATE_FILE};
 use crate::{BLANK_MAC, Error, MachineSpec, Result};
 
 /// The guest's vsock address; each VMM has its own, so all can be the same.
@@ -29,14 +31,13 @@ const CARD: &str = "eth0";
 /// - `i8042.…`: that controller is there for nothing else, so not probed.
 /// - `swiotlb=noforce`: no bounce buffers for devices that need none.
 /// - `random.trust_cpu=on`: random numbers from the first moment.
-/// - `fireclaw.stream=vsock`: for the Fireclaw guest.
 ///
 /// Firecracker adds `pci=off`, without which a kernel looks for PCI devices in
 /// vain, and `virtio_mmio.device=…` for kernels that do not find the devices
 /// through ACPI (its `docs/kernel-policy.md`).
 const KERNEL_ARGS: &str = "console=ttyS0 quiet reboot=k panic=-1 \
      i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce \
-     random.trust_cpu=on fireclaw.stream=vsock";
+     random.trust_cpu=on";
 
 /// The requests that configure a fresh VMM and start its guest, in order.
 ///
@@ -49,10 +50,10 @@ pub fn boot_requests(
     tap: Option<&str>,
     will_be_saved: bool,
 ) -> Vec<Request> {
-    let mut boot_args = KERNEL_ARGS.to_owned();
+    let mut boot_args = format!("{KERNEL_ARGS} {STREAM}{}", boot::VSOCK);
     if tap.is_some() {
         boot_args.push(' ');
-        boot_args.push_str(CARD_ARG);
+        boot_args.push_str(INTERFACE);
     }
     for arg in &spec.kernel_args {
         boot_args.push(' ');

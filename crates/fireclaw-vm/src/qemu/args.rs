@@ -2,8 +2,10 @@
 
 use std::os::fd::RawFd;
 
+use fireclaw_protocol::boot::{self, INTERFACE, PORT_NAME};
+
 use super::Accelerator;
-use crate::backend::{CARD_ARG, MEMORY_FILE, Memory};
+use crate::backend::{MEMORY_FILE, Memory};
 use crate::{BLANK_MAC, MachineSpec};
 
 /// Inherited socket descriptors, by their number in QEMU.
@@ -22,9 +24,6 @@ pub struct Fds {
 pub const STREAM_SOCKET: &str = "stream";
 /// What the stream's end in the VMM is called.
 pub const STREAM: &str = "stream";
-
-/// The name of the virtio-serial port that carries the stream.
-const PORT_NAME: &str = "fireclaw.0";
 
 /// Flushes of the guest reach the host's disk. What cannot be read or written is
 /// the guest's error, also for want of space: QEMU would else stop the machine,
@@ -126,10 +125,10 @@ fn kernel_line(spec: &MachineSpec, accelerator: Accelerator) -> String {
         "apparmor=0",
         "lsm=capability",
         "audit=0",
-        "fireclaw.stream=serial",
     ]
     .map(str::to_owned)
     .into();
+    words.push(format!("{}{}", boot::STREAM, boot::SERIAL));
     if let Accelerator::Tcg { tsc_khz } = accelerator {
         // Emulated timers are late under load, so a kernel that calibrates
         // its clock or tests its timer hangs more often than not: tell it.
@@ -137,7 +136,7 @@ fn kernel_line(spec: &MachineSpec, accelerator: Accelerator) -> String {
         words.push(format!("tsc_early_khz={tsc_khz}"));
     }
     if spec.card {
-        words.push(CARD_ARG.into());
+        words.push(INTERFACE.into());
     }
     words.extend(spec.kernel_args.iter().cloned());
     words.join(" ")

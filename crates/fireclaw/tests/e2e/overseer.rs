@@ -190,8 +190,7 @@ impl Overseer {
         Some(text.trim_end().to_owned())
     }
 
-    /// Ends every agent and the overseer, and asserts that nothing is left, and that nobody
-    /// was kept waiting for the overseer's only thread.
+    /// Ends every agent and the overseer, and asserts that nothing is left.
     pub fn end(mut self) {
         for agent in self.agents() {
             self.fireclaw(&["agent", "stop", agent["name"].as_str().unwrap()]).exits(0);
@@ -201,9 +200,6 @@ impl Overseer {
         let left: Vec<_> = fs::read_dir(machines).into_iter().flatten().flatten().collect();
         assert!(left.is_empty(), "{left:?}");
         self.home.is_clean();
-        let held: Vec<_> =
-            self.lines().into_iter().filter(|line| line.contains("thread was held up")).collect();
-        assert!(held.is_empty(), "{held:#?}");
     }
 }
 
