@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::fs::{CWD, Mode, mkfifoat};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use tokio::net::unix::pipe::{OpenOptions, Receiver, Sender};
 
 use crate::{Error, MachineSpec, Result, RunDir};
@@ -43,6 +43,13 @@ pub(super) struct Log {
     pub reader: Receiver,
     /// Until it has opened its end, the reader would find the end of the log.
     pub held: Sender,
+}
+
+/// Opens a pipe to read from. What a jailed VMM may have put in its place is refused: a link
+/// would lead out of the jail.
+fn reader(path: &Path) -> io::Result<Receiver> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Receiver::from_file(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
 /// The VMM's root directory, named by the jailer. It lies inside the run
@@ -119,7 +126,7 @@ impl Jail {
         mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).map_err(|e| failed(e.into()))?;
         let open = || {
             // It does not wait for a writer, and a writer finds a reader.
-            let reader = OpenOptions::new().open_receiver(&path)?;
+            let reader = reader(&path)?;
             Ok(Log { reader, held: OpenOptions::new().open_sender(&path)? })
         };
         let log = open().map_err(Error::file("open", &path))?;
@@ -130,7 +137,7 @@ impl Jail {
     /// What a jailed VMM that runs already logs from now on.
     pub(super) fn follow_log(root: &Path) -> Result<Receiver> {
         let path = root.join(LOG);
-        OpenOptions::new().open_receiver(&path).map_err(Error::file("open", &path))
+        reader(&path).map_err(Error::file("open", &path))
     }
 
     /// Shares a file for reading. Others use it too, so its owner stays. Where
@@ -179,6 +186,19 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_log_is_a_pipe_and_no_link_to_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pipe, link) = (dir.path().join("pipe"), dir.path().join(LOG));
+        mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+        assert!(reader(&pipe).is_ok());
+        std::os::unix::fs::symlink(&pipe, &link).unwrap();
+        assert!(Jail::follow_log(dir.path()).is_err());
+        fs::remove_file(&link).unwrap();
+        fs::write(&link, "").unwrap();
+        assert!(Jail::follow_log(dir.path()).is_err());
+    }
 
     #[test]
     fn a_shared_file_is_linked_only_if_the_jail_cannot_change_it() {
