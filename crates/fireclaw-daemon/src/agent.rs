@@ -4,7 +4,6 @@ mod hearing;
 mod lifecycle;
 mod live;
 mod log;
-mod notes;
 mod program;
 mod thinking;
 
@@ -153,14 +152,10 @@ impl Agent {
                 End::Left { reason, done } => return self.leave(&reason, done).await,
                 End::Lost(why) => {
                     losses = if since.elapsed() > STABLE { 1 } else { losses + 1 };
-                    self.life.lost(&why, losses < MOST_LOSSES);
+                    let wait = (losses < MOST_LOSSES).then(|| FIRST_WAIT * 2u32.pow(losses - 1));
+                    self.life.lost(&why, wait.is_some());
                     self.log.add(&format!("lost: {why}"));
                     self.clear().await;
-                    let mut wait = None;
-                    if losses < MOST_LOSSES {
-                        let pause = FIRST_WAIT * 2u32.pow(losses - 1);
-                        wait = Some(pause);
-                    }
                     self.tell(Event::Lost { agent: self.name(), why, losses, retry_in: wait });
                     match self.idle(wait).await {
                         None => {}

@@ -25,7 +25,7 @@ use tracing::info;
 
 use crate::agent::{self, AgentHandle, Condition, Order, Status};
 use crate::handle::{self, Handle, Jobs};
-use crate::machines::{self, Machines};
+use crate::machines::Machines;
 use crate::ours::Ours;
 use crate::state::{Act, AgentRow, Pending, Question, State, Wanted, now};
 use crate::talk::Talk;
@@ -301,7 +301,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::Template`], [`Error::BadName`], [`Error::NameTaken`].
-    pub async fn invoke(
+    pub(crate) async fn invoke(
         &self,
         who: &Actor,
         template: &str,
@@ -397,17 +397,12 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::UnknownAgent`].
-    pub async fn destroy(&self, who: &Actor, name: &str, reason: &str) -> Result<()> {
+    pub(crate) async fn destroy(&self, who: &Actor, name: &str, reason: &str) -> Result<()> {
         if self.is_unrestored(name) {
             return self.destroy_unrestored(who, name).await;
         }
         let orders = self.orders(name)?;
-        match self.shared.state.borrow().want(name, Wanted::Gone) {
-            // Its end is what makes room: only a crash before it would bring the agent back.
-            Err(e) if e.is_full_disk() => {}
-            noted => noted?,
-        }
-        self.audit(who, &format!("destroy {name}"));
+        self.note_end(who, name)?;
         let (done, left) = oneshot::channel();
         let leave = Order::Leave { reason: reason.to_owned(), done };
         // It may be on its way already, asked by somebody else: then nothing answers us.
@@ -424,11 +419,22 @@ impl Daemon {
         }
     }
 
+    /// Notes that an agent is to be gone.
+    fn note_end(&self, who: &Actor, name: &str) -> Result<()> {
+        match self.shared.state.borrow().want(name, Wanted::Gone) {
+            // Its end is what makes room: only a crash before it would bring the agent back.
+            Err(e) if e.is_full_disk() => {}
+            noted => noted?,
+        }
+        self.audit(who, &format!("destroy {name}"));
+        Ok(())
+    }
+
     /// Gives an agent another model, which must be there.
     ///
     /// # Errors
     /// [`Error::UnknownAgent`], [`Error::Model`].
-    pub async fn set_model(&self, who: &Actor, name: &str, model: &str) -> Result<()> {
+    pub(crate) async fn set_model(&self, who: &Actor, name: &str, model: &str) -> Result<()> {
         let orders = self.orders(name)?;
         self.shared.broker.check(model).await?;
         self.shared.state.borrow().set_model(name, model)?;
@@ -440,7 +446,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::UnknownAgent`].
-    pub async fn set_persona(&self, who: &Actor, name: &str, persona: &str) -> Result<()> {
+    pub(crate) async fn set_persona(&self, who: &Actor, name: &str, persona: &str) -> Result<()> {
         let orders = self.orders(name)?;
         self.shared.state.borrow().set_persona(name, persona)?;
         self.audit(who, &format!("persona {name} {persona}"));
@@ -451,7 +457,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::UnknownAgent`].
-    pub fn persona(&self, name: &str) -> Result<String> {
+    pub(crate) fn persona(&self, name: &str) -> Result<String> {
         let row = self.row(name)?;
         match row.persona {
             Some(own) => Ok(own),
@@ -463,7 +469,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::UnknownAgent`], [`Error::Template`].
-    pub async fn reset(&self, who: &Actor, name: &str) -> Result<()> {
+    pub(crate) async fn reset(&self, who: &Actor, name: &str) -> Result<()> {
         let orders = self.orders(name)?;
         let row = self.row(name)?;
         self.shared.templates.get(&row.template)?;
@@ -487,7 +493,7 @@ impl Daemon {
     }
 
     /// Has every agent take its template on as it is now.
-    pub async fn reload(&self) {
+    pub(crate) async fn reload(&self) {
         for orders in self.all_orders() {
             let _ = orders.send(Order::Reload).await;
         }
@@ -498,7 +504,7 @@ impl Daemon {
     /// # Errors
     /// [`Error::UnknownAgent`]; [`Error::Template`] if it could not be started again and
     /// still cannot.
-    pub async fn pause(&self, who: &Actor, name: &str, paused: bool) -> Result<()> {
+    pub(crate) async fn pause(&self, who: &Actor, name: &str, paused: bool) -> Result<()> {
         if self.is_unrestored(name) && !paused {
             return self.resume_unrestored(who, name);
         }
@@ -513,26 +519,11 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::UnknownAgent`].
-    pub async fn logs(&self, name: &str, lines: usize) -> Result<Vec<String>> {
+    pub(crate) async fn logs(&self, name: &str, lines: usize) -> Result<Vec<String>> {
         let orders = self.orders(name)?;
         let (done, logs) = oneshot::channel();
         orders.send(Order::Logs { lines, done }).await.map_err(|_| Error::Ending)?;
         logs.await.map_err(|_| Error::Ending)
-    }
-
-    /// Runs a command in an agent's machine; its exit status and what it wrote.
-    ///
-    /// # Errors
-    /// [`Error::UnknownAgent`], [`Error::NotNow`].
-    pub async fn exec(
-        &self,
-        who: &Actor,
-        name: &str,
-        request: ExecRequest,
-        limit: Duration,
-    ) -> Result<(Option<u8>, String)> {
-        let commands = self.commands(who, name, &request).await?;
-        machines::run(&commands, request, limit).await
     }
 
     /// What starts `request` in an agent's machine; that it is asked for is written down.
@@ -554,7 +545,7 @@ impl Daemon {
     }
 
     /// The last privileged acts, oldest first.
-    pub fn audited(&self, most: u32) -> Result<Vec<Act>> {
+    pub(crate) fn audited(&self, most: u32) -> Result<Vec<Act>> {
         self.shared.state.borrow().audited(most)
     }
 
@@ -585,7 +576,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::Model`].
-    pub async fn models(&self) -> Result<Vec<ModelInfo>> {
+    pub(crate) async fn models(&self) -> Result<Vec<ModelInfo>> {
         Ok(self.shared.broker.models().await?)
     }
 
@@ -593,7 +584,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::Template`].
-    pub fn templates(&self) -> Result<Vec<Entry>> {
+    pub(crate) fn templates(&self) -> Result<Vec<Entry>> {
         Ok(self.shared.templates.list()?)
     }
 
@@ -601,7 +592,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::Template`].
-    pub fn template(&self, name: &str) -> Result<Template> {
+    pub(crate) fn template(&self, name: &str) -> Result<Template> {
         Ok(self.shared.templates.get(name)?)
     }
 

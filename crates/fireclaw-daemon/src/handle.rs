@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::machines;
 use crate::state::{Act, Question};
 use crate::{Actor, Daemon, Error, Event, Events, Listed, NetworkStatus, Result};
 
@@ -210,7 +211,8 @@ impl Handle {
         self.ask(async move |daemon: Daemon| daemon.refuse(&who, id, &reason).await).await
     }
 
-    /// Runs a command in an agent's VM; its exit status and what it wrote.
+    /// Runs a command in an agent's VM; its exit status and what it wrote. Dropping the future
+    /// ends the command.
     ///
     /// # Errors
     /// [`Error::UnknownAgent`], [`Error::NotNow`].
@@ -221,8 +223,8 @@ impl Handle {
         request: ExecRequest,
         limit: Duration,
     ) -> Result<(Option<u8>, String)> {
-        let (who, name) = (who.clone(), name.to_owned());
-        self.ask(async move |daemon: Daemon| daemon.exec(&who, &name, request, limit).await).await
+        let commands = self.commands(who, name, &request).await?;
+        machines::run(&commands, request, limit).await
     }
 
     /// What starts `request` in an agent's VM; that it is asked for is written down.

@@ -20,7 +20,12 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::NoQuestion`], [`Error::Unconfirmed`].
-    pub async fn grant(&self, who: &Actor, id: u64, digest: Option<&str>) -> Result<Question> {
+    pub(crate) async fn grant(
+        &self,
+        who: &Actor,
+        id: u64,
+        digest: Option<&str>,
+    ) -> Result<Question> {
         let open = self.questions()?;
         let found = open.iter().find(|question| question.id == id);
         let question = found.ok_or(Error::NoQuestion(id))?;
@@ -40,7 +45,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::NoQuestion`].
-    pub async fn refuse(&self, who: &Actor, id: u64, reason: &str) -> Result<Question> {
+    pub(crate) async fn refuse(&self, who: &Actor, id: u64, reason: &str) -> Result<Question> {
         self.answer(who, id, false, reason).await
     }
 

@@ -39,7 +39,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::UnknownAgent`]; [`Error::Network`] if it has no machine now.
-    pub async fn network(&self, name: &str) -> Result<Option<Status>> {
+    pub(crate) async fn network(&self, name: &str) -> Result<Option<Status>> {
         let row = self.row(name)?;
         if self.template(&row.template)?.network == Network::None {
             return Ok(None);
@@ -55,7 +55,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`Error::Unsupported`] if its policy has no list, or for what is no target.
-    pub fn ask_to_reach(&self, who: &Actor, name: &str, target: &str) -> Result<Question> {
+    pub(crate) fn ask_to_reach(&self, who: &Actor, name: &str, target: &str) -> Result<Question> {
         let row = self.row(name)?;
         let policy = policy(self.shared(), name, &self.template(&row.template)?)?;
         let Network::Allow { allow, .. } = policy else {

@@ -1,28 +1,28 @@
-//! How many notes of a program are told: the people's channel is everybody's.
+//! How much one of many may say where everybody is heard: in the people's channel, in a log.
 
 use std::time::{Duration, Instant};
 
-/// How many are told in how long.
-const MOST: u32 = 8;
+/// The time in which so many are told.
 const EACH: Duration = Duration::from_secs(60);
 
-/// What was told of late.
+/// What was told in the last minute.
 #[derive(Debug)]
-pub struct Notes {
+pub struct Few {
+    most: u32,
     since: Instant,
     told: u32,
     left_out: u32,
 }
 
-impl Notes {
-    /// Nothing was told.
-    pub fn new(now: Instant) -> Self {
-        Self { since: now, told: 0, left_out: 0 }
+impl Few {
+    /// Nothing was told; at most so many are in a minute.
+    pub fn new(most: u32, now: Instant) -> Self {
+        Self { most, since: now, told: 0, left_out: 0 }
     }
 
-    /// Whether another note is told; if not, it is counted.
+    /// Whether another one is told; if not, it is counted.
     pub fn take(&mut self, now: Instant) -> bool {
-        if now.duration_since(self.since) <= EACH && self.told >= MOST {
+        if now.duration_since(self.since) <= EACH && self.told >= self.most {
             self.left_out += 1;
             return false;
         }
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn a_flood_of_notes_is_told_in_part_and_its_size_in_the_end() {
         let start = Instant::now();
-        let mut notes = Notes::new(start);
+        let mut notes = Few::new(8, start);
         let told = (0..1000).filter(|_| notes.take(start)).count();
         assert_eq!(told, 8);
         assert_eq!(notes.left_out(start + EACH), None, "not before the time is over");

@@ -8,9 +8,12 @@
 //! What is logged is the caller's to choose, and these rules hold everywhere: no secret, no
 //! message of a person, and text of a guest only escaped.
 
+mod few;
 pub mod file;
 mod journal;
 mod lines;
+
+pub use few::Few;
 
 use std::path::Path;
 use std::sync::OnceLock;

@@ -105,7 +105,7 @@ pub async fn run(
                     Ok(event) => reply.say(&advice::event(&event)).await,
                     Err(missed) => {
                         say!("fireclaw: {missed} events came too fast for {control}; the log has them");
-                        for question in daemon.questions()? {
+                        for question in daemon.questions().unwrap_or_default() {
                             questions.put(daemon, reply.clone(), question);
                         }
                     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use fireclaw_irc::client::Typing;
 use fireclaw_irc::text::{Formatting, fold};
 use fireclaw_llm::ChatRequest;
+use fireclaw_log::Few;
 use fireclaw_policy::Network;
 use fireclaw_protocol::agent::{Action, Event as Told, Incoming};
 use fireclaw_vm::Guest;
@@ -15,7 +16,6 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::info;
 
 use super::hearing::Heeded;
-use super::notes::Notes;
 use super::program::{Program, Said};
 use super::thinking::{Thought, think};
 use super::{Agent, Condition, Order};
@@ -56,6 +56,9 @@ const TOO_LONG: &str = "it is too long to be asked for: put it into a file in sm
 /// The same of questions to the model and to people.
 const MOST_ASKS: usize = 8;
 const MOST_QUESTIONS: usize = 4;
+
+/// What it tells people in a minute: the control channel is everybody's.
+const MOST_NOTES: u32 = 8;
 
 /// Actions a second before a program is slowed down.
 const PACE: u32 = 100;
@@ -116,7 +119,7 @@ pub struct Live<'a> {
     /// Open questions: by number, the agent's number and the message.
     questions: BTreeMap<u64, (u64, u64)>,
     actions: (Instant, u32),
-    notes: Notes,
+    notes: Few,
     checked: Instant,
     health: JoinSet<Health>,
 }
@@ -144,7 +147,7 @@ impl<'a> Live<'a> {
             asks: HashMap::new(),
             questions: BTreeMap::new(),
             actions: (Instant::now(), 0),
-            notes: Notes::new(Instant::now()),
+            notes: Few::new(MOST_NOTES, Instant::now()),
             checked: Instant::now(),
             health: JoinSet::new(),
         };
@@ -526,10 +529,10 @@ impl<'a> Live<'a> {
                 self.question(ask, message, &tool, &what)
             }
             Action::Done { message } => {
-                info!(message_id = message, "is done with a message");
                 self.cancel(message);
                 self.questions.retain(|_, (_, of)| *of != message);
                 if let Some(active) = self.active.remove(&message) {
+                    info!(message_id = message, "is done with a message");
                     let _ = self.agent.voice.typing(&active.pending.place, Typing::Done).await;
                 }
                 self.agent.finish(message);

@@ -4,12 +4,17 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use fireclaw_log::Few;
 use tracing::{debug, info};
 
 /// How many lines are kept in memory.
 const LINES: usize = 1000;
+
+/// How many lines in a minute are events of the daemon's log too: a guest has a part in how
+/// many there are, and that log is everybody's.
+const MOST_EVENTS: u32 = 60;
 
 /// How large the file grows before it is set aside, in bytes. There is one set
 /// aside at most.
@@ -20,6 +25,7 @@ const MAX_BYTES: u64 = 1024 * 1024;
 pub struct Log {
     lines: VecDeque<String>,
     path: PathBuf,
+    events: Few,
 }
 
 impl Log {
@@ -29,12 +35,18 @@ impl Log {
         let text = String::from_utf8_lossy(&text);
         let skip = text.lines().count().saturating_sub(LINES);
         let lines = text.lines().skip(skip).map(str::to_owned).collect();
-        Self { lines, path }
+        Self { lines, path, events: Few::new(MOST_EVENTS, Instant::now()) }
     }
 
     /// Adds what happened.
     pub fn add(&mut self, text: &str) {
-        info!("{text}");
+        let now = Instant::now();
+        if let Some(count) = self.events.left_out(now) {
+            info!("{count} more lines are in the agent's own log");
+        }
+        if self.events.take(now) {
+            info!("{text}");
+        }
         self.keep(text);
     }
 

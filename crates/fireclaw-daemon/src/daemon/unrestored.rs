@@ -22,8 +22,7 @@ impl Daemon {
     }
 
     pub(super) async fn destroy_unrestored(&self, who: &Actor, name: &str) -> Result<()> {
-        self.shared.state.borrow().want(name, Wanted::Gone)?;
-        self.audit(who, &format!("destroy {name}"));
+        self.note_end(who, name)?;
         agent::clear(&self.shared, name).await?;
         self.shared.state.borrow().remove(name)?;
         self.shared.agents.borrow_mut().remove(name);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use fireclaw_log::Few;
 use fireclaw_say::say;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -23,6 +24,9 @@ const ABILITIES_KEPT: Duration = Duration::from_secs(600);
 
 /// How often whoever runs the server is told why it fails.
 const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// How many requests of an agent are logged in a minute: a guest decides how many there are.
+const MOST_LOGGED: u32 = 60;
 
 /// The most models whose abilities are remembered.
 const MAX_ABILITIES: usize = 256;
@@ -46,6 +50,7 @@ struct State {
     average: Option<Duration>,
     told: Option<Instant>,
     totals: BTreeMap<String, Totals>,
+    logged: HashMap<String, Few>,
     abilities: HashMap<String, Known>,
 }
 
@@ -170,7 +175,9 @@ impl Shared {
     }
 
     pub fn forget(&self, agent: &str) {
-        self.state().totals.remove(agent);
+        let mut state = self.state();
+        state.totals.remove(agent);
+        state.logged.remove(agent);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -207,6 +214,19 @@ impl Place {
 impl Place {
     /// Logs what it cost, in figures alone: what was asked and answered is between them.
     fn log(&self, busy: Option<Duration>) {
+        let now = std::time::Instant::now();
+        let (left_out, is_told) = {
+            let mut state = self.shared.state();
+            let few = state.logged.entry(self.agent.clone());
+            let few = few.or_insert_with(|| Few::new(MOST_LOGGED, now));
+            (few.left_out(now), few.take(now))
+        };
+        if let Some(count) = left_out {
+            info!(agent = self.agent, "{count} more requests to the model were not logged");
+        }
+        if !is_told {
+            return;
+        }
         let (outcome, usage) = match &self.end {
             End::Answered(usage) => ("answered", *usage),
             End::Failed => ("failed", Usage::default()),

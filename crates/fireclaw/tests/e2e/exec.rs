@@ -182,6 +182,14 @@ fn a_command_of_an_agents_machine_ends_with_who_asked() {
     socket.write_all(&[9, 255, 255, 255, 255]).unwrap();
     output.read_to_end(&mut Vec::new()).unwrap();
     is_gone(&overseer, "sleep");
+    // Nor is who no longer waits for the whole of it in one answer.
+    let socket = post(&overseer, "", r#"{"argv":["sleep","1000"],"seconds":900}"#);
+    wait_until("the command to run", || {
+        let find = "grep -qx sleep /proc/[0-9]*/comm";
+        exec(&overseer, b"", &["--", "sh", "-c", find]).code() == 0
+    });
+    drop(socket);
+    is_gone(&overseer, "sleep");
     // The whole of it in one answer, for programs that want no streams.
     for (body, answer) in [
         (
