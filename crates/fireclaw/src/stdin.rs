@@ -33,8 +33,9 @@ impl Input {
                 tokio::time::sleep(POLL).await;
             }
             match self.0.read(buffer).await {
-                // It went to the background while it waited (`^Z` and `bg`).
-                Err(e) if is_io(&e) && is_in_background() => {}
+                // It went to the background while it waited (`^Z` and `bg`), and may be in
+                // the foreground again by now.
+                Err(e) if is_io(&e) && is_on_a_terminal() => tokio::time::sleep(POLL).await,
                 read => return read,
             }
         }
@@ -44,6 +45,12 @@ impl Input {
 /// What a read gives in the background when SIGTTIN is ignored (termios(3)).
 fn is_io(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::IO.raw_os_error())
+}
+
+/// Whether standard input is the terminal of this session, and it is still there: one that
+/// was hung up answers nothing.
+fn is_on_a_terminal() -> bool {
+    tcgetpgrp(stdin()).is_ok()
 }
 
 /// Whether standard input is the terminal of this session and another job has it.

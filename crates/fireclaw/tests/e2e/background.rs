@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::harness::{Home, binary, patience, wait};
 
@@ -44,19 +44,36 @@ impl Shell {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
 
+    /// Stops the job in front. The key is pressed again while the shell itself is still in
+    /// front: it tells that a job goes to the front before it puts it there.
+    fn stops(&mut self) {
+        let deadline = Instant::now() + patience();
+        loop {
+            self.types("\x1a");
+            if self.sees("Stopped", Instant::now() + Duration::from_millis(300)).is_ok() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not stopped: {:?}", self.seen);
+        }
+    }
+
     /// Waits for words on the screen after those that were waited for before.
     #[track_caller]
     fn until(&mut self, words: &str) {
-        let deadline = Instant::now() + patience();
+        if let Err(e) = self.sees(words, Instant::now() + patience()) {
+            panic!("no {words:?} ({e}) in {:?}", self.seen);
+        }
+    }
+
+    fn sees(&mut self, words: &str, deadline: Instant) -> Result<(), RecvTimeoutError> {
         loop {
             if let Some(at) = self.seen.find(words) {
                 self.seen.drain(..at + words.len());
-                return;
+                return Ok(());
             }
-            match self.pieces.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(piece) => self.seen.push_str(&String::from_utf8_lossy(&piece)),
-                Err(e) => panic!("no {words:?} ({e}) in {:?}", self.seen),
-            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let piece = self.pieces.recv_timeout(left)?;
+            self.seen.push_str(&String::from_utf8_lossy(&piece));
         }
     }
 }
@@ -84,13 +101,20 @@ fn a_run_in_the_background_goes_on_and_reads_what_is_typed_once_it_is_in_front()
     // And one that was stopped by hand while it read goes on behind.
     shell.types("$F run 'echo u''p; read x; echo got $x'\n");
     shell.until("up");
-    shell.types("\x1a");
-    shell.until("Stopped");
+    shell.stops();
     shell.types("bg; jobs\n");
     shell.until("Running");
     shell.types("fg\n");
     shell.until("fg\r\n");
     shell.until("read x");
+    // Between those two it may have been refused its read, and hear of it only in front.
+    for _ in 0..20 {
+        shell.stops();
+        shell.types("bg; fg\n");
+        shell.until("fg\r\n");
+        shell.until("x' &\r\n");
+        shell.until("read x");
+    }
     shell.types("again\n");
     shell.until("got again");
     shell.until("bash-");
