@@ -15,6 +15,7 @@
 //! waits has nothing under way in either direction: the moment for a snapshot.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
@@ -264,12 +265,15 @@ where
 
 /// The second part of [`greet_guest`], also for a guest that said hello before
 /// a snapshot was taken of it. `generation` is what the guest speaks.
+///
+/// Returns how far the guest's clock may be from ours at most, from the round trip that set
+/// it; nothing for a guest too old to be asked.
 pub async fn settle_guest<S>(
     stream: &mut S,
     identity: Identity,
     generation: u32,
     clock: impl Fn() -> u64,
-) -> Result<()>
+) -> Result<Option<Duration>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -285,18 +289,22 @@ where
         // Never back: a clock that is ahead stays so.
         let clock_step_ns = clock().saturating_sub(ready.wall_clock_ns);
         let settled = Settled { clock_step_ns, clock_offset_ns: None, again: None };
-        return write(stream, &settled).await;
+        write(stream, &settled).await?;
+        return Ok(None);
     }
-    let clock_offset_ns = Some(offset_ns(stream, &clock).await?);
-    write(stream, &Settled { clock_step_ns: 0, clock_offset_ns, again: None }).await
+    let (offset, within) = offset_ns(stream, &clock).await?;
+    let settled = Settled { clock_step_ns: 0, clock_offset_ns: Some(offset), again: None };
+    write(stream, &settled).await?;
+    Ok(Some(within))
 }
 
-/// How far the guest's clock is behind ours, or ahead if it is negative.
+/// How far the guest's clock is behind ours, or ahead if it is negative, and by how much that
+/// may be wrong.
 ///
 /// What the guest says was so at some time between our question and its answer; the middle
 /// is wrong by half of that at most. Of a few tries the shortest counts: one that was held
 /// up, as under emulation or on a busy host, does not.
-async fn offset_ns<S>(stream: &mut S, clock: &impl Fn() -> u64) -> Result<i64>
+async fn offset_ns<S>(stream: &mut S, clock: &impl Fn() -> u64) -> Result<(i64, Duration)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -321,7 +329,7 @@ where
             break;
         }
     }
-    Ok(best.1)
+    Ok((best.1, Duration::from_nanos(best.0.div_ceil(2))))
 }
 
 /// What a guest does during the handshake.
@@ -543,8 +551,10 @@ mod tests {
                 }
             };
             let settled = settle_guest(&mut host, identity(START), GENERATION, host_clock);
-            tokio::join!(async { settled.await.unwrap() }, guest);
+            let (within, ()) = tokio::join!(async { settled.await.unwrap() }, guest);
             assert!(ahead.unsigned_abs() < 1_000_000, "{ahead} ns ahead with {ways:?}");
+            let shortest = ways.iter().map(|(there, back)| there + back).min().unwrap();
+            assert_eq!(within.unwrap().as_millis(), u128::from(shortest) / 2, "{ways:?}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! Where the time of a start goes.
 
+use std::time::Duration;
+
 use fireclaw_protocol::hello::GuestHello;
 
 /// What ends when it is told of.
@@ -40,6 +42,9 @@ pub trait Watch {
 
     /// The guest has booted and says how long its parts took.
     fn booted(&mut self, _hello: &GuestHello) {}
+
+    /// The guest's wall clock was set; how far it may be from the host's.
+    fn set_clock(&mut self, _within: Duration) {}
 
     /// Something went another way than usual; the start goes on.
     fn note(&mut self, _text: String) {}

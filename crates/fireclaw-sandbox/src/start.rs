@@ -189,6 +189,9 @@ impl Coming<'_> {
         };
         let guest = waiting.settle(&name, self.network.map(SandboxNetwork::card)).await?;
         watch.ends(Phase::Identity);
+        if let Some(within) = guest.clock_within() {
+            watch.set_clock(within);
+        }
         debug!(host_name = name, vmm_pid = guest.vmm_pid(), "it is up");
         Ok(guest)
     }

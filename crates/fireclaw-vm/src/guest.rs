@@ -42,6 +42,7 @@ pub struct Guest {
     driver: JoinHandle<fireclaw_protocol::Result<()>>,
     /// Whether the driver's end was taken note of.
     driver_ended: bool,
+    clock_within: Option<Duration>,
     _control: Box<dyn Control>,
     // Dropped last: the monitor is gone before its directory is.
     _run_dir: Option<RunDir>,
@@ -226,7 +227,7 @@ impl Waiting {
         let identity = fresh_identity(hostname, card)?;
         let Machine { process, stream, .. } = &mut self.machine;
         let talk = settle_guest(stream, identity, self.generation, wall_clock_ns);
-        attended(process, self.patience, talk).await?;
+        let clock_within = attended(process, self.patience, talk).await?;
         let Machine { process, stream, control, run_dir, .. } = self.machine;
         let (session, driver) = Session::host(stream);
         let commands = Commands { session, generation: self.generation, last_id: Arc::default() };
@@ -236,6 +237,7 @@ impl Waiting {
             commands,
             driver,
             driver_ended: false,
+            clock_within,
             _control: control,
             _run_dir: run_dir,
         })
@@ -255,6 +257,12 @@ impl Guest {
     /// What tells a kept machine's VMM from any other process.
     pub fn stamp(&self) -> Option<ProcessStamp> {
         self.process.stamp()
+    }
+
+    /// How far the guest's wall clock was from the host's at most when it was set: half of
+    /// the round trip that set it. Nothing for a guest of an older generation.
+    pub fn clock_within(&self) -> Option<Duration> {
+        self.clock_within
     }
 
     /// The handle to start commands with.

@@ -15,13 +15,14 @@ pub struct Phases {
     start: Instant,
     last: Instant,
     phases: Vec<(&'static str, Duration)>,
+    clock_within: Option<Duration>,
 }
 
 impl Phases {
     /// Starts the clock.
     pub fn start(shown: bool) -> Self {
         let now = Instant::now();
-        Self { shown, start: now, last: now, phases: Vec::new() }
+        Self { shown, start: now, last: now, phases: Vec::new(), clock_within: None }
     }
 
     /// Ends a phase.
@@ -43,6 +44,9 @@ impl Phases {
             self.phases.iter().filter(|(name, _)| is_own(name)).map(|(_, time)| *time).sum();
         say!("fireclaw: {:<14}{:>9.1} ms", "total", milliseconds(self.start.elapsed()));
         say!("fireclaw: {:<14}{:>9.1} ms", "own share", milliseconds(own));
+        if let Some(within) = self.clock_within {
+            say!("fireclaw: {:<14}{:>9.1} ms", "clock within", milliseconds(within));
+        }
     }
 }
 
@@ -61,6 +65,10 @@ impl Watch for Phases {
         let firmware = boot - init - kernel;
         self.phases.extend([("firmware", firmware), ("kernel", kernel), ("init", init)]);
         self.last = now;
+    }
+
+    fn set_clock(&mut self, within: Duration) {
+        self.clock_within = Some(within);
     }
 
     /// It matters only to who asked for the phases.

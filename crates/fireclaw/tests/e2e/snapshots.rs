@@ -103,6 +103,47 @@ fn the_clock_goes_on_from_now() {
     assert!(uptime > 0.0, "the monotonic clock goes on from the snapshot");
 }
 
+/// What `-v` says of the clock is true: the guest is asked for its time, and of ten answers
+/// the one that took the shortest says where its clock is, by half of what it took at most.
+#[test]
+fn the_clock_is_as_right_as_is_said() {
+    const SCRIPT: &str = "python3 -c 'import sys, time\nprint(0, flush=True)\n\
+                          for _ in sys.stdin: print(time.time_ns(), flush=True)'";
+    let home = home();
+    for snapshot in [true, false] {
+        let mut run = home.fireclaw(["run", "-v"]);
+        if !snapshot {
+            run.arg("--no-snapshot");
+        }
+        run.arg(SCRIPT).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = run.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        lines.next().unwrap().unwrap();
+        let start = std::time::Instant::now();
+        let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let answers = (0..10).map(|_| {
+            let asked = now().as_nanos();
+            stdin.write_all(b"\n").unwrap();
+            let guest: u128 = lines.next().unwrap().unwrap().parse().unwrap();
+            let took = now().as_nanos() - asked;
+            (took, guest.abs_diff(asked + took / 2))
+        });
+        let (took, off) = answers.min().unwrap();
+        drop(stdin);
+        let done = finish_child(child, patience()).exits(0);
+        let said = done.stderr();
+        let within = said.lines().find_map(|line| line.strip_prefix("fireclaw: clock within"));
+        let within: f64 = within.unwrap().trim().trim_end_matches(" ms").parse().unwrap();
+        assert!(within < 1000.0, "{said}");
+        // Clocks of one host drift too: by far less than a thousandth.
+        let drift = 1.0 + start.elapsed().as_secs_f64();
+        let (took, off) = (took as f64 / 1e6, off as f64 / 1e6);
+        assert!(off <= within + took / 2.0 + drift, "{off} ms off, answered in {took} ms: {said}");
+    }
+    home.is_clean();
+}
+
 #[test]
 fn a_spoilt_one_is_made_anew() {
     let home = home();
