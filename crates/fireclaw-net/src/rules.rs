@@ -5,6 +5,11 @@
 //! packets through that have the card's own addresses. A verdict does not depend on the
 //! connection but on the packet, so that a change of policy holds for what is open too.
 
+mod build;
+mod read;
+#[cfg(test)]
+mod tests;
+
 use std::net::Ipv4Addr;
 
 use fireclaw_policy::{HostConfig, Network};
@@ -12,8 +17,14 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::address::{CLOSED, METADATA, Mac, TAP_PREFIX, tap_name};
+use crate::address::{CLOSED, METADATA, Mac, tap_name};
 use crate::place::Place;
+use build::{
+    accept, add, chain, commented, compare, element, field, flush, gone, hook, is, meta, prefix,
+    refusal, rule, table, to, to_any,
+};
+pub use read::Refused;
+pub(crate) use read::{all, counts, found, has_base, read_counts};
 
 /// The table of all machines.
 pub(crate) const TABLE: &str = "fireclaw";
@@ -68,88 +79,6 @@ pub(crate) struct Guest {
     pub host: Vec<Ipv4Net>,
 }
 
-fn add(what: &str, object: Value) -> Value {
-    json!({ "add": { what: object } })
-}
-
-fn table() -> Value {
-    json!({ "family": "inet", "name": TABLE })
-}
-
-fn chain(name: &str) -> Value {
-    json!({ "family": "inet", "table": TABLE, "name": name })
-}
-
-fn flush(name: &str) -> Value {
-    json!({ "flush": { "chain": chain(name) } })
-}
-
-fn hook(name: &str, kind: &str, hook: &str, priority: i32) -> Value {
-    add(
-        "chain",
-        json!({ "family": "inet", "table": TABLE, "name": name, "type": kind, "hook": hook,
-            "prio": priority, "policy": "accept" }),
-    )
-}
-
-fn rule(chain: &str, expressions: Vec<Value>) -> Value {
-    add("rule", json!({ "family": "inet", "table": TABLE, "chain": chain, "expr": expressions }))
-}
-
-/// A rule that counts, under a name, and refuses.
-fn refusal(chain: &str, refuse: &str, reason: &str, mut matches: Vec<Value>) -> Value {
-    matches.push(json!({ "counter": null }));
-    matches.push(json!({ "goto": { "target": refuse } }));
-    commented(chain, reason, matches)
-}
-
-fn commented(chain: &str, comment: &str, expressions: Vec<Value>) -> Value {
-    add(
-        "rule",
-        json!({ "family": "inet", "table": TABLE, "chain": chain, "expr": expressions,
-            "comment": comment }),
-    )
-}
-
-fn compare(op: &str, left: Value, right: Value) -> Value {
-    json!({ "match": { "op": op, "left": left, "right": right } })
-}
-
-fn is(left: Value, right: impl Into<Value>) -> Value {
-    compare("==", left, right.into())
-}
-
-fn meta(key: &str) -> Value {
-    json!({ "meta": { "key": key } })
-}
-
-fn field(protocol: &str, field: &str) -> Value {
-    json!({ "payload": { "protocol": protocol, "field": field } })
-}
-
-fn to(address: Ipv4Addr) -> Value {
-    is(field("ip", "daddr"), address.to_string())
-}
-
-fn prefix(network: Ipv4Net) -> Value {
-    json!({ "prefix": { "addr": network.network().to_string(), "len": network.prefix_len() } })
-}
-
-fn to_any(networks: impl IntoIterator<Item = Ipv4Net>) -> Value {
-    let set: Vec<Value> = networks.into_iter().map(prefix).collect();
-    is(field("ip", "daddr"), json!({ "set": set }))
-}
-
-/// Leads to a port of the gateway; "redirect" would lead to the bridge's first address, and
-/// a bridge of somebody else has others.
-fn redirect(config: &HostConfig, port: u16) -> Value {
-    json!({ "dnat": { "family": "ip", "addr": config.gateway().to_string(), "port": port } })
-}
-
-fn accept() -> Value {
-    json!({ "accept": null })
-}
-
 /// The chains of a machine, and the one that refuses.
 struct Names {
     bound: String,
@@ -178,11 +107,6 @@ fn refused_set(names: &Names) -> Value {
     json!({ "family": "inet", "table": TABLE, "name": names.refused,
         "type": ["ipv4_addr", "inet_proto", "inet_service"], "flags": ["timeout"],
         "timeout": 24 * 3600, "size": DESTINATIONS })
-}
-
-fn element(map: &str, address: Ipv4Addr, chain: &str) -> Value {
-    json!({ "element": { "family": "inet", "table": TABLE, "name": map,
-        "elem": [[address.to_string(), { "jump": { "target": chain } }]] } })
 }
 
 /// What all machines of a bridge share. May be set again at any time.
@@ -295,6 +219,12 @@ fn bounds(names: &Names) -> Vec<Value> {
         commented(&names.bound, "of no connection", invalid),
         refusal(&names.bound, &names.refuse, "too many connections", vec![state("new"), too_many]),
     ]
+}
+
+/// Leads to a port of the gateway; "redirect" would lead to the bridge's first address, and
+/// a bridge of somebody else has others.
+fn redirect(config: &HostConfig, port: u16) -> Value {
+    json!({ "dnat": { "family": "ip", "addr": config.gateway().to_string(), "port": port } })
 }
 
 fn redirects(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
@@ -465,92 +395,4 @@ pub(crate) fn remove_base() -> Vec<Value> {
 /// Removes the rules of the last machine, and what all share.
 pub(crate) fn tear_down_last(address: Ipv4Addr) -> Vec<Value> {
     [gone(table()), gone(json!({ "family": "netdev", "name": tap_name(address) }))].concat()
-}
-
-/// Removes a table, whether it is there or not.
-fn gone(table: Value) -> Vec<Value> {
-    vec![add("table", table.clone()), json!({ "delete": { "table": table } })]
-}
-
-/// Whether a list of all rules has what all machines share.
-pub(crate) fn has_base(answer: &[Value]) -> bool {
-    let shared = |table: &Value| table["family"] == "inet" && table["name"] == TABLE;
-    answer.iter().any(|object| shared(&object["table"]))
-}
-
-/// Asks for all rules.
-pub(crate) fn all() -> Vec<Value> {
-    vec![json!({ "list": { "ruleset": null } })]
-}
-
-/// Asks for the counts of a machine, in several runs: nft lists one family at a time, and one
-/// chain (1.0.6 mixes the sets of two up).
-pub(crate) fn counts(address: Ipv4Addr) -> [Vec<Value>; 3] {
-    let names = Names::of(address);
-    let ingress = json!({ "family": "netdev", "table": tap_name(address), "name": "ingress" });
-    [
-        vec![json!({ "list": { "chain": chain(&names.bound) } })],
-        vec![
-            json!({ "list": { "chain": chain(&names.filter) } }),
-            json!({ "list": { "set": chain(&names.refused) } }),
-        ],
-        vec![json!({ "list": { "chain": ingress } })],
-    ]
-}
-
-/// Packets that the kernel refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
-    /// Why, or where to: `udp 203.0.113.9:53`.
-    pub what: String,
-    /// How many.
-    pub packets: u64,
-}
-
-/// Reads what [`counts`] asked for: what was refused at least once.
-pub(crate) fn read_counts(answer: &[Value]) -> Vec<Refused> {
-    let mut refused = Vec::new();
-    for object in answer {
-        let rule = &object["rule"];
-        if let (Some(what), Some(expressions)) = (rule["comment"].as_str(), rule["expr"].as_array())
-        {
-            let packets = expressions.iter().find_map(|e| e["counter"]["packets"].as_u64());
-            refused.extend(packets.map(|packets| Refused { what: what.into(), packets }));
-        }
-        for element in object["set"]["elem"].as_array().into_iter().flatten() {
-            let element = &element["elem"];
-            let packets = element["counter"]["packets"].as_u64().unwrap_or_default();
-            let Some([address, protocol, port]) =
-                element["val"]["concat"].as_array().map(Vec::as_slice)
-            else {
-                continue;
-            };
-            let text = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
-            let what = format!("{} {}:{}", text(protocol), text(address), text(port));
-            refused.push(Refused { what, packets });
-        }
-    }
-    refused.retain(|refused| refused.packets > 0 && refused.what != "passed");
-    refused
-}
-
-/// The machines of which a list of all rules has something, by address.
-pub(crate) fn found(answer: &[Value]) -> Vec<Ipv4Addr> {
-    let mut addresses = Vec::new();
-    for object in answer {
-        let (table, chain) = (&object["table"], &object["chain"]);
-        let name = if table["family"] == "netdev" {
-            table["name"].as_str()
-        } else if chain["family"] == "inet" && chain["table"] == TABLE {
-            chain["name"].as_str()
-        } else {
-            None
-        };
-        let name = name.filter(|name| name.starts_with(TAP_PREFIX));
-        let tap = name.and_then(|name| name.get(..TAP_PREFIX.len() + 8));
-        addresses.extend(tap.and_then(crate::address::of_tap));
-    }
-    addresses.sort();
-    addresses.dedup();
-    addresses
 }
