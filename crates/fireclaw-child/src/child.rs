@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use tokio::process::{ChildStderr, ChildStdout};
 
-use crate::die_with_owner;
+use crate::{die_with_owner, on_starter};
 
 /// How long a dropped child may take to end, in seconds: a killed process does within
 /// milliseconds, unless it is stuck in the kernel.
@@ -34,6 +34,15 @@ impl Child {
         die_with_owner(&mut command, Signal::KILL);
         let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
         Ok(Self { child, program })
+    }
+
+    /// The same without holding up the thread that asks, and tied to this process instead of
+    /// the thread.
+    ///
+    /// # Errors
+    /// Those of [`Child::spawn`].
+    pub async fn start(command: Command) -> io::Result<Self> {
+        on_starter(move || Self::spawn(command)).await
     }
 
     /// Its standard output, the first time, if the command had it piped.

@@ -106,7 +106,7 @@ impl Machines {
         let (workspace, scratch) = (self.workspace(agent), self.scratch(id));
         disks::lasting(&workspace, template.workspace_mib, "workspace").await?;
         disks::passing(&scratch, template.disk_mib, "scratch").await?;
-        let skills = self.skills(template)?;
+        let skills = self.skills(template).await?;
         let plan = self.plan(agent, template, policy, id, &tell).await?;
         let start = Start { kept: Some((&run_dir, agent)), ..Start::default() };
         let guest = plan.start(start, &mut Told { agent, tell: &tell }).await?.guest;
@@ -151,11 +151,13 @@ impl Machines {
     /// # Errors
     /// [`Error::Skills`], [`Error::File`].
     pub async fn refresh_skills(&self, commands: &Commands, template: &Template) -> Result<()> {
-        furnish::skills(commands, &self.skills(template)?).await
+        furnish::skills(commands, &self.skills(template).await?).await
     }
 
-    fn skills(&self, template: &Template) -> Result<Vec<u8>> {
-        skills::pack(&self.host.home.root().join("templates"), &template.skills)
+    async fn skills(&self, template: &Template) -> Result<Vec<u8>> {
+        let (templates, skills) =
+            (self.host.home.root().join("templates"), template.skills.clone());
+        disks::apart(move || Ok(skills::pack(&templates, &skills))).await?
     }
 
     fn workspace(&self, agent: &str) -> PathBuf {

@@ -157,7 +157,7 @@ async fn begin(
 ) -> Result<Process> {
     let user = process::user();
     let file = conf::write(config, options, port, user)?;
-    let mut process = Process::spawn(program, file, listener, user)?;
+    let mut process = Process::spawn(program, file, listener, user).await?;
     match tokio::time::timeout(START, process.ready()).await {
         Ok(true) => Ok(process),
         Ok(false) => {

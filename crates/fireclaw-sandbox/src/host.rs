@@ -63,7 +63,8 @@ impl Host {
     /// Those of [`Host::boot_files`]; [`Error::Vm`] if no VMM can be used;
     /// [`Error::Variable`] for a [`BOOT_TIMEOUT`] that is no time.
     pub async fn plan(&self, spec: SandboxSpec) -> Result<Plan> {
-        let files = self.boot_files(&spec)?;
+        let (host, asked) = (self.clone(), spec.clone());
+        let files = disks::apart(move || host.boot_files(&asked)).await?;
         self.plan_with(spec, files).await
     }
 

@@ -155,7 +155,7 @@ impl Firecracker {
         }
 
         let mut process =
-            VmmProcess::spawn(command, Vec::new(), Console::Stdout, run_dir.is_kept())?;
+            VmmProcess::start(command, Vec::new(), Console::Stdout, run_dir.is_kept()).await?;
         let held = pipe.map(|Log { reader, held }| {
             process.logs_to(reader);
             held

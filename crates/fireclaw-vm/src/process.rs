@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
 
-use fireclaw_child::Child;
+use fireclaw_child::{Child, on_starter};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::unix::AsyncFd;
@@ -137,13 +137,46 @@ impl Console {
     }
 }
 
+/// A process that would outlive its handle and that nobody has yet: ended if nobody comes.
+struct Unclaimed(Option<ProcessStamp>);
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(pidfd) = self.0.and_then(ProcessStamp::pidfd) {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
+    }
+}
+
 impl VmmProcess {
+    /// Starts `command` so that it dies with this process, even on `kill -9`, and without
+    /// holding up the thread that asks.
+    ///
+    /// # Errors
+    /// [`Error::Spawn`]; [`Error::VmmDied`] for a kept one that is gone at once.
+    pub async fn start(
+        command: std::process::Command,
+        inherit: Vec<OwnedFd>,
+        console: Console,
+        kept: bool,
+    ) -> Result<Self> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let spawned = on_starter(move || {
+            let spawned = Self::spawn(command, inherit, console, kept);
+            Ok(spawned.map(|process| (Unclaimed(process.stamp()), process)))
+        });
+        let spawned = spawned.await.map_err(|source| Error::Spawn { program, source })?;
+        let (mut unclaimed, process) = spawned?;
+        unclaimed.0 = None;
+        Ok(process)
+    }
+
     /// Starts `command` so that it dies with this process, even on `kill -9`.
     ///
     /// Call it on a thread that lives as long as the process should: the
     /// kernel sends the parent-death signal when the *thread* that forked ends
     /// (`prctl(2)`, `PR_SET_PDEATHSIG`).
-    pub fn spawn(
+    fn spawn(
         mut command: std::process::Command,
         inherit: Vec<OwnedFd>,
         console: Console,
@@ -342,6 +375,8 @@ fn before_exec(
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
 
     fn sleeper() -> std::process::Command {
@@ -369,6 +404,34 @@ mod tests {
         adopted.pause(false).unwrap();
         adopted.kill().await.unwrap();
         assert!(matches!(VmmProcess::adopt(stamp), Err(Error::VmmDied { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_kept_process_that_nobody_came_for_is_ended() {
+        let mut command = sleeper();
+        let id = format!("fireclaw-test-{}", std::process::id());
+        command.env("FIRECLAW_TEST", &id);
+        let mut context = Context::from_waker(Waker::noop());
+        // What the thread for it does until then.
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let mut first = Box::pin(on_starter(move || Ok(gone.recv().is_ok())));
+        assert!(first.as_mut().poll(&mut context).is_pending());
+        let mut start = Box::pin(VmmProcess::start(command, Vec::new(), Console::Stdout, true));
+        assert!(start.as_mut().poll(&mut context).is_pending());
+        drop(start);
+        go.send(()).unwrap();
+        // Whatever is started after it finds it started, and gone soon.
+        let next = VmmProcess::start(sleeper(), Vec::new(), Console::Stdout, false).await;
+        next.unwrap().kill().await.unwrap();
+        let runs = || {
+            let processes = std::fs::read_dir("/proc").unwrap().flatten();
+            let mut environments =
+                processes.filter_map(|process| std::fs::read(process.path().join("environ")).ok());
+            environments.any(|env| env.windows(id.len()).any(|part| part == id.as_bytes()))
+        };
+        while runs() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

@@ -124,7 +124,8 @@ impl Qemu {
             inherit.push(vmm);
             ours
         });
-        let mut process = VmmProcess::spawn(command, inherit, Console::Socket(console), kept)?;
+        let mut process =
+            VmmProcess::start(command, inherit, Console::Socket(console), kept).await?;
         let connected = async {
             let mut qmp = Qmp::connect(qmp).await?;
             let stream = match stream {

@@ -144,7 +144,7 @@ impl Store {
         }
         private_dir(&self.root, true)?;
         let id = key.id();
-        let _lock = self.lock(&id).await?;
+        let lock = self.lock(&id).await?;
         if let Some(found) = self.find(key) {
             return Ok(found);
         }
@@ -155,24 +155,35 @@ impl Store {
         remove(&fresh.0)?;
         private_dir(&fresh.0, false)?;
         fill(fresh.0.clone()).await?;
+        let (store, key, recipe) = (self.clone(), key.clone(), recipe.clone());
+        let keep = move || {
+            let kept = store.keep(&fresh, key, recipe);
+            drop(lock);
+            kept
+        };
+        let kept = tokio::task::spawn_blocking(keep);
+        kept.await.map_err(|e| Error::system("keeping a snapshot")(e.into()))?
+    }
+
+    /// Puts what was made in its place, safe from a loss of power. All of a guest's memory is
+    /// written, which takes long.
+    fn keep(&self, fresh: &Fresh, key: Key, recipe: Recipe) -> Result<Snapshot> {
         for file in [MEMORY_FILE, STATE_FILE] {
             sync(&fresh.0.join(file))?;
         }
-        let meta = Meta {
-            key: key.clone(),
-            recipe: recipe.clone(),
-            memory: Stamp::of(&fresh.0.join(MEMORY_FILE))?,
-            state: Stamp::of(&fresh.0.join(STATE_FILE))?,
-        };
+        let memory = Stamp::of(&fresh.0.join(MEMORY_FILE))?;
+        let state = Stamp::of(&fresh.0.join(STATE_FILE))?;
+        let meta = Meta { key, recipe, memory, state };
         let path = fresh.0.join(META_FILE);
         let json = serde_json::to_vec_pretty(&meta).map_err(io::Error::other);
         json.and_then(|json| fs::write(&path, json)).map_err(Error::file("write", &path))?;
         sync(&path)?;
         sync(&fresh.0)?;
+        let id = meta.key.id();
         let directory = self.root.join(&id);
         put_in_place(&fresh.0, &directory)?;
         sync(&self.root)?;
-        self.remove_useless(key);
+        self.remove_useless(&meta.key);
         Ok(Snapshot { id, directory })
     }
 

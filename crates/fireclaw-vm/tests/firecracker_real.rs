@@ -181,7 +181,7 @@ async fn restore(home: &Home, firecracker: &Firecracker) {
     }
     let mut command = Command::new(firecracker.program());
     command.args(["--id", second.id(), "--api-sock", "api.sock"]).current_dir(second.path());
-    let mut process = VmmProcess::spawn(command, Vec::new(), Console::Stdout, false).unwrap();
+    let mut process = VmmProcess::start(command, Vec::new(), Console::Stdout, false).await.unwrap();
     let dir = SocketDir::open(second.path()).unwrap();
     let mut api = loop {
         match Api::connect(&dir).await {

@@ -87,7 +87,7 @@ impl Process {
     /// Starts ngircd in the foreground with an open configuration file and a socket that
     /// listens already, as systemd does it (sd_listen_fds(3)). It has nothing to save when
     /// it is killed, as it is when dropped.
-    pub fn spawn(
+    pub async fn spawn(
         program: &Path,
         config: File,
         listener: &TcpListener,
@@ -110,7 +110,8 @@ impl Process {
         if let Some(User { uid, gid }) = user {
             command.uid(uid).gid(gid);
         }
-        let mut child = Child::spawn(command).map_err(Error::system("cannot start ngircd"))?;
+        let mut child =
+            Child::start(command).await.map_err(Error::system("cannot start ngircd"))?;
         let log = child.stdout().map(Tail::follow).unwrap_or_default();
         Ok(Self { child, log })
     }

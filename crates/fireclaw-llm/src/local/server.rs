@@ -84,7 +84,7 @@ impl LocalServer {
     }
 
     async fn launch(options: Options, key: Key, port: u16) -> Result<Self> {
-        let mut child = spawn(&options, &key, port)?;
+        let mut child = spawn(&options, &key, port).await?;
         let log = child.stderr().map(Tail::follow).unwrap_or_default();
         let mut server = Self { options, child, url: String::new(), key, log };
         match timeout(START, server.ready()).await {
@@ -180,7 +180,7 @@ impl fmt::Debug for LocalServer {
     }
 }
 
-fn spawn(options: &Options, key: &Key, port: u16) -> Result<Child> {
+async fn spawn(options: &Options, key: &Key, port: u16) -> Result<Child> {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or(all.saturating_sub(1)).max(1);
     let mut command = command(&options.program);
@@ -202,7 +202,7 @@ fn spawn(options: &Options, key: &Key, port: u16) -> Result<Child> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    Child::spawn(command).map_err(Error::file("run", &options.program))
+    Child::start(command).await.map_err(Error::file("run", &options.program))
 }
 
 /// The fetched server is a module of Python, which sees nothing of the user's own (`-I`).
