@@ -20,6 +20,7 @@
 //! The rules it obeys keep a model from accidents, not a person from breaking out.
 
 mod answer;
+mod built_in;
 mod clock;
 mod cut;
 mod files;

@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::memory::Memory;
 use crate::rules::Rules;
 use crate::skills::Skills;
-use crate::{Paths, cut, tools};
+use crate::{Paths, built_in, cut};
 
 /// How many different notes are made: what changes with every look must not flood people.
 const MAX_NOTES: usize = 200;
@@ -74,7 +74,7 @@ impl Shared {
 
     /// Finds skills that are new or have changed.
     pub fn look_for_skills(&self) {
-        let notes = self.skills.borrow_mut().look(tools::is_built_in);
+        let notes = self.skills.borrow_mut().look(built_in::has);
         notes.into_iter().for_each(|note| self.note(note));
     }
 

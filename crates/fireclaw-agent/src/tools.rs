@@ -1,6 +1,5 @@
 //! The tools that a model may call.
 
-mod built_in;
 mod command;
 mod file;
 mod remember;
@@ -11,20 +10,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::cut;
 use crate::host::Reply;
 use crate::shared::{Current, Shared};
 use crate::skills::Skill;
 use crate::told::Told;
+use crate::{built_in, cut};
 
 /// The longest command, or arguments, that people are asked about, in bytes: what they do
 /// not read they cannot allow.
 const MAX_ASKED: usize = 4096;
-
-/// Whether one of our own tools has this name, offered or not.
-pub fn is_built_in(name: &str) -> bool {
-    built_in::all(true).iter().any(|tool| tool.name == name)
-}
 
 /// The tools of a configuration, skills last.
 pub fn offered(config: &Config, skills: &[Skill]) -> Vec<Tool> {

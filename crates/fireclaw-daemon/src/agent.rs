@@ -1,7 +1,6 @@
 //! One agent: a machine that is kept alive, a program in it, and a voice.
 
 mod hearing;
-mod lifecycle;
 mod live;
 mod log;
 mod program;
@@ -19,12 +18,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
 
-use crate::daemon::Shared;
-use crate::state::{AgentRow, Question, Wanted};
-use crate::{Error, Event, Result, reach};
+use crate::lifecycle::{Condition, Lifecycle, Status};
+use crate::question::Question;
+use crate::shared::Shared;
+use crate::state::{AgentRow, Wanted};
+use crate::{Error, Event, Result};
 use hearing::Recent;
-use lifecycle::Lifecycle;
-pub use lifecycle::{Condition, Status};
 use live::{End, Live};
 pub use log::Log;
 
@@ -324,7 +323,7 @@ impl Agent {
 /// The machine that an agent has, or a new one.
 async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result<Guest> {
     let row = shared.state.borrow().agent(&row.name)?.unwrap_or_else(|| row.clone());
-    let policy = reach::policy(shared, &row.name, template)?;
+    let policy = shared.policy(&row.name, template)?;
     let tell = |text: &str| shared.tell(Event::Note { text: text.to_owned() });
     if let (Some(id), Some(process)) = (&row.machine, row.process) {
         Span::current().record("sandbox", id);

@@ -1,6 +1,5 @@
 //! The daemon: all agents, and what they share.
 
-mod claim;
 mod unknown;
 mod unrestored;
 
@@ -19,18 +18,19 @@ use fireclaw_llm::{Broker, ModelInfo, Server};
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_template::{Entry, Store, Template, names};
 use fireclaw_vm::Commands;
+use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tracing::info;
 
-use crate::agent::{self, AgentHandle, Condition, Order, Status};
-use crate::handle::{self, Handle, Jobs};
+use crate::agent::{self, AgentHandle, Order};
+use crate::lifecycle::{Condition, Status};
 use crate::machines::Machines;
-use crate::ours::Ours;
-use crate::state::{Act, AgentRow, Pending, Question, State, Wanted, now};
+use crate::ours::OVERSEER;
+use crate::shared::Shared;
+use crate::state::{Act, AgentRow, Pending, State, Wanted, now};
 use crate::talk::Talk;
-use crate::{Actor, Config, Error, Event, Events, Result, event, reach};
-pub use claim::Claim;
+use crate::{Actor, Claim, Config, Error, Event, Events, Result, event};
 
 /// What the log calls privileged acts.
 const AUDITED: &str = "fireclaw_daemon::audited";
@@ -38,93 +38,14 @@ const AUDITED: &str = "fireclaw_daemon::audited";
 /// The file of the state, in the home.
 const STATE: &str = "state.db";
 
-/// The overseer's own connection among ours: no agent can have this name.
-const OVERSEER: &str = "";
-
 /// Who has sent the task of an agent that came by a schedule: no nick, which has no space.
 const SCHEDULE: &str = "the schedule";
 
+/// How many jobs wait for the daemon before who hands one in waits.
+const ROOM: usize = 64;
+
 /// How long an agent may take to leave.
 const LEAVING: Duration = Duration::from_secs(60);
-
-/// What agents share.
-pub struct Shared {
-    pub config: Config,
-    pub state: RefCell<State>,
-    pub templates: Store,
-    pub broker: Broker,
-    pub machines: Machines,
-    pub talk: RefCell<Talk>,
-    agents: RefCell<BTreeMap<String, Known>>,
-    pub ours: RefCell<Ours>,
-    /// Nicks of the operators of the control channel, as the overseer sees them.
-    operators: RefCell<Vec<String>>,
-    handle: Handle,
-    /// Commands that were not begun, until they are served.
-    jobs: RefCell<Option<Jobs>>,
-    /// Machines that ran before there was anything in the state.
-    unknown: RefCell<Vec<String>>,
-    /// Has the schedule look again: something is due that was not.
-    pub due: Notify,
-    /// The same of the clock for questions.
-    pub asked: Notify,
-    _claim: Claim,
-}
-
-impl Shared {
-    /// Tells everybody who listens. It is in the log before.
-    pub fn tell(&self, event: Event) {
-        self.handle.tell(event);
-    }
-
-    /// Tells everybody that something could not be done.
-    pub fn trouble(&self, problem: impl Into<String>) {
-        self.tell(Event::Trouble { agent: None, problem: problem.into() });
-    }
-
-    /// Puts a question to the people, whole; false if nobody would read that much.
-    pub fn put(&self, question: &Question) -> bool {
-        if question.lines().is_none() {
-            return false;
-        }
-        self.tell(Event::Asked(Box::new(question.clone())));
-        true
-    }
-
-    /// Whether a source on the chat server is one of our own connections.
-    pub fn is_ours(&self, from: &Source, account: Option<&str>, case: CaseMapping) -> bool {
-        let own = self.config.irc.sasl.as_ref().map(|sasl| sasl.account.as_str());
-        let is_other =
-            account.is_some_and(|account| !own.is_some_and(|own| case.same(own, account)));
-        self.ours.borrow().includes(from, is_other, case, Instant::now())
-    }
-
-    /// Whether somebody may have agents do something: never one of our own connections.
-    pub fn may(
-        &self,
-        from: &Source,
-        account: Option<&str>,
-        rank: Option<Rank>,
-        case: CaseMapping,
-    ) -> bool {
-        let is_operator = || self.operators.borrow().iter().any(|o| case.same(o, &from.nick));
-        let rank = rank.unwrap_or_else(|| match is_operator() {
-            true => Rank::Operator,
-            false => Rank::Member,
-        });
-        !self.is_ours(from, account, case) && self.config.owners.may(from, account, rank, case)
-    }
-
-    /// The agent that has this nick now.
-    pub fn agent_with_nick(&self, nick: &str) -> Option<String> {
-        let agents = self.agents.borrow();
-        let has = |known: &Known| match known {
-            Known::Running(handle) => handle.status.borrow().nick.eq_ignore_ascii_case(nick),
-            Known::Unrestored(_) => false,
-        };
-        agents.iter().find(|(_, known)| has(known)).map(|(name, _)| name.clone())
-    }
-}
 
 /// An agent of the state, as this daemon has it.
 enum Known {
@@ -175,7 +96,15 @@ pub struct Listed {
 #[derive(Clone)]
 pub struct Daemon {
     shared: Rc<Shared>,
+    agents: Rc<RefCell<BTreeMap<String, Known>>>,
+    jobs: mpsc::Sender<Job>,
+    /// Those that were not begun, until they are served.
+    waiting: Rc<RefCell<Option<mpsc::Receiver<Job>>>>,
+    _claim: Rc<Claim>,
 }
+
+/// Something to do on the daemon's thread.
+pub(crate) type Job = Box<dyn FnOnce(Daemon) -> LocalBoxFuture<'static, ()> + Send>;
 
 impl Daemon {
     /// Opens the state of a home that is claimed, with all events from then on.
@@ -188,25 +117,28 @@ impl Daemon {
         let state = State::open(&root.join(STATE))?;
         let model = Server::new(config.model.clone())?;
         let (events, receiver) = broadcast::channel(event::ROOM);
-        let (handle, jobs) = Handle::new(events);
+        let (jobs, waiting) = mpsc::channel(ROOM);
         let shared = Shared {
             state: RefCell::new(state),
             templates: Store::open([root.join("templates")]),
             broker: Broker::new(Arc::new(model), config.limits.clone()),
             machines: Machines::new(config.home.clone(), config.vmm),
             talk: RefCell::new(Talk::new(config.max_hops, config.loop_pause)),
-            agents: RefCell::default(),
             ours: RefCell::default(),
             operators: RefCell::default(),
             unknown: RefCell::default(),
             due: Notify::new(),
             asked: Notify::new(),
-            handle,
-            jobs: RefCell::new(Some(jobs)),
-            _claim: claim,
+            events,
             config,
         };
-        let daemon = Self { shared: Rc::new(shared) };
+        let daemon = Self {
+            shared: Rc::new(shared),
+            agents: Rc::default(),
+            jobs,
+            waiting: Rc::new(RefCell::new(Some(waiting))),
+            _claim: Rc::new(claim),
+        };
         daemon.spare_unknown()?;
         Ok((daemon, Events(receiver)))
     }
@@ -259,7 +191,7 @@ impl Daemon {
     /// takes living machines over, replaces dead ones, and frees what is nobody's.
     pub async fn reconcile(&self) -> Result<()> {
         let rows = self.shared.state.borrow().agents()?;
-        if let Err(e) = reach::sweep(&self.shared).await {
+        if let Err(e) = self.sweep_networks().await {
             let problem = format!("what is left of networks could not be cleared away: {e}");
             self.shared.trouble(problem);
         }
@@ -290,10 +222,17 @@ impl Daemon {
         Ok(())
     }
 
+    /// Frees what is left of networks of machines that are no more.
+    async fn sweep_networks(&self) -> Result<()> {
+        let home = self.shared.config.home.root().to_owned();
+        let swept = tokio::task::spawn_blocking(move || fireclaw_net::sweep(&home));
+        Ok(swept.await.map_err(|e| Error::System("clearing networks away", e.into()))??)
+    }
+
     fn start(&self, row: AgentRow, template: Template) -> Result<()> {
         let name = row.name.clone();
         let handle = agent::start(&self.shared, row, template)?;
-        self.shared.agents.borrow_mut().insert(name, Known::Running(handle));
+        self.agents.borrow_mut().insert(name, Known::Running(handle));
         Ok(())
     }
 
@@ -373,7 +312,7 @@ impl Daemon {
     /// Agents that live for a time only, and when that is up: seconds since the epoch.
     pub(crate) fn ends(&self) -> Result<Vec<(String, i64)>> {
         let rows = self.shared.state.borrow().agents()?;
-        let agents = self.shared.agents.borrow();
+        let agents = self.agents.borrow();
         let living = rows
             .into_iter()
             .filter(|row| agents.get(&row.name).is_some_and(|known| known.handle().is_some()));
@@ -386,11 +325,6 @@ impl Daemon {
         let template = self.shared.templates.get(&row.template);
         let messages = self.shared.state.borrow().pending(name).unwrap_or_default();
         template.is_ok_and(|template| !template.task.is_empty()) && messages.is_empty()
-    }
-
-    /// Starts and ends agents by the clock, and ends questions, until dropped.
-    pub async fn keep_schedule(&self) -> Infallible {
-        tokio::join!(crate::schedule::run(self), self.end_questions()).0
     }
 
     /// Ends an agent; its workspace stays for the next one of its name.
@@ -408,7 +342,7 @@ impl Daemon {
         // It may be on its way already, asked by somebody else: then nothing answers us.
         let asked = orders.send(leave).await.map_err(|_| Error::Ending);
         let left = tokio::time::timeout(LEAVING, left).await;
-        self.shared.agents.borrow_mut().remove(name);
+        self.agents.borrow_mut().remove(name);
         let is_gone = matches!(self.shared.state.borrow().agent(name), Ok(None));
         match left {
             Ok(Ok(())) => Ok(()),
@@ -552,7 +486,7 @@ impl Daemon {
     /// All agents by name.
     pub fn list(&self) -> Result<Vec<Listed>> {
         let rows = self.shared.state.borrow().agents()?;
-        let agents = self.shared.agents.borrow();
+        let agents = self.agents.borrow();
         let mut list = Vec::new();
         for row in rows {
             let Some(status) = agents.get(&row.name).map(|known| known.status(&row)) else {
@@ -596,19 +530,21 @@ impl Daemon {
         Ok(self.shared.templates.get(name)?)
     }
 
-    /// What fronts give commands to, on any thread. They are done while [`Daemon::serve`] runs.
-    pub fn handle(&self) -> Handle {
-        self.shared.handle.clone()
+    /// Where jobs for [`Daemon::serve`] are handed in.
+    pub(crate) fn jobs(&self) -> mpsc::Sender<Job> {
+        self.jobs.clone()
     }
 
-    /// Does what is asked through handles, until dropped. Must run in a
+    /// Does what comes through handles, until dropped. Must run in a
     /// [`tokio::task::LocalSet`].
     pub async fn serve(&self) -> Infallible {
-        let jobs = self.shared.jobs.borrow_mut().take();
-        if let Some(jobs) = jobs {
-            handle::serve(self, jobs).await;
+        let waiting = self.waiting.borrow_mut().take();
+        if let Some(mut waiting) = waiting {
+            while let Some(job) = waiting.recv().await {
+                tokio::task::spawn_local(job(self.clone()));
+            }
         }
-        // We have a handle ourselves, so that was not the end; or somebody serves already.
+        // We can hand in jobs ourselves, so that was not the end; or somebody serves already.
         std::future::pending().await
     }
 
@@ -620,7 +556,7 @@ impl Daemon {
     }
 
     fn all_orders(&self) -> Vec<mpsc::Sender<Order>> {
-        let agents = self.shared.agents.borrow();
+        let agents = self.agents.borrow();
         agents.values().filter_map(Known::handle).map(|handle| handle.orders.clone()).collect()
     }
 
@@ -634,7 +570,7 @@ impl Daemon {
     }
 
     pub(crate) fn orders(&self, name: &str) -> Result<mpsc::Sender<Order>> {
-        match self.shared.agents.borrow().get(name) {
+        match self.agents.borrow().get(name) {
             Some(Known::Running(handle)) => Ok(handle.orders.clone()),
             Some(Known::Unrestored(problem)) => Err(Error::NotNow {
                 name: name.to_owned(),
@@ -646,7 +582,7 @@ impl Daemon {
     }
 
     fn unknown(&self, name: &str) -> Error {
-        let known_names = self.shared.agents.borrow().keys().cloned().collect();
+        let known_names = self.agents.borrow().keys().cloned().collect();
         Error::UnknownAgent { name: name.to_owned(), known_names }
     }
 

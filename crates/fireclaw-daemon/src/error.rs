@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::Condition;
-use crate::state::Question;
+use crate::question::Question;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]

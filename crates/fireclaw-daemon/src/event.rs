@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 use tracing::info;
 
-use crate::state::Question;
+use crate::question::Question;
 use crate::{Actor, Error};
 
 /// How many events wait for a reader. One who is further behind misses the oldest, and hears
@@ -297,8 +297,15 @@ fn seconds<S: serde::Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok
 const EVENT: &str = "fireclaw_daemon::event";
 
 /// Logs it.
-pub(crate) fn log(event: &Event) {
+fn log(event: &Event) {
     info!(target: EVENT, "{}", event.text());
+}
+
+/// Tells everybody who listens. It is in the log before.
+pub fn tell(events: &broadcast::Sender<Event>, event: Event) {
+    log(&event);
+    // Nobody need listen.
+    let _ = events.send(event);
 }
 
 /// Events as they come, from when this was made on.

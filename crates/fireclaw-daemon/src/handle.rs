@@ -7,21 +7,13 @@ use fireclaw_protocol::message::ExecRequest;
 use fireclaw_template::{Entry, Template};
 use fireclaw_vm::Commands;
 use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::daemon::Job;
 use crate::machines;
-use crate::state::{Act, Question};
-use crate::{Actor, Daemon, Error, Event, Events, Listed, NetworkStatus, Result};
-
-/// How many commands wait for the daemon before who gives one waits.
-const ROOM: usize = 64;
-
-/// A command on its way to the daemon's thread.
-type Job = Box<dyn FnOnce(Daemon) -> LocalBoxFuture<'static, ()> + Send>;
-
-/// Commands that came and were not begun.
-pub(crate) type Jobs = mpsc::Receiver<Job>;
+use crate::question::Question;
+use crate::state::Act;
+use crate::{Actor, Daemon, Error, Event, Events, Listed, NetworkStatus, Result, event};
 
 /// The daemon, for fronts. Clones are the same; each command runs on the daemon's thread, at
 /// the same time as others.
@@ -33,12 +25,14 @@ pub struct Handle {
     events: broadcast::Sender<Event>,
 }
 
-impl Handle {
-    pub(crate) fn new(events: broadcast::Sender<Event>) -> (Self, Jobs) {
-        let (jobs, waiting) = mpsc::channel(ROOM);
-        (Self { jobs, events }, waiting)
+impl Daemon {
+    /// What gives it commands, from any thread.
+    pub fn handle(&self) -> Handle {
+        Handle { jobs: self.jobs(), events: self.shared().events.clone() }
     }
+}
 
+impl Handle {
     /// All events from now on.
     pub fn events(&self) -> Events {
         Events(self.events.subscribe())
@@ -275,15 +269,7 @@ impl Handle {
     }
 
     pub(crate) fn tell(&self, event: Event) {
-        crate::event::log(&event);
-        let _ = self.events.send(event);
-    }
-}
-
-/// Begins commands as they come, until all handles are gone.
-pub(crate) async fn serve(daemon: &Daemon, mut jobs: Jobs) {
-    while let Some(job) = jobs.recv().await {
-        tokio::task::spawn_local(job(daemon.clone()));
+        event::tell(&self.events, event);
     }
 }
 
@@ -300,8 +286,8 @@ mod tests {
     #[tokio::test]
     async fn without_a_daemon_everything_says_so() {
         let (events, _) = broadcast::channel(1);
-        let (handle, jobs) = Handle::new(events);
-        drop(jobs);
+        let (jobs, _) = mpsc::channel(1);
+        let handle = Handle { jobs, events };
         assert!(matches!(handle.list().await, Err(Error::Ending)));
     }
 }

@@ -13,6 +13,9 @@ use fireclaw_irc::names::CaseMapping;
 /// its way, as each connection hears the server in its own time.
 const KEPT: Duration = Duration::from_secs(60);
 
+/// The overseer's own connection among ours: no agent can have this name.
+pub const OVERSEER: &str = "";
+
 /// The connections that we have, and those that we had until just now.
 #[derive(Debug, Default)]
 pub struct Ours {
@@ -57,6 +60,12 @@ impl Ours {
         if !nick.is_empty() {
             self.before.push((nick, now + KEPT));
         }
+    }
+
+    /// The agent that has this nick now.
+    pub fn with_nick(&self, nick: &str, case: CaseMapping) -> Option<&str> {
+        let mut agents = self.connections.iter().filter(|(name, _)| *name != OVERSEER);
+        agents.find(|(_, known)| case.same(&known.nick, nick)).map(|(name, _)| name.as_str())
     }
 
     /// Whether a source is one of our connections. `is_other` says that the server proved

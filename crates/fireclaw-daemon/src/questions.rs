@@ -4,8 +4,9 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use crate::agent::Order;
-use crate::reach;
-use crate::state::{Question, now};
+use crate::egress;
+use crate::question::Question;
+use crate::state::now;
 use crate::{Actor, Daemon, Error, Event, Result};
 
 /// Why a question was refused that nobody answered.
@@ -61,7 +62,7 @@ impl Daemon {
 
     /// Has everything that waits for an answer take it.
     async fn ended(&self, question: &Question) -> Result<()> {
-        self.take_reach(question).await?;
+        self.take_egress(question).await?;
         // An agent that is just starting asks again and is answered from the state.
         if let Ok(orders) = self.orders(&question.agent) {
             let _ = orders.send(Order::Answered(Box::new(question.clone()))).await;
@@ -134,9 +135,9 @@ impl Daemon {
     }
 
     /// Does what was granted, if the question was about the network.
-    async fn take_reach(&self, question: &Question) -> Result<()> {
+    async fn take_egress(&self, question: &Question) -> Result<()> {
         match question.ask.message {
-            reach::OURS => self.reached(question).await,
+            egress::OURS => self.reached(question).await,
             _ => Ok(()),
         }
     }

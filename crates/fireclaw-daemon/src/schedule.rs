@@ -11,12 +11,19 @@ use crate::{Actor, Daemon, Error, Event};
 /// How long a changed template may go unnoticed.
 const LOOK: Duration = Duration::from_secs(20);
 
+impl Daemon {
+    /// Starts and ends agents by the clock, and ends questions, until dropped.
+    pub async fn keep_schedule(&self) -> Infallible {
+        tokio::join!(run(self), self.end_questions()).0
+    }
+}
+
 /// Starts agents whose templates are due, and ends those whose time is up, until
 /// dropped.
 ///
 /// What was due while no daemon ran, or while the host slept for longer than until the
 /// next time, is not made up for.
-pub async fn run(daemon: &Daemon) -> Infallible {
+async fn run(daemon: &Daemon) -> Infallible {
     let mut looked = SystemTime::now();
     loop {
         let at = SystemTime::now();

@@ -15,7 +15,6 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 pub use self::agents::{AgentRow, Wanted};
 pub use self::audit::Act;
 pub use self::messages::Pending;
-pub use self::questions::{Asked, Question};
 use crate::{Error, Result};
 
 /// The daemon's state.

@@ -21,10 +21,16 @@ use layout::FIRST_INODE;
 pub use xattr::kept as keeps_xattr;
 
 use crate::problem::Outcome;
-use crate::tree::{Id, Inode, Kind, MAX_NAME, ROOT, Tree};
+use crate::tree::{Extent, Id, Inode, Kind, MAX_NAME, ROOT, Tree};
 
 /// The size of a block, in bytes.
 pub const BLOCK: usize = 4096;
+
+/// The size of an inode, in bytes.
+const INODE: usize = 256;
+
+/// What of it fields take: 128 bytes, and 32 more for finer and later times.
+const FIELDS: usize = 160;
 
 /// The blocks of one group: what a bitmap of one block has bits for.
 const GROUP: u32 = 8 * BLOCK as u32;
@@ -38,17 +44,6 @@ const MAX_BLOCKS: u32 = MAX_GROUPS * GROUP;
 /// In front of all content: the superblock and room for the descriptors of all groups. What
 /// of it is not used is marked free.
 const RESERVED_BLOCKS: u32 = 1 + MAX_GROUPS * layout::DESCRIPTOR as u32 / BLOCK as u32;
-
-/// Blocks of a file, one after the other, that lie in the same order in the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
-    /// The first one's place in the file.
-    pub logical: u32,
-    /// The first one's place in the image.
-    pub physical: u32,
-    /// How many.
-    pub length: u32,
-}
 
 /// Writes everything about `tree`, whose content is already in `blocks`.
 pub fn write(tree: &Tree, blocks: &mut Blocks) -> Outcome<()> {
@@ -104,7 +99,7 @@ impl<'a> Numbered<'a> {
         self.numbers[id as usize]
     }
 
-    fn encode(&self, id: Id, inode: &Inode, blocks: &mut Blocks) -> Outcome<[u8; inode::INODE]> {
+    fn encode(&self, id: Id, inode: &Inode, blocks: &mut Blocks) -> Outcome<[u8; INODE]> {
         let mut links = inode.links;
         let body = match &inode.kind {
             Kind::File { size, extents } => Body::Extents { size: *size, extents: extents.clone() },

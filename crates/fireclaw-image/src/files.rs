@@ -5,9 +5,10 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Artifact, Error, Home, Result};
+use crate::{Error, Home, Result};
 
 /// What a file that is being written is called; the rest is its writer's pid.
 const PARTIAL: &str = ".partial-";
@@ -70,6 +71,41 @@ pub fn remove_partials(directory: &Path) {
         if !Path::new("/proc").join(writer).exists() {
             let _ = fs::remove_file(entry.path());
         }
+    }
+}
+
+/// A file of ours with what it must contain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Its path below the home.
+    pub file: PathBuf,
+    /// Its SHA-256 in hexadecimal.
+    pub sha256: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl Artifact {
+    /// Whether a file of the right length is there: cheap enough for each run.
+    pub fn is_present(&self, home: &Home) -> bool {
+        fs::metadata(self.path(home)).is_ok_and(|m| m.is_file() && m.len() == self.bytes)
+    }
+
+    /// Reads all of it and compares the digest.
+    pub fn verify(&self, home: &Home) -> Result<()> {
+        let path = self.path(home);
+        let file = File::open(&path).map_err(Error::file("open", &path))?;
+        let found = digest(file).map_err(Error::file("read", &path))?;
+        if found == self.sha256 {
+            return Ok(());
+        }
+        let problem = format!("its SHA-256 is {found}, not {}", self.sha256);
+        Err(Error::Damaged { path, problem })
+    }
+
+    /// Where it is.
+    pub fn path(&self, home: &Home) -> PathBuf {
+        home.join(&self.file)
     }
 }
 

@@ -27,9 +27,10 @@ mod tree;
 
 pub use debian::cancel;
 pub use error::{Error, Result};
+pub use files::Artifact;
 pub use home::Home;
 pub use initramfs::{FLOOR_PROGRAM, GUEST_PROGRAM, build_floor_initramfs};
-pub use manifest::{Artifact, Image, Kernel, Manifest};
+pub use manifest::{Image, Kernel, Manifest};
 pub use progress::Progress;
 pub use setup::{
     Bootable, Options, Pruned, add_image, add_minimal_kernel, prune, remove_image, resolve, setup,

@@ -1,51 +1,16 @@
 //! What a home holds: `manifest.json`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Home, Result, files};
+use crate::{Artifact, Error, Home, Result, files};
 
 /// The format of the file; raised when an older program could misread it.
 const FORMAT: u32 = 1;
-
-/// A file of ours with what it must contain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Artifact {
-    /// Its path below the home.
-    pub file: PathBuf,
-    /// Its SHA-256 in hexadecimal.
-    pub sha256: String,
-    /// Its length.
-    pub bytes: u64,
-}
-
-impl Artifact {
-    /// Whether a file of the right length is there: cheap enough for each run.
-    pub fn is_present(&self, home: &Home) -> bool {
-        fs::metadata(self.path(home)).is_ok_and(|m| m.is_file() && m.len() == self.bytes)
-    }
-
-    /// Reads all of it and compares the digest.
-    pub fn verify(&self, home: &Home) -> Result<()> {
-        let path = self.path(home);
-        let file = File::open(&path).map_err(Error::file("open", &path))?;
-        let found = files::digest(file).map_err(Error::file("read", &path))?;
-        if found == self.sha256 {
-            return Ok(());
-        }
-        let problem = format!("its SHA-256 is {found}, not {}", self.sha256);
-        Err(Error::Damaged { path, problem })
-    }
-
-    /// Where it is.
-    pub fn path(&self, home: &Home) -> PathBuf {
-        home.join(&self.file)
-    }
-}
 
 /// A kernel that can be booted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

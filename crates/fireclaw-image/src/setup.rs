@@ -3,8 +3,9 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use crate::files::Artifact;
 use crate::home::SETUP_LOCK;
-use crate::manifest::{Artifact, Image, Kernel, Manifest};
+use crate::manifest::{Image, Kernel, Manifest};
 use crate::{
     Error, GUEST_PROGRAM, Home, Progress, Result, base, files, import, initramfs, kernel, space,
 };

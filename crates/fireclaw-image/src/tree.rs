@@ -10,8 +10,18 @@ use std::collections::BTreeMap;
 use std::mem::size_of;
 
 use crate::archive::Time;
-use crate::ext4::Extent;
 use crate::problem::{Outcome, bad, shown};
+
+/// Blocks of a file, one after the other, that lie in the same order in the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The first one's place in the file.
+    pub logical: u32,
+    /// The first one's place in the image.
+    pub physical: u32,
+    /// How many.
+    pub length: u32,
+}
 
 /// The longest name of a file, in bytes: what ext4 has room for (`EXT4_NAME_LEN`).
 pub const MAX_NAME: usize = 255;

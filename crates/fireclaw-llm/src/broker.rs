@@ -3,6 +3,7 @@
 //! Agents ask through a broker, which alone knows the server's key. It is fair over agents,
 //! bounds what they ask, tries again what a busy server refused, and counts what they use.
 
+mod event;
 mod limits;
 mod queue;
 mod request;
@@ -17,8 +18,9 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
+pub use event::Event;
 pub use limits::Limits;
-pub use ticket::{Event, Ticket};
+pub use ticket::Ticket;
 
 use crate::{ChatModel, ChatRequest, ModelInfo, Result, Usage};
 use state::Shared;

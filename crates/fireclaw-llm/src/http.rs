@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::escape;
-use crate::{Error, Key, Result};
+use crate::{Error, Key, Result, ServerConfig};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -56,6 +56,11 @@ impl Http {
     /// A client for the server at `url`, whose scheme may be left out.
     pub fn new(url: &str, key: Option<&Key>) -> Result<Self> {
         Self::trusting(url, key, None)
+    }
+
+    /// The server of a configuration, at this URL.
+    pub fn of(config: &ServerConfig, url: &str) -> Result<Self> {
+        Self::trusting(url, config.key.as_ref(), config.ca_file.as_deref())
     }
 
     /// The same, trusting the certificates of a file (PEM) beside the system's.

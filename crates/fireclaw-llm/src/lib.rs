@@ -16,6 +16,7 @@ mod http;
 pub mod local;
 mod ollama;
 mod openai;
+mod server;
 
 pub use action::{Mode, Step, Stepped, step};
 pub use broker::{Broker, Event, Limits, Ticket, Totals};
@@ -23,7 +24,8 @@ pub use chat::{
     Abilities, ChatModel, ChatReply, ChatRequest, Example, Message, ModelInfo, OnText, Role, Tool,
     ToolCall, Usage,
 };
-pub use config::{Key, Server, ServerConfig, ServerKind, detect};
+pub use config::{Key, ServerConfig, ServerKind};
 pub use error::{Error, Result, escape};
 pub use ollama::Ollama;
 pub use openai::OpenAi;
+pub use server::{Server, detect};

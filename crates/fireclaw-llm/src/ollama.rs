@@ -30,7 +30,7 @@ impl Ollama {
     }
 
     pub(crate) fn at(config: &ServerConfig) -> Result<Self> {
-        Ok(Self { http: config.http(&config.url)? })
+        Ok(Self { http: Http::of(config, &config.url)? })
     }
 
     async fn known(&self) -> Result<Vec<ModelInfo>> {

@@ -31,7 +31,7 @@ impl OpenAi {
 
     pub(crate) fn at(config: &ServerConfig) -> Result<Self> {
         let url = config.url.trim().trim_end_matches('/');
-        Ok(Self { http: config.http(url.strip_suffix("/v1").unwrap_or(url))? })
+        Ok(Self { http: Http::of(config, url.strip_suffix("/v1").unwrap_or(url))? })
     }
 
     async fn known(&self) -> Result<Vec<wire::Model>> {

@@ -1,11 +1,10 @@
 //! Asks a gateway over its socket.
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fireclaw_policy::Network;
+use fireclaw_vm::SocketDir;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -71,8 +70,8 @@ impl Client {
     }
 
     async fn exchange(&self, ask: &Ask) -> std::io::Result<Vec<u8>> {
-        let directory = File::open(&self.directory)?;
-        let mut stream = UnixStream::connect(short(&directory, SOCKET)).await?;
+        let directory = SocketDir::open(&self.directory).map_err(std::io::Error::other)?;
+        let mut stream = UnixStream::connect(directory.name(SOCKET)).await?;
         let mut line = serde_json::to_vec(ask)?;
         line.push(b'\n');
         stream.write_all(&line).await?;
@@ -80,10 +79,4 @@ impl Client {
         BufReader::new(stream).take(MAX_LINE).read_until(b'\n', &mut answer).await?;
         Ok(answer)
     }
-}
-
-/// A short path of a file in an open directory: a socket's address holds 108 bytes
-/// (unix(7)), fewer than many a home needs.
-pub(crate) fn short(directory: &File, name: &str) -> PathBuf {
-    Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name)
 }

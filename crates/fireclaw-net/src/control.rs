@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 use fireclaw_policy::Network;
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::Denial;
 use crate::{Card, ProcessStamp, Refused};
 
 /// The socket's name in the gateway's directory.
@@ -47,4 +46,19 @@ pub struct Status {
     pub last: Vec<Denial>,
     /// Packets that the kernel refused, by reason, and for UDP by destination.
     pub packets: Vec<Refused>,
+}
+
+/// Something that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    /// When, in seconds since the epoch; the last time, if it is a count.
+    pub time: u64,
+    /// A name or an address.
+    pub what: String,
+    /// The port; none for a question to the resolver.
+    pub port: Option<u16>,
+    /// Why.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
 }

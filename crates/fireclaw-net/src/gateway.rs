@@ -18,7 +18,6 @@ use fireclaw_policy::Network;
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
-pub use denials::Denial;
 use serve::SocketFile;
 
 use crate::keeper::Made;

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -10,18 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
-use fireclaw_policy::{HostConfig, Network};
-use fireclaw_protocol::hello;
 use fireclaw_say::say;
 use fireclaw_vm::{Namespace, Plug, PlugKind};
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::address::Mac;
 use crate::gateway::{self, Ready, Role};
-use crate::place::Place;
 use crate::state::Machine;
-use crate::{Client, Error, ProcessStamp, Result, tap, wire};
+use crate::{Card, Client, Error, ProcessStamp, Request, Result, tap, wire};
 
 /// The hidden command that leads `fireclaw` to [`gateway_main`].
 const COMMAND: &str = "gateway";
@@ -33,61 +27,6 @@ const END: Duration = Duration::from_secs(40);
 
 /// What a gateway and its keeper say of what goes wrong, in its directory.
 const LOG: &str = "net.log";
-
-/// What a machine's network is to be.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Request {
-    /// What the machine may reach; not [`Network::None`], which needs no gateway.
-    pub policy: Network,
-    /// What the host's owner decided.
-    pub config: HostConfig,
-    /// For whom it is, as `fireclaw net ls` shows it.
-    pub owner: String,
-    /// An existing directory for the gateway's socket `net.sock` and its log `net.log`.
-    pub directory: PathBuf,
-    /// Where tap and rules are to be; see [`Place::here`].
-    pub place: Place,
-    /// Where the addresses are written down; see [`Place::state_directory`].
-    pub state: PathBuf,
-    /// How the monitor gets at the tap.
-    pub plug: PlugKind,
-    /// As which user the monitor runs, if not as ours.
-    pub user: Option<u32>,
-}
-
-/// What the guest has to know of its card.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Card {
-    /// The card's own address.
-    pub mac: Mac,
-    /// The guest's address.
-    pub address: Ipv4Addr,
-    /// The length of its network's prefix.
-    pub prefix: u8,
-    /// Where its default route leads.
-    pub gateway: Ipv4Addr,
-    /// Its only resolver.
-    pub resolver: Ipv4Addr,
-}
-
-impl Card {
-    pub(crate) fn of(machine: &Machine, config: &HostConfig) -> Self {
-        Self {
-            mac: Mac::of(machine.address),
-            address: machine.address,
-            prefix: config.subnet.prefix_len(),
-            gateway: config.gateway(),
-            resolver: config.gateway(),
-        }
-    }
-}
-
-impl From<Card> for hello::Card {
-    fn from(card: Card) -> Self {
-        let Card { mac, address, prefix, gateway, resolver } = card;
-        Self { mac: mac.0.into(), address, prefix, gateway, resolver }
-    }
-}
 
 /// A machine's gateway, started by this process.
 ///

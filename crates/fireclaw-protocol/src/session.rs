@@ -348,7 +348,7 @@ mod tests {
         for size in [1, 1000, 16 * 1024] {
             let (_session, _, _channel, driver, mut guest) = with_a_channel().await;
             let frame = frame_of(wire::DATA, 0, 1, &vec![b'x'; size]);
-            for _ in 0..=ledger::WINDOW / size {
+            for _ in 0..=wire::WINDOW / size {
                 if guest.write_all(&frame).await.is_err() {
                     break;
                 }
@@ -361,7 +361,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_in_frames_of_their_own_cost_their_bytes_and_arrive_in_order() {
         let (_session, ledger, mut channel, driver, mut guest) = with_a_channel().await;
-        let sent: Vec<u8> = (0..ledger::WINDOW).map(|n| (n % 251) as u8).collect();
+        let sent: Vec<u8> = (0..wire::WINDOW).map(|n| (n % 251) as u8).collect();
         for part in sent.chunks(1024) {
             let frames: Vec<u8> =
                 part.iter().flat_map(|byte| frame_of(wire::DATA, 0, 1, &[*byte])).collect();
@@ -370,7 +370,7 @@ mod tests {
         guest.write_all(&frame_of(wire::DATA, wire::FIN, 1, b"")).await.unwrap();
         taken(&mut guest).await;
         let (held, small) = ledger.held();
-        assert!(held <= ledger::WINDOW + ledger::SMALL, "{held}");
+        assert!(held <= wire::WINDOW + ledger::SMALL, "{held}");
         assert!(small <= ledger::MAX_SMALL, "{small}");
         let mut got = Vec::new();
         channel.read_to_end(&mut got).await.unwrap();
@@ -395,7 +395,7 @@ mod tests {
     async fn what_comes_for_a_dropped_channel_is_not_kept() {
         let (_session, ledger, channel, driver, mut guest) = with_a_channel().await;
         drop(channel);
-        for _ in 0..2 * ledger::WINDOW / 1024 {
+        for _ in 0..2 * wire::WINDOW / 1024 {
             guest.write_all(&frame_of(wire::DATA, 0, 1, &[b'x'; 1024])).await.unwrap();
         }
         taken(&mut guest).await;

@@ -9,6 +9,7 @@ use fireclaw_vm::probe::{Cache, Choice, Prober};
 use fireclaw_vm::snapshot::{Recipe, Snapshot, Store};
 use fireclaw_vm::{Disk, Launcher, MachineSpec, Plug, VmmKind};
 
+use crate::limit::memory_mib;
 use crate::{Error, Limit, Result, SandboxSpec, disks};
 
 /// How many seconds a guest may take to boot, if another number than the usual one.
@@ -190,13 +191,6 @@ pub fn seconds(text: &str) -> std::result::Result<Duration, String> {
         return Err("it must be more than 0 and at most 604800 seconds (a week)".into());
     }
     Ok(limit)
-}
-
-/// A line of `/proc/meminfo` (proc(5)) in MiB.
-pub fn memory_mib(name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? / 1024)
 }
 
 #[cfg(test)]

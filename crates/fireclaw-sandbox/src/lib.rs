@@ -22,8 +22,8 @@ mod spec;
 mod start;
 
 pub use error::{Error, Result};
-pub use host::{BOOT_TIMEOUT, Host, Plan, memory_mib, seconds};
-pub use limit::Limit;
+pub use host::{BOOT_TIMEOUT, Host, Plan, seconds};
+pub use limit::{Limit, memory_mib};
 pub use network::SandboxNetwork;
 pub use phase::{Phase, Watch};
 pub use spec::{OwnDisk, SandboxSpec};

@@ -2,8 +2,6 @@
 
 use fireclaw_vm::Launcher;
 
-use crate::host::memory_mib;
-
 /// How many sandboxes of one spec this host can run at once, with the reason.
 #[derive(Debug, Clone)]
 pub struct Limit {
@@ -32,4 +30,11 @@ impl Limit {
             Self { sandboxes: by_processors, reason }
         }
     }
+}
+
+/// A line of `/proc/meminfo` (proc(5)) in MiB.
+pub fn memory_mib(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? / 1024)
 }

@@ -10,6 +10,7 @@ mod error;
 pub mod firecracker;
 mod guest;
 mod launcher;
+mod lease;
 mod leftover;
 mod plug;
 pub mod pool;

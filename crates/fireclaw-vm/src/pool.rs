@@ -7,12 +7,11 @@
 //! the taker, the pool ends the machine; when the machine ends first, the pool
 //! says so on it. The pool stays the owner: the machines end with it.
 
-mod lease;
 mod server;
+mod take;
 
-pub(crate) use lease::Lease;
-pub use lease::take;
 pub use server::Pool;
+pub use take::take;
 
 use std::path::Path;
 
@@ -24,18 +23,6 @@ struct Offer {
     /// The VMM's process id.
     pid: u32,
 }
-
-/// What the pool says when the machine ends before its lease: the fields of
-/// [`crate::Error::VmmDied`].
-#[derive(Debug, Serialize, Deserialize)]
-struct Death {
-    status: String,
-    stderr: String,
-    console: String,
-}
-
-/// The longest message on a lease, in bytes.
-const MAX_MESSAGE: usize = 256 * 1024;
 
 fn socket_name(id: &str) -> String {
     format!("{id}.sock")

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::process::{ChildStderr, ChildStdout};
 
 use crate::console::ConsoleTail;
-use crate::pool::Lease;
+use crate::lease::Lease;
 use crate::{Error, Namespace, Result};
 
 /// How many lines of the console an error shows.

@@ -1,6 +1,5 @@
 //! The `fireclaw` command.
 
-mod args;
 mod commands;
 mod error;
 mod logging;
@@ -26,7 +25,7 @@ fn main() -> ExitCode {
         e.report();
         return ExitCode::from(error::RUN_FAILED);
     }
-    let cli = match args::Cli::try_parse() {
+    let cli = match commands::Cli::try_parse() {
         Ok(cli) => cli,
         Err(words) => return ExitCode::from(tell(&words)),
     };

@@ -12,7 +12,8 @@ use fireclaw_template::Trigger;
 
 use super::{Agent, Condition};
 use crate::Event;
-use crate::state::{Pending, Question};
+use crate::question::Question;
+use crate::state::Pending;
 use crate::talk::Verdict;
 
 /// How many lines of a channel an agent is told with a message.
@@ -207,7 +208,10 @@ impl Agent {
         let Some((granted, by)) = &question.verdict else { return };
         let case = self.voice.status().case;
         let is_told = case.same(&ask.place, &self.shared.config.control);
-        if ask.asker.is_empty() || is_told || self.shared.agent_with_nick(&ask.asker).is_some() {
+        if ask.asker.is_empty()
+            || is_told
+            || self.shared.agent_with_nick(&ask.asker, case).is_some()
+        {
             return;
         }
         let asker = if ask.private { String::new() } else { format!("{}: ", ask.asker) };
@@ -297,7 +301,7 @@ impl Agent {
         if chat.is_history || chat.kind != ChatKind::Message {
             return None;
         }
-        let speaker = self.shared.agent_with_nick(&from);
+        let speaker = self.shared.agent_with_nick(&from, now.case);
         // The overseer's words are for people, and so are those of an agent that is just
         // getting another nick.
         if speaker.is_none() && self.shared.is_ours(&chat.from, chat.account.as_deref(), now.case) {

@@ -20,9 +20,9 @@ use super::program::{Program, Said};
 use super::thinking::{Thought, think};
 use super::{Agent, Condition, Order};
 use crate::machines::Health;
-use crate::question::is_tool;
-use crate::state::{Asked, Pending, Question, Wanted};
-use crate::{Event, machines, reach};
+use crate::question::{Asked, Question, is_tool};
+use crate::state::{Pending, Wanted};
+use crate::{Event, machines};
 
 /// How often what has a time limit is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -301,7 +301,7 @@ impl<'a> Live<'a> {
         let (row, template) = (self.agent.row.clone(), self.agent.template.clone());
         tokio::task::spawn_local(async move {
             let changed = async {
-                let policy = reach::policy(&shared, &row.name, &template)?;
+                let policy = shared.policy(&row.name, &template)?;
                 let id = row.machine.unwrap_or_default();
                 Ok::<_, crate::Error>(shared.machines.gateway(&id).set_policy(&policy).await?)
             };

@@ -14,18 +14,18 @@ impl Daemon {
         let problem = problem.to_string();
         let (agent, told) = (name.to_owned(), problem.clone());
         self.shared.tell(Event::FailedToRestore { agent, problem: told });
-        self.shared.agents.borrow_mut().insert(name.to_owned(), Known::Unrestored(problem));
+        self.agents.borrow_mut().insert(name.to_owned(), Known::Unrestored(problem));
     }
 
     pub(super) fn is_unrestored(&self, name: &str) -> bool {
-        matches!(self.shared.agents.borrow().get(name), Some(Known::Unrestored(_)))
+        matches!(self.agents.borrow().get(name), Some(Known::Unrestored(_)))
     }
 
     pub(super) async fn destroy_unrestored(&self, who: &Actor, name: &str) -> Result<()> {
         self.note_end(who, name)?;
         agent::clear(&self.shared, name).await?;
         self.shared.state.borrow().remove(name)?;
-        self.shared.agents.borrow_mut().remove(name);
+        self.agents.borrow_mut().remove(name);
         Ok(())
     }
 

@@ -4,52 +4,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::{State, now, number};
 use crate::Result;
-
-/// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Asked {
-    /// For which message; 0 if people ask it.
-    pub message: u64,
-    /// The tool.
-    pub tool: String,
-    /// The command or the arguments.
-    pub what: String,
-    /// Who caused it: the nick of who spoke.
-    pub asker: String,
-    /// Where: a channel, or that nick.
-    pub place: String,
-    /// Whether it was in private.
-    pub private: bool,
-}
-
-/// A question to the people.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Question {
-    /// Its number, by which it is answered.
-    pub id: u64,
-    /// Whose it is.
-    pub agent: String,
-    /// What is asked.
-    pub ask: Asked,
-    /// The answer, and its reason or who gave it.
-    pub verdict: Option<(bool, String)>,
-    /// When it was asked: seconds since the epoch.
-    pub asked: i64,
-    /// When people could read it, if they could yet.
-    pub said: Option<i64>,
-}
-
-impl Question {
-    /// The longest tool's name and the longest question, in bytes: what is longer
-    /// cannot be judged in a line.
-    pub(crate) const MAX_TOOL: usize = 64;
-    pub(crate) const MAX_WHAT: usize = 4096;
-
-    /// Whether leave was given.
-    pub(crate) fn is_granted(&self) -> bool {
-        matches!(self.verdict, Some((true, _)))
-    }
-}
+use crate::question::{Asked, Question};
 
 impl State {
     /// Forgets a question.

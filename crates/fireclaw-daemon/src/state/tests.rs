@@ -4,6 +4,7 @@ use fireclaw_vm::ProcessStamp;
 
 use super::*;
 use crate::Actor;
+use crate::question::Asked;
 
 fn worker() -> AgentRow {
     AgentRow {

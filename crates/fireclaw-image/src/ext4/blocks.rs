@@ -9,8 +9,9 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::FallocateFlags;
 
-use super::{BLOCK, Extent, MAX_BLOCKS, RESERVED_BLOCKS};
+use super::{BLOCK, MAX_BLOCKS, RESERVED_BLOCKS};
 use crate::problem::{Outcome, Problem, bad};
+use crate::tree::Extent;
 
 /// Written at once, in bytes.
 const BUFFER: usize = 1 << 20;

@@ -2,16 +2,10 @@
 
 use super::blocks::Blocks;
 use super::xattr::Stored;
-use super::{BLOCK, Extent};
+use super::{BLOCK, FIELDS, INODE};
 use crate::archive::Time;
 use crate::problem::Outcome;
-use crate::tree::Meta;
-
-/// The size of an inode, in bytes.
-pub const INODE: usize = 256;
-
-/// What of it fields take: 128 bytes, and 32 more for finer and later times.
-pub const FIELDS: usize = 160;
+use crate::tree::{Extent, Meta};
 
 /// Types of files in the mode of an inode, with those that directories repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

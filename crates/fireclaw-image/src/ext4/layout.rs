@@ -4,9 +4,9 @@
 use sha2::{Digest, Sha256};
 
 use super::blocks::Blocks;
-use super::inode::INODE;
-use super::{BLOCK, Extent, GROUP, MAX_GROUPS, RESERVED_BLOCKS};
+use super::{BLOCK, FIELDS, GROUP, INODE, MAX_GROUPS, RESERVED_BLOCKS};
 use crate::problem::{Outcome, bad};
+use crate::tree::Extent;
 
 /// The size of a group's descriptor, in bytes.
 pub const DESCRIPTOR: usize = 32;
@@ -241,7 +241,7 @@ fn superblock(plan: &Plan, free_blocks: u32, free_inodes: u32, table: &[u8]) -> 
     for (at, word) in words {
         put(at, &word.to_le_bytes());
     }
-    let extra = (super::inode::FIELDS - 128) as u16;
+    let extra = (FIELDS - 128) as u16;
     let halves = [
         // Never checked for the number of mounts.
         (0x36, u16::MAX),

@@ -1,8 +1,7 @@
 //! Extended attributes as ext4 stores them: behind the inode, or in a block of their own
 //! (Documentation/filesystems/ext4/attributes.rst).
 
-use super::BLOCK;
-use super::inode::INODE;
+use super::{BLOCK, FIELDS, INODE};
 use crate::problem::{Outcome, bad, shown};
 
 const MAGIC: u32 = 0xea02_0000;
@@ -158,7 +157,7 @@ fn access_list(shown: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// What is free behind an inode's fields.
-pub const ROOM: usize = INODE - super::inode::FIELDS;
+pub const ROOM: usize = INODE - FIELDS;
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,9 @@ use crate::text::Relay;
 
 pub(crate) use isupport::Isupport;
 
+/// The longest reason given for leaving, in bytes: ngircd cuts at 127.
+const MAX_REASON: usize = 120;
+
 /// The most channels that one client is in or wants to be in.
 const MAX_CHANNELS: usize = 256;
 
@@ -410,6 +413,11 @@ fn words(text: &str) -> String {
 
 /// The longest name that is shown, in characters: beyond all that servers give.
 const MAX_NAME: usize = 200;
+
+/// A source whose parts are safe to show.
+fn clean(source: Source) -> Source {
+    Source { nick: name(&source.nick), user: name(&source.user), host: name(&source.host) }
+}
 
 /// A name that decides about rights, safe to show. What is not text is replaced,
 /// not removed, and what is cut off leaves a mark, so that no other name comes out.

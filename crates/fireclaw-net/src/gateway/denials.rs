@@ -3,27 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use crate::Denial;
 
 /// How many of the last are kept.
 const LAST: usize = 64;
 /// How many destinations are counted apart; more are counted together.
 const MAX: usize = 512;
-
-/// Something that was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Denial {
-    /// When, in seconds since the epoch; the last time, if it is a count.
-    pub time: u64,
-    /// A name or an address.
-    pub what: String,
-    /// The port; none for a question to the resolver.
-    pub port: Option<u16>,
-    /// Why.
-    pub reason: String,
-    /// How often.
-    pub count: u64,
-}
 
 /// Everything that was refused.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fireclaw_policy::{Dns, MAX_TARGETS, Network, Target};
+use fireclaw_vm::SocketDir;
 use ipnet::Ipv4Net;
 use netlink_sys::Socket;
 use tokio::io::unix::AsyncFd;
@@ -377,18 +378,17 @@ pub(super) struct SocketFile {
 
 impl SocketFile {
     pub fn bind(directory: &Path) -> Result<Self> {
-        let failed =
-            || Error::system::<std::io::Error>(format!("listening in {}", directory.display()));
+        let doing = || format!("listening in {}", directory.display());
+        let failed = || Error::system::<std::io::Error>(doing());
         let path = directory.join(SOCKET);
-        let opened = std::fs::File::open(directory).map_err(failed())?;
+        let opened = SocketDir::open(directory).map_err(Error::system(doing()))?;
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed()(e)),
             _ => {}
         }
         // Only the owner may connect.
         let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-        let short = crate::client::short(&opened, SOCKET);
-        let listener = std::os::unix::net::UnixListener::bind(short);
+        let listener = std::os::unix::net::UnixListener::bind(opened.name(SOCKET));
         rustix::process::umask(before);
         let listener = listener.map_err(failed())?;
         listener.set_nonblocking(true).map_err(failed())?;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use super::wire::{self, Header};
+use super::wire::{self, Header, WINDOW};
 
 /// Frames with fewer bytes than this are small: yamux's cost for one (about
 /// 100 bytes) is no longer hidden by what it carries.
@@ -19,10 +19,6 @@ pub(super) const SMALL: usize = 1024;
 /// Small frames of a channel that may lie unread at once. A terminal's echo
 /// stays well below, and 64 × 100 bytes a channel do not matter.
 pub(super) const MAX_SMALL: usize = 64;
-
-/// Bytes of a channel that may lie unread: yamux's window, which the host
-/// never raises.
-pub(super) const WINDOW: usize = yamux::DEFAULT_CREDIT as usize;
 
 /// The accounts of a session's channels; clones share them.
 #[derive(Debug, Clone, Default)]

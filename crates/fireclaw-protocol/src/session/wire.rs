@@ -1,6 +1,8 @@
 //! The header of a yamux frame, and what a guest may put there.
 
-use super::ledger::WINDOW;
+/// Bytes of a channel that may lie unread: yamux's window, which the host
+/// never raises.
+pub(super) const WINDOW: usize = yamux::DEFAULT_CREDIT as usize;
 
 /// Bytes of a header.
 pub(super) const HEADER: usize = 12;

@@ -15,8 +15,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use super::{Death, Offer, socket_name};
+use super::{Offer, socket_name};
 use crate::launcher::shell;
+use crate::lease::Death;
 use crate::snapshot::Snapshot;
 use crate::socket_dir::SocketDir;
 use crate::{Error, Launcher, Machine, Memory, Result, Waiting};

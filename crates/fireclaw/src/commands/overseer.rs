@@ -21,7 +21,7 @@ use fireclaw_irc::mask::HostMask;
 use fireclaw_say::say;
 use rustix::fs::Mode;
 
-use crate::args::Cli;
+use crate::commands::Cli;
 use crate::error::{CliError, Result};
 use crate::logging;
 use crate::machine::Vmm;

@@ -1,5 +1,6 @@
 //! An overseer of a test's own.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
@@ -27,6 +28,8 @@ pub struct Overseer {
     pub said: Vec<String>,
     /// What it said since.
     later: Lines,
+    /// Whether it was held up by a tracer.
+    was_traced: Cell<bool>,
 }
 
 /// Lines that come meanwhile.
@@ -53,7 +56,8 @@ impl Overseer {
         let variables: Vec<_> = variables.iter().map(own).collect();
         let (child, said, later) = begin(&home, port, &options, &variables);
         let port = private_port(&said).unwrap_or(port);
-        Self { home, port, options, variables, child, said, later }
+        let was_traced = Cell::new(false);
+        Self { home, port, options, variables, child, said, later, was_traced }
     }
 
     /// All that it has said on standard error.
@@ -91,6 +95,7 @@ impl Overseer {
 
     /// Has it killed at the n-th call of this kind that one of its threads makes from now on.
     pub fn kill_at(&self, call: &str, n: usize) -> Killer {
+        self.was_traced.set(true);
         let mut strace = std::process::Command::new("strace");
         strace.args(["-o", "/dev/null", "-e", &format!("trace={call}")]);
         strace.args(["-e", &format!("inject={call}:signal=KILL:when={n}")]);
@@ -190,12 +195,18 @@ impl Overseer {
         Some(text.trim_end().to_owned())
     }
 
-    /// Ends every agent and the overseer, and asserts that nothing is left.
+    /// Ends every agent and the overseer, and asserts that nothing is left and that nothing held
+    /// its thread up.
     pub fn end(mut self) {
         for agent in self.agents() {
             self.fireclaw(&["agent", "stop", agent["name"].as_str().unwrap()]).exits(0);
         }
         self.stop();
+        if !self.was_traced.get() {
+            let log = fs::read_to_string(self.home.path().join("overseer.log")).unwrap();
+            let held = log.lines().find(|line| line.contains("thread was held up"));
+            assert_eq!(held, None, "{log}");
+        }
         let machines = self.home.path().join("machines");
         let left: Vec<_> = fs::read_dir(machines).into_iter().flatten().flatten().collect();
         assert!(left.is_empty(), "{left:?}");

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{Actions, Isupport, MAX_CHANNELS, Session, name, words};
+use super::{Actions, Isupport, MAX_CHANNELS, MAX_REASON, Session, clean, name, words};
 use crate::client::event::{Event, Member, Rank};
-use crate::message::{Message, Source};
+use crate::message::Message;
 use crate::names::{self, CaseMapping};
 use crate::{Error, Result};
 
@@ -182,7 +182,7 @@ impl Session {
         let mut out = Actions::default();
         if self.is_ready() {
             let reason = words(reason);
-            match crate::text::split(&reason, super::chat::MAX_REASON).first() {
+            match crate::text::split(&reason, MAX_REASON).first() {
                 Some(reason) => out.send("PART", &[channel, reason]),
                 None => out.send("PART", &[channel]),
             }
@@ -422,9 +422,4 @@ impl Session {
 /// An account as the server names it; `*` is none.
 fn account(account: &str) -> Option<String> {
     Some(name(account)).filter(|name| !name.is_empty() && name != "*")
-}
-
-/// A source whose parts are safe to show.
-pub(super) fn clean(source: Source) -> Source {
-    Source { nick: name(&source.nick), user: name(&source.user), host: name(&source.host) }
 }

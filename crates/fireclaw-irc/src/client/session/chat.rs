@@ -2,14 +2,10 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::channels::clean;
-use super::{Actions, Session, name, words};
+use super::{Actions, Session, clean, name, words};
 use crate::client::event::{Chat, ChatKind, Event, Rank};
 use crate::message::Message;
 use crate::names;
-
-/// The longest reason given for leaving, in bytes: ngircd cuts at 127.
-pub(super) const MAX_REASON: usize = 120;
 
 /// The longest CTCP answer, in bytes.
 const MAX_CTCP: usize = 300;

@@ -288,7 +288,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::args::Cli;
+    use crate::commands::Cli;
 
     const ALL: &str = r##"
 nick = "boss"

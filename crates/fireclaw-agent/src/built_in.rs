@@ -12,6 +12,11 @@ pub const SAVE_MEMORY: &str = "save_memory";
 pub const RECALL: &str = "recall";
 pub const FETCH_URL: &str = "fetch_url";
 
+/// Whether one of our own tools has this name, offered or not.
+pub fn has(name: &str) -> bool {
+    all(true).iter().any(|tool| tool.name == name)
+}
+
 /// All of them, the most useful first. The smallest models are shown the first examples only
 /// and do what they see: the one that searches memories, which are in the prompt in short
 /// anyway, comes last.

@@ -8,25 +8,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-use super::{Death, MAX_MESSAGE, Offer, is_there, socket_name};
+use super::{Offer, is_there, socket_name};
 use crate::backend::NoControl;
+use crate::lease::Lease;
 use crate::socket_dir::SocketDir;
-use crate::{Error, Machine, Result, VmmProcess};
+use crate::{Machine, VmmProcess};
 
 /// How long a pool may take to make its offer: one that is stuck must not cost
 /// more than a restore.
 const PATIENCE: Duration = Duration::from_millis(100);
-
-/// A machine of a pool, for as long as this lives.
-#[derive(Debug)]
-pub struct Lease {
-    pid: u32,
-    connection: UnixStream,
-    said: Vec<u8>,
-}
 
 /// A machine from the pool with this id in `directory`, if there is a pool and
 /// it has one ready. Its guest waits for its identity.
@@ -41,7 +34,7 @@ pub async fn take(directory: &Path, id: &str) -> Option<Machine> {
     let stream = StdUnixStream::from(stream);
     stream.set_nonblocking(true).ok()?;
     let stream = UnixStream::from_std(stream).ok()?;
-    let lease = Lease { pid: offer.pid, connection, said: Vec::new() };
+    let lease = Lease::new(offer.pid, connection);
     Some(Machine {
         process: VmmProcess::leased(lease),
         stream: Box::new(stream),
@@ -72,34 +65,4 @@ async fn receive(connection: &UnixStream) -> io::Result<Option<(Offer, OwnedFd)>
     let Some(fd) = fd else { return Ok(None) };
     let offer = serde_json::from_slice(bytes.get(..length).unwrap_or_default())?;
     Ok(Some((offer, fd)))
-}
-
-impl Lease {
-    /// The VMM's process id.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Resolves when the pool says that the machine ended, or ends itself.
-    pub async fn ended(&mut self) -> Error {
-        let mut buffer = [0; 4096];
-        while self.said.len() < MAX_MESSAGE
-            && let Ok(n @ 1..) = self.connection.read(&mut buffer).await
-        {
-            self.said.extend(&buffer[..n]);
-        }
-        match serde_json::from_slice(&self.said) {
-            Ok(Death { status, stderr, console }) => Error::VmmDied { status, stderr, console },
-            Err(_) => Error::VmmDied {
-                status: "its pool ended".into(),
-                stderr: String::new(),
-                console: String::new(),
-            },
-        }
-    }
-
-    /// Gives the machine back, which ends it.
-    pub async fn end(&mut self) -> Result<()> {
-        self.connection.shutdown().await.map_err(Error::system("giving a machine back"))
-    }
 }

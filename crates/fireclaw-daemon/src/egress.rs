@@ -1,11 +1,9 @@
-//! What agents may reach: their templates' policies, and what people allow besides.
+//! The egress policy of agents: what their templates allow, and what people allow besides.
 
 use fireclaw_net::Status;
 use fireclaw_policy::{Network, Target};
-use fireclaw_template::Template;
 
-use crate::daemon::Shared;
-use crate::state::{Asked, Question};
+use crate::question::{Asked, Question};
 use crate::{Actor, Condition, Daemon, Error, Result};
 
 /// The message of a question that is not the agent's but people's: theirs begin at 1.
@@ -16,23 +14,6 @@ const TOOL: &str = "reach";
 
 /// The most such questions that are open at once for an agent.
 const MOST: usize = 8;
-
-/// The policy of an agent: its template's, with what people allowed.
-pub fn policy(shared: &Shared, agent: &str, template: &Template) -> Result<Network> {
-    let mut policy = template.network.clone();
-    if let Network::Allow { allow, .. } = &mut policy {
-        let targets = shared.state.borrow().allowed(agent)?;
-        allow.extend(targets.iter().filter_map(|target| Target::parse(target).ok()));
-    }
-    Ok(policy)
-}
-
-/// Frees what is left of networks of machines that are no more.
-pub async fn sweep(shared: &Shared) -> Result<()> {
-    let home = shared.config.home.root().to_owned();
-    let swept = tokio::task::spawn_blocking(move || fireclaw_net::sweep(&home));
-    Ok(swept.await.map_err(|e| Error::System("clearing networks away", e.into()))??)
-}
 
 impl Daemon {
     /// What an agent may reach, and what was refused; none if it has no network card.
@@ -57,7 +38,7 @@ impl Daemon {
     /// [`Error::Unsupported`] if its policy has no list, or for what is no target.
     pub(crate) fn ask_to_reach(&self, who: &Actor, name: &str, target: &str) -> Result<Question> {
         let row = self.row(name)?;
-        let policy = policy(self.shared(), name, &self.template(&row.template)?)?;
+        let policy = self.shared().policy(name, &self.template(&row.template)?)?;
         let Network::Allow { allow, .. } = policy else {
             return Err(Error::Unsupported(format!(
                 "{name} has network policy {policy}, which has no list of what is allowed; \

@@ -1,0 +1,99 @@
+//! What the daemon and its agents share.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use fireclaw_irc::client::Rank;
+use fireclaw_irc::message::Source;
+use fireclaw_irc::names::CaseMapping;
+use fireclaw_llm::Broker;
+use fireclaw_policy::{Network, Target};
+use fireclaw_template::{Store, Template};
+use tokio::sync::{Notify, broadcast};
+
+use crate::machines::Machines;
+use crate::ours::Ours;
+use crate::question::Question;
+use crate::state::State;
+use crate::talk::Talk;
+use crate::{Config, Event, Result, event};
+
+/// What agents share.
+pub struct Shared {
+    pub config: Config,
+    pub state: RefCell<State>,
+    pub templates: Store,
+    pub broker: Broker,
+    pub machines: Machines,
+    pub talk: RefCell<Talk>,
+    pub ours: RefCell<Ours>,
+    /// Nicks of the operators of the control channel, as the overseer sees them.
+    pub operators: RefCell<Vec<String>>,
+    pub events: broadcast::Sender<Event>,
+    /// Machines that ran before there was anything in the state.
+    pub unknown: RefCell<Vec<String>>,
+    /// Has the schedule look again: something is due that was not.
+    pub due: Notify,
+    /// The same of the clock for questions.
+    pub asked: Notify,
+}
+
+impl Shared {
+    /// Tells everybody who listens. It is in the log before.
+    pub fn tell(&self, event: Event) {
+        event::tell(&self.events, event);
+    }
+
+    /// Tells everybody that something could not be done.
+    pub fn trouble(&self, problem: impl Into<String>) {
+        self.tell(Event::Trouble { agent: None, problem: problem.into() });
+    }
+
+    /// Puts a question to the people, whole; false if nobody would read that much.
+    pub fn put(&self, question: &Question) -> bool {
+        if question.lines().is_none() {
+            return false;
+        }
+        self.tell(Event::Asked(Box::new(question.clone())));
+        true
+    }
+
+    /// Whether a source on the chat server is one of our own connections.
+    pub fn is_ours(&self, from: &Source, account: Option<&str>, case: CaseMapping) -> bool {
+        let own = self.config.irc.sasl.as_ref().map(|sasl| sasl.account.as_str());
+        let is_other =
+            account.is_some_and(|account| !own.is_some_and(|own| case.same(own, account)));
+        self.ours.borrow().includes(from, is_other, case, Instant::now())
+    }
+
+    /// Whether somebody may have agents do something: never one of our own connections.
+    pub fn may(
+        &self,
+        from: &Source,
+        account: Option<&str>,
+        rank: Option<Rank>,
+        case: CaseMapping,
+    ) -> bool {
+        let is_operator = || self.operators.borrow().iter().any(|o| case.same(o, &from.nick));
+        let rank = rank.unwrap_or_else(|| match is_operator() {
+            true => Rank::Operator,
+            false => Rank::Member,
+        });
+        !self.is_ours(from, account, case) && self.config.owners.may(from, account, rank, case)
+    }
+
+    /// The agent that has this nick now.
+    pub fn agent_with_nick(&self, nick: &str, case: CaseMapping) -> Option<String> {
+        self.ours.borrow().with_nick(nick, case).map(str::to_owned)
+    }
+
+    /// The policy of an agent: its template's, with what people allowed.
+    pub fn policy(&self, agent: &str, template: &Template) -> Result<Network> {
+        let mut policy = template.network.clone();
+        if let Network::Allow { allow, .. } = &mut policy {
+            let targets = self.state.borrow().allowed(agent)?;
+            allow.extend(targets.iter().filter_map(|target| Target::parse(target).ok()));
+        }
+        Ok(policy)
+    }
+}
