@@ -95,6 +95,8 @@ pub enum Kind {
     NameTaken,
     /// The agent is in no condition for this.
     NotNow,
+    /// The agent runs, and must not for this.
+    Running,
     /// What is asked for is not possible as things are.
     Conflict,
     /// The model server refuses, or does not answer.
@@ -121,7 +123,8 @@ impl From<Error> for Refused {
             _ => None,
         };
         let kind = match &error {
-            Error::UnknownAgent { .. } => Kind::UnknownAgent,
+            Error::UnknownAgent { .. } | Error::NoWorkspace { .. } => Kind::UnknownAgent,
+            Error::Running { .. } => Kind::Running,
             Error::NameTaken { .. } => Kind::NameTaken,
             Error::NotNow { .. } => Kind::NotNow,
             Error::BadName { .. } => Kind::BadRequest,

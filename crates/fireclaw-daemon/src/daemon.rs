@@ -195,6 +195,7 @@ impl Daemon {
             let problem = format!("what is left of networks could not be cleared away: {e}");
             self.shared.trouble(problem);
         }
+        self.shared.machines.sweep().await?;
         for id in self.shared.machines.ids() {
             let is_known = rows.iter().any(|row| row.machine.as_ref() == Some(&id));
             if !is_known && !self.shared.unknown.borrow().contains(&id) {
@@ -351,6 +352,26 @@ impl Daemon {
                 "does not leave; it is cleared away at the next start".into(),
             ))),
         }
+    }
+
+    /// Removes the workspace, the memories and the log of an agent that no longer runs.
+    ///
+    /// # Errors
+    /// [`Error::Running`], [`Error::NoWorkspace`], [`Error::BadName`], [`Error::File`].
+    pub(crate) async fn remove(&self, who: &Actor, name: &str) -> Result<()> {
+        let bad = |e: names::InvalidName| Error::BadName {
+            name: name.to_owned(),
+            problem: e.to_string(),
+        };
+        names::check_agent(name).map_err(bad)?;
+        if self.shared.state.borrow().agent(name)?.is_some() {
+            return Err(Error::Running { name: name.to_owned() });
+        }
+        match self.shared.machines.remove_agent(name).await? {
+            true => self.audit(who, &format!("remove {name}")),
+            false => return Err(Error::NoWorkspace { name: name.to_owned() }),
+        }
+        Ok(())
     }
 
     /// Notes that an agent is to be gone.

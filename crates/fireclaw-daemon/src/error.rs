@@ -97,6 +97,18 @@ pub enum Error {
         /// Why, if that is to be mended first.
         problem: Option<String>,
     },
+    /// An agent runs, and must not for this.
+    #[error("{name} is running")]
+    Running {
+        /// The agent.
+        name: String,
+    },
+    /// Nobody of this name has left a workspace.
+    #[error("{name} has no workspace")]
+    NoWorkspace {
+        /// The agent.
+        name: String,
+    },
     /// An agent has as many open questions as it may have.
     #[error("too many questions wait for an answer already")]
     TooManyQuestions,

@@ -45,7 +45,7 @@ pub enum Event {
         /// The agent.
         agent: String,
     },
-    /// An agent listens.
+    /// An agent lsens.
     Ready {
         /// The agent.
         agent: String,

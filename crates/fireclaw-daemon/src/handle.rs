@@ -85,6 +85,15 @@ impl Handle {
         self.ask(async move |daemon: Daemon| daemon.destroy(&who, &name, &reason).await).await
     }
 
+    /// Removes the workspace, the memories and the log of an agent that no longer runs.
+    ///
+    /// # Errors
+    /// [`Error::Running`], [`Error::NoWorkspace`], [`Error::BadName`], [`Error::File`].
+    pub async fn remove(&self, who: &Actor, name: &str) -> Result<()> {
+        let (who, name) = (who.clone(), name.to_owned());
+        self.ask(async move |daemon: Daemon| daemon.remove(&who, &name).await).await
+    }
+
     /// All agents by name.
     ///
     /// # Errors

@@ -23,6 +23,9 @@ use crate::{Error, Result, skills};
 /// alone while it runs.
 const SPARED: &str = "spared";
 
+/// The end of the name of an agent's directory that is being removed: no name has a dot.
+const GONE: &str = ".gone";
+
 /// What stands at the end of a command's output if the guest ran out of memory.
 const OUT_OF_MEMORY: &str = "\n[the guest ran out of memory, and its kernel killed a process]\n";
 
@@ -61,6 +64,39 @@ impl Machines {
     /// What belongs to an agent whether it runs or not.
     pub fn agent_directory(&self, agent: &str) -> PathBuf {
         self.host.home.root().join("agents").join(agent)
+    }
+
+    /// Removes what an agent that no longer runs has left: workspace, memories, log. False if
+    /// there is nothing. Of one that is killed over it, [`Machines::sweep`] removes the rest.
+    pub async fn remove_agent(&self, agent: &str) -> Result<bool> {
+        let directory = self.agent_directory(agent);
+        let gone = directory.with_file_name(format!("{agent}{GONE}"));
+        let removed = disks::apart(move || {
+            // At once, so that the next one of this name begins with nothing.
+            Ok(match fs::rename(&directory, &gone) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+                Err(e) => Err(Error::file("remove", directory)(e)),
+                Ok(()) => match fs::remove_dir_all(&gone) {
+                    Ok(()) => Ok(true),
+                    Err(e) => Err(Error::file("remove", gone)(e)),
+                },
+            })
+        });
+        removed.await?
+    }
+
+    /// Removes what is left of agents that were being removed.
+    pub async fn sweep(&self) -> Result<()> {
+        let agents = self.host.home.root().join("agents");
+        let swept = disks::apart(move || {
+            for entry in fs::read_dir(agents).into_iter().flatten().flatten() {
+                if entry.file_name().to_str().is_some_and(|name| name.ends_with(GONE)) {
+                    let _ = fs::remove_dir_all(entry.path());
+                }
+            }
+            Ok(())
+        });
+        Ok(swept.await?)
     }
 
     /// What starts machines of this template for an agent.

@@ -138,7 +138,7 @@ impl Error {
                  network.toml back"
                     .into(),
             ),
-            Self::Left { .. } => Some("`fireclaw net clean` removes it".into()),
+            Self::Left { .. } => Some("`fireclaw net prune` removes it".into()),
             Self::NoAddress { .. } => {
                 Some("end some machines, or set a larger `subnet` in network.toml".into())
             }

@@ -3,7 +3,7 @@
 pub mod agent;
 pub mod completions;
 pub mod doctor;
-pub mod images;
+pub mod image;
 pub mod logs;
 pub mod man;
 pub mod net;
@@ -53,7 +53,8 @@ pub enum Command {
     Run(run::Args),
     Setup(setup::Args),
     Doctor(doctor::Args),
-    Images(images::Args),
+    #[command(alias = "images")]
+    Image(image::Args),
     Snapshot(snapshot::Args),
     Pool(pool::Args),
     Net(net::Args),
@@ -98,7 +99,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         cli.command,
         Command::Run(_)
             | Command::Setup(_)
-            | Command::Images(_)
+            | Command::Image(_)
             | Command::Snapshot(_)
             | Command::Pool(_)
             | Command::Overseer(_)
@@ -111,7 +112,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Command::Run(args) => run::execute(args),
         Command::Setup(args) => setup::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
-        Command::Images(args) => images::execute(args),
+        Command::Image(args) => image::execute(args),
         Command::Snapshot(args) => snapshot::execute(args),
         Command::Pool(args) => pool::execute(&args),
         Command::Net(args) => net::execute(&args),
@@ -134,7 +135,7 @@ fn keeps_something(command: &Command) -> bool {
         Command::Run(_)
         | Command::Setup(_)
         | Command::Doctor(_)
-        | Command::Images(_)
+        | Command::Image(_)
         | Command::Snapshot(_)
         | Command::Pool(_)
         | Command::Net(_)

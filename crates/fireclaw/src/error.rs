@@ -128,7 +128,7 @@ fn hint_for_io(error: &std::io::Error) -> Option<&'static str> {
     use std::io::ErrorKind;
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(
-            "free some space, `fireclaw images prune` helps, or set FIRECLAW_HOME to another disk",
+            "free some space, `fireclaw image prune` helps, or set FIRECLAW_HOME to another disk",
         ),
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
             Some("set FIRECLAW_HOME to a directory that you may write to")

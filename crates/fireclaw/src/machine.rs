@@ -27,7 +27,7 @@ pub struct Shape {
     #[arg(long, value_name = "NAME", default_value = Manifest::BASE_IMAGE)]
     image: String,
 
-    /// Boot another kernel: a file, or a name from `fireclaw images ls`
+    /// Boot another kernel: a file, or a name from `fireclaw image ls`
     #[arg(long, value_name = "KERNEL")]
     kernel: Option<PathBuf>,
 }

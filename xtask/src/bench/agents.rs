@@ -207,7 +207,7 @@ impl Overseer {
     /// The process id of an agent's monitor.
     fn monitor(&self, agent: &str) -> Result<u32> {
         let mut list = fireclaw();
-        list.env("FIRECLAW_HOME", self.home.path()).args(["agent", "list", "--json"]);
+        list.env("FIRECLAW_HOME", self.home.path()).args(["agent", "ls", "--json"]);
         let list: serde_json::Value = serde_json::from_slice(&list.output()?.stdout)?;
         let of = |entry: &&serde_json::Value| entry["name"] == agent;
         let found = list.as_array().and_then(|list| list.iter().find(of));

@@ -165,7 +165,7 @@ fn status(kind: Kind) -> StatusCode {
         Kind::NotFound | Kind::UnknownAgent => StatusCode::NOT_FOUND,
         Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Kind::NameTaken | Kind::NotNow | Kind::Conflict => StatusCode::CONFLICT,
+        Kind::NameTaken | Kind::NotNow | Kind::Running | Kind::Conflict => StatusCode::CONFLICT,
         Kind::ModelServer => StatusCode::BAD_GATEWAY,
         Kind::Ending => StatusCode::SERVICE_UNAVAILABLE,
         Kind::Internal | Kind::Other => StatusCode::INTERNAL_SERVER_ERROR,
@@ -197,6 +197,10 @@ async fn route(
             daemon.tell(Event::Stopped { agent: (*name).to_owned(), by: who.clone() });
             Ok(Value::Null)
         }
+        (&Method::DELETE, ["v1", "agents", name, "workspace"]) => {
+            daemon.remove(who, name).await?;
+            Ok(Value::Null)
+        }
         (&Method::GET, ["v1", "agents", name, "logs"]) => {
             let query = uri.query().unwrap_or_default();
             let lines = query.strip_prefix("lines=").and_then(|n| n.parse().ok()).unwrap_or(100);
@@ -216,7 +220,7 @@ async fn route(
         (&Method::GET, ["v1", "audit"]) => value(&daemon.audited(1000).await?),
         (&Method::GET, ["v1", "models"]) => value(&daemon.models().await?),
         (_, ["v1", "agents" | "audit" | "models"] | ["v1", "agents", _])
-        | (_, ["v1", "agents", _, "logs" | "exec" | "pause" | "resume"]) => {
+        | (_, ["v1", "agents", _, "workspace" | "logs" | "exec" | "pause" | "resume"]) => {
             let error = format!("{} does not take {method}", uri.path());
             Err(Refused::new(Kind::MethodNotAllowed, error))
         }

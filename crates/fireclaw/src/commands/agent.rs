@@ -22,10 +22,11 @@ use crate::runtime::runtime;
 Examples:
   fireclaw agent start worker
   fireclaw agent start coder --name bob --model qwen2.5-coder:14b
-  fireclaw agent list
+  fireclaw agent ls
   fireclaw agent logs bob -f
   fireclaw agent exec bob -- ls -la /workspace
-  fireclaw agent stop bob                its workspace is kept for the next bob")]
+  fireclaw agent stop bob                keeps its workspace for the next bob
+  fireclaw agent rm bob                  removes that too")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
@@ -49,6 +50,15 @@ enum Action {
         /// The agent
         name: String,
     },
+    /// Remove a stopped agent's workspace, memories and log
+    Rm {
+        /// The agents
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Stop those that are running first
+        #[arg(short, long)]
+        force: bool,
+    },
     /// Stop an agent's VM where it is; what people say waits until it is resumed
     Pause {
         /// The agent
@@ -60,8 +70,8 @@ enum Action {
         name: String,
     },
     /// List agents
-    #[command(alias = "ls")]
-    List {
+    #[command(alias = "list")]
+    Ls {
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -98,14 +108,16 @@ pub fn execute(args: Args) -> Result<u8> {
                 let made: Value = ask(&client, Method::POST, "/v1/agents", &body).await?;
                 print(made["name"].as_str().unwrap_or_default()).map(|()| 0)
             }
-            Action::Stop { name } => {
-                let path = format!("/v1/agents/{}", segment(&name)?);
-                let _: Value = ask(&client, Method::DELETE, &path, &Value::Null).await?;
+            Action::Stop { name } => delete(&client, &name, "").await.map(|()| 0),
+            Action::Rm { names, force } => {
+                for name in &names {
+                    remove(&client, name, force).await?;
+                }
                 Ok(0)
             }
             Action::Pause { name } => post(&client, &name, "pause").await,
             Action::Resume { name } => post(&client, &name, "resume").await,
-            Action::List { json } => {
+            Action::Ls { json } => {
                 let list: Value = ask(&client, Method::GET, "/v1/agents", &Value::Null).await?;
                 if json { print_json(&list) } else { print(&table(&list).to_string()) }.map(|()| 0)
             }
@@ -116,6 +128,26 @@ pub fn execute(args: Args) -> Result<u8> {
     // Reading standard input cannot be interrupted: do not wait for it.
     runtime.shutdown_background();
     done
+}
+
+async fn delete(client: &Client, name: &str, what: &str) -> Result<()> {
+    let path = format!("/v1/agents/{}{what}", segment(name)?);
+    ask::<Value>(client, Method::DELETE, &path, &Value::Null).await.map(drop)
+}
+
+/// Removes what an agent left, after it was stopped if need be.
+async fn remove(client: &Client, name: &str, force: bool) -> Result<()> {
+    let path = format!("/v1/agents/{}/workspace", segment(name)?);
+    let removed = client.ask::<Value>(Method::DELETE, &path, &Value::Null).await;
+    match removed {
+        Err(Problem::Refused(refused))
+            if force && refused.kind == fireclaw_daemon::api::Kind::Running =>
+        {
+            delete(client, name, "").await?;
+            delete(client, name, "/workspace").await
+        }
+        removed => removed.map(drop).map_err(|problem| refused(&problem)),
+    }
 }
 
 /// Has the overseer do something with an agent.
@@ -203,8 +235,12 @@ fn refused(problem: &Problem) -> CliError {
                 ),
             ),
             (Of::NotNow, _) => {
-                (Kind::System, Some("wait until it is ready: fireclaw agent list shows it"))
+                (Kind::System, Some("wait until it is ready: fireclaw agent ls shows it"))
             }
+            (Of::Running, _) => (
+                Kind::System,
+                Some("stop it first: fireclaw agent stop NAME, or fireclaw agent rm --force NAME"),
+            ),
             (Of::NameTaken, _) => (Kind::Usage, Some("give it another one with --name")),
             (Of::BadRequest | Of::Template, _) => (Kind::Usage, None),
             _ => (Kind::System, None),

@@ -131,7 +131,7 @@ fn space(home: &Home) -> Check {
             if mib >= 1500 {
                 ok("disk", found)
             } else {
-                warn("disk", found, "set-up needs 1500 MiB; `fireclaw images prune` frees some")
+                warn("disk", found, "set-up needs 1500 MiB; `fireclaw image prune` frees some")
             }
         }
         Err(e) => {

@@ -22,7 +22,7 @@ Examples:
   fireclaw net ls               machines with a network card, and what they may reach
   fireclaw net ls --denials     and what was refused
   fireclaw net check            whether network cards work here
-  fireclaw net clean            remove what belongs to nobody")]
+  fireclaw net prune            remove what belongs to nobody")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
@@ -48,7 +48,8 @@ enum Action {
         host: Host,
     },
     /// Remove what belongs to machines that have ended
-    Clean,
+    #[command(alias = "clean")]
+    Prune,
 }
 
 /// One machine, and how its gateway is; none if it does not answer.
@@ -74,7 +75,7 @@ pub fn execute(args: &Args) -> Result<u8> {
             Ok(0)
         }
         Action::Check { json, ref host } => check::execute(place, host, json),
-        Action::Clean => {
+        Action::Prune => {
             let cleaned = fireclaw_net::clean(place, &state)?;
             for machine in &cleaned.machines {
                 print(&format!("removed what {} left at {}", machine.owner, machine.address))?;

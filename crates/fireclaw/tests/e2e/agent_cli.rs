@@ -14,7 +14,7 @@ fn the_command_line_does_what_people_do() {
     let start = overseer.fireclaw(&["agent", "start", "puppet", "--name", "cli"]).exits(0);
     assert_eq!(start.stdout(), "cli\n");
     overseer.ready("cli");
-    assert!(overseer.fireclaw(&["agent", "list"]).exits(0).stdout().contains("cli"));
+    assert!(overseer.fireclaw(&["agent", "ls"]).exits(0).stdout().contains("cli"));
     let logs = overseer.fireclaw(&["agent", "logs", "cli"]).exits(0).stdout();
     assert!(logs.contains("is ready"), "{logs}");
     let twice = overseer.fireclaw(&["agent", "start", "puppet", "--name", "cli"]);
@@ -24,13 +24,36 @@ fn the_command_line_does_what_people_do() {
     // One overseer to a home.
     let second = overseer.fireclaw(&["overseer", "--port", &(overseer.port ^ 1).to_string()]);
     second.exits(1).says(&["another overseer runs"]);
+    // What it leaves is there until it is removed.
+    let left = overseer.home.path().join("agents/cli");
+    overseer.fireclaw(&["agent", "rm", "cli"]).exits(1).says(&["cli is running", "agent stop"]);
     overseer.fireclaw(&["agent", "stop", "cli"]).exits(0);
+    assert!(left.join("workspace.ext4").exists());
+    overseer.fireclaw(&["agent", "rm", "cli"]).exits(0);
+    assert!(!left.exists());
+    overseer.fireclaw(&["agent", "rm", "cli"]).exits(1).says(&["cli has no workspace"]);
+    overseer.fireclaw(&["agent", "rm", "../agents"]).exits(2);
+    overseer.fireclaw(&["agent", "start", "puppet", "--name", "cli"]).exits(0);
+    overseer.ready("cli");
+    overseer.fireclaw(&["agent", "rm", "--force", "cli"]).exits(0);
+    assert!(!left.exists() && overseer.agents().is_empty());
     overseer.end();
     let home = Home::empty();
-    let none = finish(home.fireclaw(["agent", "list"]), Vec::new(), patience());
+    let none = finish(home.fireclaw(["agent", "ls"]), Vec::new(), patience());
     none.exits(1).says(&["no overseer runs", "fireclaw overseer"]);
     let none = home.fireclaw(["agent", "exec", "cli", "--", "true"]);
     finish(none, Vec::new(), patience()).exits(125).says(&["no overseer runs"]);
+}
+
+#[test]
+fn words_of_before_go_on_working() {
+    let home = Home::new();
+    for words in [&["images", "ls"][..], &["net", "clean"]] {
+        finish(home.fireclaw(words), Vec::new(), patience()).exits(0);
+    }
+    finish(home.fireclaw(["agent", "list"]), Vec::new(), patience())
+        .exits(1)
+        .says(&["no overseer"]);
 }
 
 #[test]
@@ -59,7 +82,7 @@ fn templates_are_listed_shown_and_checked() {
 fn the_list_for_programs_has_a_fixed_shape() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    assert_eq!(overseer.fireclaw(&["agent", "list", "--json"]).exits(0).stdout().trim(), "[]");
+    assert_eq!(overseer.fireclaw(&["agent", "ls", "--json"]).exits(0).stdout().trim(), "[]");
     overseer.fireclaw(&["agent", "start", "puppet", "--name", "a", "--model", "m"]).exits(0);
     let pid = overseer.ready("a");
     let agents = overseer.agents();

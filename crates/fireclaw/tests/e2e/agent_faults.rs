@@ -41,7 +41,7 @@ fn killed_at_any_step_of_a_start_or_a_stop_it_finds_its_way() {
             let mut spared = overseer.runs();
             if spared {
                 let stopped = overseer.fireclaw(&["agent", "stop", &name]).code() == 0;
-                spared = stopped && overseer.fireclaw(&["agent", "list"]).code() == 0;
+                spared = stopped && overseer.fireclaw(&["agent", "ls"]).code() == 0;
             }
             if !spared {
                 // Killed as it answered, it takes a moment to be dead.

@@ -15,36 +15,8 @@ fn the_reference_is_up_to_date() {
         "# Command line reference\n\nThe help of every command, written by a test \
          (`UPDATE_REFERENCE=1 cargo test reference`).\n",
     );
-    let commands = [
-        "",
-        "run",
-        "setup",
-        "doctor",
-        "images",
-        "images ls",
-        "images add",
-        "images rm",
-        "images prune",
-        "snapshot",
-        "snapshot ls",
-        "snapshot rm",
-        "pool",
-        "overseer",
-        "overseer check",
-        "overseer install",
-        "overseer uninstall",
-        "agent",
-        "agent exec",
-        "logs",
-        "template",
-        "net",
-        "net ls",
-        "net check",
-        "net clean",
-        "completions",
-        "man",
-    ];
-    for command in commands {
+    let mut commands = vec![String::new()];
+    while let Some(command) = commands.pop() {
         let words = command.split_whitespace().chain(["--help"]);
         let mut help = home.fireclaw(words);
         help.env_remove("FIRECLAW_VMM")
@@ -54,6 +26,16 @@ fn the_reference_is_up_to_date() {
         let done = finish(help, Vec::new(), patience()).exits(0);
         let title = format!("fireclaw {command}");
         let _ = write!(page, "\n## `{}`\n\n```text\n{}```\n", title.trim(), done.stdout());
+        // Its own commands come next, as they stand in its help.
+        let help = done.stdout();
+        let listed = help.split("Commands:\n").nth(1).unwrap_or_default();
+        let names = listed.lines().take_while(|line| !line.is_empty()).filter_map(|line| {
+            let name = line.strip_prefix("  ")?.split(' ').next()?;
+            let is_own = !name.is_empty() && name != "help";
+            is_own.then(|| format!("{command} {name}").trim().to_owned())
+        });
+        let names: Vec<String> = names.collect();
+        commands.extend(names.into_iter().rev());
     }
     let page: String = page.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/cli.md");

@@ -60,7 +60,7 @@ fn the_hosts_randomness_reaches_the_guests_kernel() {
 #[test]
 fn an_image_has_its_own_places_and_no_id_of_its_maker() {
     let home = Home::with_images_of_its_own();
-    finish(home.fireclaw(["images", "add", "own", "-"]), root(), patience()).exits(0);
+    finish(home.fireclaw(["image", "add", "own", "-"]), root(), patience()).exits(0);
 
     let script = "stat -c '%a %u %n' /run /run/postgresql /tmp /tmp/app && : >/run/postgresql/s &&
         cat /tmp/app /etc/machine-id /var/lib/dbus/machine-id";

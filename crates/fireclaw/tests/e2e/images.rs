@@ -89,7 +89,7 @@ fn a_guest_sees_what_was_in_the_archive() {
         let name = format!("bin/{applet}");
         entry(&mut tar, (Symlink, name.as_bytes(), "busybox", 0o777), b"", plain);
     }
-    let add = home.fireclaw(["images", "add", "rich", "-"]);
+    let add = home.fireclaw(["image", "add", "rich", "-"]);
     finish(add, tar.into_inner().unwrap(), patience()).exits(0);
 
     let script = "for f in /odd-*; do printf '%s=' \"$f\"; cat \"$f\"; done | od -An -tx1
@@ -155,12 +155,12 @@ fn a_saved_image_boots_with_its_layers() {
     let archive = home.path().join("saved.tar");
     fs::write(&archive, saved_images()).unwrap();
     let archive = archive.to_str().unwrap();
-    fireclaw(&home, &["images", "add", "saved", archive]).exits(1).says(&[
+    fireclaw(&home, &["image", "add", "saved", archive]).exits(1).says(&[
         "has several images",
         "--tag",
         "test:one, test:two",
     ]);
-    fireclaw(&home, &["images", "add", "saved", "--tag", "two", archive]).exits(0);
+    fireclaw(&home, &["image", "add", "saved", "--tag", "two", archive]).exits(0);
     let done = home.run(["--image", "saved", "cat /etc/which; ls /etc"]).exits(0);
     assert!(done.stdout().starts_with("two"), "{}", done.stdout());
     assert!(!done.stdout().contains("gone"), "{}", done.stdout());
@@ -181,7 +181,7 @@ fn a_terminal_is_not_waited_for_as_an_archive() {
 #[test]
 fn any_root_file_system_boots_unmodified() {
     let home = Home::with_images_of_its_own();
-    let add = home.fireclaw(["images", "add", "tiny", "-"]);
+    let add = home.fireclaw(["image", "add", "tiny", "-"]);
     finish(add, busybox_root(), patience()).exits(0);
 
     let script = "id -u && ls / && echo x > /new && cat /new && uname -n";
@@ -191,10 +191,10 @@ fn any_root_file_system_boots_unmodified() {
     home.run(["--image", "tiny", "--", "/bin/sh", "-c", "exit 9"]).exits(9);
     home.run(["--image", "tiny", "--user", "agent", "true"]).exits(125).says(&["no user"]);
 
-    let list = fireclaw(&home, &["images", "ls"]).exits(0).stdout();
+    let list = fireclaw(&home, &["image", "ls"]).exits(0).stdout();
     assert!(list.contains("tiny") && list.contains("base"), "{list}");
-    fireclaw(&home, &["images", "rm", "tiny"]).exits(0);
-    fireclaw(&home, &["images", "rm", "tiny"]).exits(1).says(&["no image named", "base"]);
+    fireclaw(&home, &["image", "rm", "tiny"]).exits(0);
+    fireclaw(&home, &["image", "rm", "tiny"]).exits(1).says(&["no image named", "base"]);
     home.run(["--image", "tiny", "true"]).exits(125);
     home.is_clean();
 }
@@ -210,7 +210,7 @@ fn what_is_no_root_file_system_is_refused() {
         ("below", one_file("rootfs/bin/sh"), "tar -C rootfs -cf - ."),
         ("layer", one_file("etc/.wh.old"), "docker save"),
     ] {
-        let add = home.fireclaw(["images", "add", name, "-"]);
+        let add = home.fireclaw(["image", "add", name, "-"]);
         finish(add, input, patience()).exits(1).says(&[said]);
     }
     let left = fs::read_dir(home.path().join("images")).map_or(0, Iterator::count);
@@ -285,7 +285,7 @@ fn set_up_survives_being_killed_and_doubled() {
 
     // What an older Fireclaw left goes with prune, what is used stays.
     fs::write(home.path().join("initramfs/old.cpio"), "old").unwrap();
-    let pruned = fireclaw(&home, &["images", "prune"]).exits(0);
+    let pruned = fireclaw(&home, &["image", "prune"]).exits(0);
     assert_eq!(pruned.stdout(), "initramfs/old.cpio\n");
     home.run(["true"]).exits(0);
     home.is_clean();
@@ -298,7 +298,7 @@ fn a_killed_import_leaves_one_partial_file_until_the_home_is_changed_again() {
     fs::remove_file(home.path().join("images")).unwrap();
     fs::create_dir(home.path().join("images")).unwrap();
     let before = files_below(home.path());
-    let mut add = home.fireclaw(["images", "add", "cut", "-"]);
+    let mut add = home.fireclaw(["image", "add", "cut", "-"]);
     add.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = add.spawn().unwrap();
     // The beginning of an archive with a large file, and no end.
@@ -325,7 +325,7 @@ fn a_killed_import_leaves_one_partial_file_until_the_home_is_changed_again() {
     // Also what would replace the manifest.
     let dead = home.path().join(format!("manifest.json.partial-{}", child.id()));
     fs::write(&dead, "{").unwrap();
-    fireclaw(&home, &["images", "prune"]).exits(0);
+    fireclaw(&home, &["image", "prune"]).exits(0);
     assert!(new().is_empty(), "{:?}", new());
     home.is_clean();
 }

@@ -37,7 +37,7 @@ fn a_status_comes_through_whatever_standard_error_is() {
 #[test]
 fn output_that_is_lost_is_told_unless_its_reader_has_gone() {
     let home = Home::new();
-    for words in [&["images", "ls"][..], &["images", "ls", "--json"], &["run", "--help"]] {
+    for words in [&["image", "ls"][..], &["images", "ls", "--json"], &["run", "--help"]] {
         let mut command = home.fireclaw(words);
         command.stdin(Stdio::null()).stdout(full()).stderr(Stdio::piped());
         let output = command.output().unwrap();
@@ -50,7 +50,7 @@ fn output_that_is_lost_is_told_unless_its_reader_has_gone() {
         assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]), "{words:?}");
     }
     // An error that cannot be told either is a status still.
-    let mut command = home.fireclaw(["images", "ls"]);
+    let mut command = home.fireclaw(["image", "ls"]);
     command.stdin(Stdio::null()).stdout(full()).stderr(full());
     assert_eq!(command.status().unwrap().code(), Some(1));
 }
@@ -69,7 +69,7 @@ fn an_overseer_lives_whoever_reads_what_it_says() {
         let mut overseer = command.spawn().unwrap();
         wait_until("the overseer to answer", || {
             assert_eq!(overseer.try_wait().unwrap(), None);
-            let done = finish(home.fireclaw(["agent", "list"]), Vec::new(), patience());
+            let done = finish(home.fireclaw(["agent", "ls"]), Vec::new(), patience());
             done.status.success()
         });
         signal(&overseer, rustix::process::Signal::TERM);

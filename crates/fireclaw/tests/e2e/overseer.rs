@@ -123,9 +123,9 @@ impl Overseer {
         finish(self.home.fireclaw(words), Vec::new(), patience())
     }
 
-    /// All agents, as `agent list --json` has them.
+    /// All agents, as `agent ls --json` has them.
     pub fn agents(&self) -> Vec<serde_json::Value> {
-        let done = self.fireclaw(&["agent", "list", "--json"]).exits(0);
+        let done = self.fireclaw(&["agent", "ls", "--json"]).exits(0);
         serde_json::from_slice(&done.stdout).unwrap()
     }
 
@@ -147,7 +147,7 @@ impl Overseer {
 
     /// Whether an agent is ready; it is not if nobody can say.
     pub fn is_ready(&self, name: &str) -> bool {
-        let done = self.fireclaw(&["agent", "list", "--json"]);
+        let done = self.fireclaw(&["agent", "ls", "--json"]);
         let agents: Vec<serde_json::Value> =
             serde_json::from_slice(&done.stdout).unwrap_or_default();
         agents.iter().any(|agent| agent["name"] == name && agent["condition"] == "ready")

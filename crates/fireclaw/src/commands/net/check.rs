@@ -196,7 +196,7 @@ async fn attempt(
     let place = Place::here();
     let left = fireclaw_net::list(&place.state_directory(home.root()))?;
     if left.iter().any(|machine| Some(&machine.owner) == owner.as_ref()) {
-        return Ok(fail(name, "something of it is left", "`fireclaw net clean` removes it"));
+        return Ok(fail(name, "something of it is left", "`fireclaw net prune` removes it"));
     }
     let found = format!("a machine reached what it may, and {} things not", attempts.len() - 1);
     Ok(ok(name, found))

@@ -34,7 +34,7 @@ fn whoever_is_killed_nothing_is_left() {
                 machine.end();
                 wait_until("all to end", || !all.iter().any(|&process| is_alive(process)));
                 // What a killed keeper leaves with root is found by the next one.
-                host.command(who, &["net", "clean"]).exits(0);
+                host.command(who, &["net", "prune"]).exits(0);
                 host.is_clean(who);
                 assert_eq!(foreign(), before);
             }

@@ -109,7 +109,7 @@ impl Host {
     #[track_caller]
     fn is_clean(&self, who: Who) {
         wait_until("nothing to be left", || self.left().is_empty() && self.list(who).is_empty());
-        let cleaned = self.command(who, &["net", "clean"]).exits(0);
+        let cleaned = self.command(who, &["net", "prune"]).exits(0);
         assert_eq!(cleaned.stdout(), "nothing to remove\n");
         assert_eq!(self.left(), Vec::<String>::new());
     }

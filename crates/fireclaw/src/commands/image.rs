@@ -1,4 +1,4 @@
-//! `fireclaw images`: what machines can boot from.
+//! `fireclaw image`: what machines can boot from.
 
 use std::fs::File;
 use std::io::{IsTerminal, Read};
@@ -17,11 +17,11 @@ use crate::progress::Screen;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  fireclaw images ls
-  docker export $(docker create alpine) | fireclaw images add alpine -
-  docker save debian | fireclaw images add debian -
+  fireclaw image ls
+  docker export $(docker create alpine) | fireclaw image add alpine -
+  docker save debian | fireclaw image add debian -
   fireclaw run --image alpine \"cat /etc/alpine-release\"
-  fireclaw images prune")]
+  fireclaw image prune")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
@@ -100,7 +100,7 @@ fn open(archive: &Path) -> Result<Box<dyn Read>> {
         if stdin.is_terminal() {
             let problem = "an archive is expected on standard input, which is a terminal";
             return Err(CliError::new(Kind::Usage, problem)
-                .hint("docker export CONTAINER | fireclaw images add NAME -"));
+                .hint("docker export CONTAINER | fireclaw image add NAME -"));
         }
         return Ok(Box::new(stdin.lock()));
     }
