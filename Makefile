@@ -27,8 +27,8 @@ PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs uidmap
 #   cmake, make, g++
 DEMO_PACKAGES := $(PACKAGES) python3-pip libgomp1 $(if $(LACKING),cmake make g++)
 # `make test` as well:
-#   nftables          packet rules of network cards
-#   slirp4netns       network cards with policy full, without root
+#   nftables          packet rules of network interfaces
+#   slirp4netns       network interfaces with policy full, without root
 #   busybox-static    a root file system without anything of ours
 #   util-linux        unshare, for tests in namespaces
 #   iproute2          taps and bridges in the tests' own networks

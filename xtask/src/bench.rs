@@ -45,7 +45,7 @@ enum Part {
     Runs,
     /// Agents, on the usual kernel
     Agents,
-    /// Network cards, on the usual kernel
+    /// Network interfaces, on the usual kernel
     Network,
 }
 
@@ -59,7 +59,7 @@ struct All {
 #[derive(Debug, Serialize)]
 struct Figures {
     kernel: String,
-    monitor: String,
+    vmm: String,
     runs: usize,
     boots: Boots,
     clones: Clones,
@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> Result<()> {
         let clones = runtime.block_on(clones::measure(&plan, kernel, args.runs))?;
         kernels.push(Figures {
             kernel: kernel.clone(),
-            monitor: format!("{}, {}", launcher.backend.kind(), launcher.backend.version()),
+            vmm: format!("{}, {}", launcher.backend.kind(), launcher.backend.version()),
             runs: args.runs,
             boots,
             clones,
@@ -96,17 +96,17 @@ pub fn run(args: &Args) -> Result<()> {
         let mut table = table();
         figures.boots.rows(&mut table);
         figures.clones.rows(&mut table);
-        out!("\nkernel {}, {}\n{table}", figures.kernel, figures.monitor)?;
+        out!("\nkernel {}, {}\n{table}", figures.kernel, figures.vmm)?;
     }
     let backend = &usual.launcher().backend;
-    let monitor = format!("{}, {}", backend.kind(), backend.version());
+    let vmm = format!("{}, {}", backend.kind(), backend.version());
     if let Some(agents) = &agents {
         let mut table = table();
         agents.rows(&mut table);
-        out!("\nagents, {monitor}\n{table}")?;
+        out!("\nagents, {vmm}\n{table}")?;
     }
     if let Some(network) = &network {
-        out!("\nnetwork, {monitor}")?;
+        out!("\nnetwork, {vmm}")?;
         for table in network.tables() {
             out!("{table}\n")?;
         }
@@ -138,7 +138,7 @@ fn fireclaw() -> Command {
 #[derive(Debug)]
 struct Run {
     ms: f64,
-    /// What it says of its own share.
+    /// What it says of its overhead.
     own_ms: f64,
     stderr: String,
 }
@@ -156,9 +156,9 @@ fn run_once(options: &[&str]) -> Result<Run> {
     ensure!(output.status.success(), "fireclaw run failed: {stderr}");
     let own_ms = stderr
         .lines()
-        .find_map(|line| line.strip_prefix("fireclaw: own share"))
+        .find_map(|line| line.strip_prefix("fireclaw: overhead"))
         .and_then(|rest| rest.trim().strip_suffix(" ms")?.trim().parse().ok())
-        .with_context(|| format!("no own share in: {stderr}"))?;
+        .with_context(|| format!("no overhead in: {stderr}"))?;
     Ok(Run { ms, own_ms, stderr })
 }
 

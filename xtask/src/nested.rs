@@ -126,7 +126,7 @@ fn outer_machine(outer: &Home, payload: PathBuf, memory_mib: u64) -> Result<Mach
             Disk { path: boot.rootfs, read_only: true },
             Disk { path: payload, read_only: true },
         ],
-        card: false,
+        interface: false,
         kernel_args: Vec::new(),
     })
 }
@@ -229,10 +229,11 @@ async fn in_machine(home: &Home, spec: &MachineSpec, script: &str) -> Result<u8>
     let qemu = prober.qemu(Accelerator::Tcg { tsc_khz })?;
     let run_dir = RunDir::create(&run)?;
     say!("booting the outer machine");
-    let machine =
-        qemu.launch(Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, plug: None }).await?;
+    let machine = qemu
+        .launch(Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, attachment: None })
+        .await?;
     let waiting = Waiting::meet(machine, Duration::from_secs(180)).await?;
-    let mut guest = waiting.settle("nested", None).await?;
+    let mut guest = waiting.personalize("nested", None).await?;
     let argv = ["/bin/bash", "-c", script].map(|word| word.as_bytes().to_vec().into());
     let mut exec =
         guest.commands().exec(ExecRequest { argv: argv.into(), ..ExecRequest::default() }).await?;

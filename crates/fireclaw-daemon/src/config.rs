@@ -15,7 +15,7 @@ use fireclaw_vm::probe::Choice;
 pub struct Config {
     /// Where everything is kept.
     pub home: Home,
-    /// The monitor.
+    /// The VMM.
     pub vmm: Choice,
     /// The chat server.
     pub irc: Irc,

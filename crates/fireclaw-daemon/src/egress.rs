@@ -16,7 +16,7 @@ const TOOL: &str = "reach";
 const MOST: usize = 8;
 
 impl Daemon {
-    /// What an agent may reach, and what was refused; none if it has no network card.
+    /// What an agent may reach, and what was refused; none if it has no network interface.
     ///
     /// # Errors
     /// [`Error::UnknownAgent`]; [`Error::Network`] if it has no machine now.

@@ -1,6 +1,6 @@
 //! The machines of agents: sandboxes that are kept, each with a workspace of its own.
 
-mod furnish;
+mod provision;
 
 use std::cell::Cell;
 use std::fs;
@@ -111,7 +111,7 @@ impl Machines {
         let spec = SandboxSpec {
             cpus: template.cpus,
             memory_mib: template.memory_mib,
-            // The order is that of the devices in the guest: see [`furnish`].
+            // The order is that of the devices in the guest: see [`provision`].
             disks: vec![
                 OwnDisk { path: self.workspace(agent), mib: template.workspace_mib },
                 OwnDisk { path: self.scratch(id), mib: template.disk_mib },
@@ -156,9 +156,9 @@ impl Machines {
             ));
             Ok(())
         };
-        furnish::workspace(&commands, keep).await?;
-        furnish::scratch(&commands).await?;
-        furnish::skills(&commands, &skills).await?;
+        provision::workspace(&commands, keep).await?;
+        provision::scratch(&commands).await?;
+        provision::skills(&commands, &skills).await?;
         Ok(guest)
     }
 
@@ -187,7 +187,7 @@ impl Machines {
     /// # Errors
     /// [`Error::Skills`], [`Error::File`].
     pub async fn refresh_skills(&self, commands: &Commands, template: &Template) -> Result<()> {
-        furnish::skills(commands, &self.skills(template).await?).await
+        provision::skills(commands, &self.skills(template).await?).await
     }
 
     async fn skills(&self, template: &Template) -> Result<Vec<u8>> {
@@ -302,7 +302,7 @@ pub fn leave(guest: &Guest) -> impl Future<Output = Result<()>> + use<> {
     let commands = guest.commands();
     async move {
         goes_on?;
-        furnish::leave(&commands).await
+        provision::leave(&commands).await
     }
 }
 

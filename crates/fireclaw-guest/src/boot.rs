@@ -32,7 +32,7 @@ pub fn boot() -> Result<Booted, String> {
     mounts::root()?;
     mounts::system();
     crate::identity::cover_boot_id();
-    crate::card::loopback_up();
+    crate::interface::loopback_up();
     Ok(Booted { transport, kernel, init: uptime().saturating_sub(kernel) })
 }
 
@@ -40,7 +40,7 @@ pub fn boot() -> Result<Booted, String> {
 fn groups(cmdline: &str, transport: Kind) -> Vec<&'static str> {
     let mut groups = vec!["all", transport.name()];
     if cmdline.split_whitespace().any(|word| word == INTERFACE) {
-        groups.push("card");
+        groups.push("interface");
     }
     groups
 }
@@ -57,7 +57,10 @@ mod tests {
 
     #[test]
     fn the_card_s_modules_are_for_machines_that_have_one() {
-        assert_eq!(groups("quiet fireclaw.cards x", Kind::Serial), ["all", "serial"]);
-        assert_eq!(groups("quiet fireclaw.card\n", Kind::Vsock), ["all", "vsock", "card"]);
+        assert_eq!(groups("quiet fireclaw.interfaces x", Kind::Serial), ["all", "serial"]);
+        assert_eq!(
+            groups("quiet fireclaw.interface\n", Kind::Vsock),
+            ["all", "vsock", "interface"]
+        );
     }
 }

@@ -1,16 +1,16 @@
-//! Takes on the identity that the host gives: clock, randomness, names, card.
+//! Takes on the identity that the host gives: clock, randomness, names, interface.
 
 use std::fs;
 use std::fs::OpenOptions;
 use std::path::Path;
 
-use fireclaw_protocol::hello::{Identity, Prepared, Settle};
+use fireclaw_protocol::hello::{Identity, Personalize, Prepared};
 use fireclaw_protocol::message::ExecRequest;
 use rustix::mount::mount_bind;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-use crate::card;
 use crate::exec::{self, Reaper};
+use crate::interface;
 
 /// What the kernel tells of its boot, the same in every clone of a snapshot
 /// once anybody has read it.
@@ -32,17 +32,17 @@ pub fn cover_boot_id() {
 pub struct Guest {
     /// Tells how a preparing command ended.
     pub reaper: Reaper,
-    /// Its card.
-    pub card: card::Setting,
+    /// Its interface.
+    pub interface: interface::Setting,
 }
 
-impl Settle for Guest {
+impl Personalize for Guest {
     fn take_on(&mut self, identity: &Identity) -> Result<(), String> {
         add_entropy(&identity.entropy)?;
         rustix::system::sethostname(identity.hostname.as_bytes())
             .map_err(|e| format!("cannot set the host name: {e}"))?;
         write_names(identity);
-        self.card.take_on(identity.card.as_ref())?;
+        self.interface.take_on(identity.interface.as_ref())?;
         // Last: all the above takes time.
         set_clock(identity.wall_clock_ns)
     }

@@ -20,10 +20,10 @@ macro_rules! say {
 pub(crate) use say;
 
 mod boot;
-mod card;
 mod connect;
 mod exec;
 mod identity;
+mod interface;
 mod leave;
 mod limits;
 mod serve;

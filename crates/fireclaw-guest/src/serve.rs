@@ -17,7 +17,7 @@ pub async fn serve(booted: &Booted) -> Result<Infallible, String> {
 
 async fn sessions(booted: &Booted) -> Result<Infallible, String> {
     let reaper = Reaper::start()?;
-    let mut guest = Guest { reaper: reaper.clone(), card: Default::default() };
+    let mut guest = Guest { reaper: reaper.clone(), interface: Default::default() };
     let hello = GuestHello {
         generation: GENERATION,
         version: env!("CARGO_PKG_VERSION").into(),

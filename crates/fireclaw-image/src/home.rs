@@ -69,7 +69,7 @@ impl Home {
     /// Makes the directory if it is not there, and takes from other users whatever they may
     /// do with it and what is in it, under whatever umask it was made.
     ///
-    /// What other users of our own need from a home (a jailed monitor, the private IRC
+    /// What other users of our own need from a home (a jailed VMM, the private IRC
     /// server, a gateway) they get as open files or links, not by its path.
     ///
     /// A directory that is there for more than Fireclaw is left as it is, and only what is

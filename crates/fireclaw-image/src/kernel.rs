@@ -25,7 +25,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("overlay", "all"),
     ("virtio_console", "serial"),
     ("vmw_vsock_virtio_transport", "vsock"),
-    ("virtio_net", "card"),
+    ("virtio_net", "interface"),
 ];
 
 /// The names in [`NEEDED`].

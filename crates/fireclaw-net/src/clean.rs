@@ -13,7 +13,7 @@ use crate::{Error, Result, conntrack, host, nft, rules};
 /// What was removed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cleaned {
-    /// Machines whose keeper is no more.
+    /// Machines whose helper is no more.
     pub machines: Vec<Machine>,
     /// Addresses of taps and rules that no machine of the state has.
     pub strays: Vec<Ipv4Addr>,
@@ -38,7 +38,7 @@ pub fn list(state: &Path) -> Result<Vec<Machine>> {
     State::open_existing(state)?.map_or(Ok(Vec::new()), |state| state.machines())
 }
 
-/// Removes what is nobody's: of machines whose keeper is no more, and what carries our names
+/// Removes what is nobody's: of machines whose helper is no more, and what carries our names
 /// but is in no state. Rules, devices and settings of others are not touched.
 ///
 /// # Errors
@@ -57,7 +57,7 @@ pub fn clean(place: Place, state: &Path) -> Result<Cleaned> {
     let netlink = Netlink::open()?;
     let machines = host::sweep(&netlink, &state)?;
     let strays = host::remove_strays(&netlink, &state)?;
-    host::settle(&netlink, &state)?;
+    host::reconcile(&netlink, &state)?;
     Ok(Cleaned { machines, strays })
 }
 
@@ -75,7 +75,7 @@ pub fn sweep(home: &Path) -> Result<()> {
     clean(place, &state).map(drop)
 }
 
-/// Tries what a network card needs on this host, and changes nothing.
+/// Tries what a network interface needs on this host, and changes nothing.
 pub fn check(place: Place, config: &HostConfig) -> Vec<Check> {
     let program = |name: &'static str, package: &str| match nft::program(name) {
         Some(path) => Ok(path.display().to_string()),

@@ -51,7 +51,7 @@ impl Client {
         self.ask(&Ask::Policy { policy: policy.clone() }).await
     }
 
-    /// From now on the gateway lives exactly as long as this process, a machine's monitor.
+    /// From now on the gateway lives exactly as long as this process, a machine's VMM.
     ///
     /// # Errors
     /// [`Error::Gateway`], also if the process has ended.

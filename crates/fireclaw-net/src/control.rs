@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use fireclaw_policy::Network;
 use serde::{Deserialize, Serialize};
 
-use crate::{Card, ProcessStamp, Refused};
+use crate::{Interface, ProcessStamp, Refused};
 
 /// The socket's name in the gateway's directory.
 pub(crate) const SOCKET: &str = "net.sock";
@@ -34,8 +34,9 @@ pub struct Status {
     pub owner: String,
     /// The policy in force.
     pub policy: Network,
-    /// The card's addresses.
-    pub card: Card,
+    /// The interface's addresses.
+    #[serde(alias = "card")]
+    pub interface: Interface,
     /// The host's address on the bridge.
     pub gateway: Ipv4Addr,
     /// How many connections and names were refused.

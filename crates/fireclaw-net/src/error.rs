@@ -65,7 +65,7 @@ pub enum Error {
         what: String,
     },
     /// Not everything of a machine could be removed.
-    #[error("something of the machine's network card is left: {reason}")]
+    #[error("something of the machine's network interface is left: {reason}")]
     Left {
         /// Why.
         reason: String,

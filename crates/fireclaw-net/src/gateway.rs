@@ -1,5 +1,5 @@
 //! The gateway of one machine: a process that connects, resolves and refuses for it. It
-//! has no rights of its own; its keeper has made everything that takes some.
+//! has no rights of its own; its helper has made everything that takes some.
 
 mod denials;
 mod lifetime;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use serve::SocketFile;
 
-use crate::keeper::Made;
+use crate::helper::Made;
 use crate::place::{Place, confine, leave_root};
 use crate::rules::Kind;
 use crate::state::Machine;
@@ -29,12 +29,12 @@ use crate::{Error, Request, Result, wire};
 /// What one of our processes is told on its standard input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Role {
-    /// With it comes the other end of the keeper's standard input.
+    /// With it comes the other end of the helper's standard input.
     Gateway(Request),
-    Keeper(Request),
+    Helper(Request),
 }
 
-/// What a gateway says once it is ready, with the descriptors of the plug.
+/// What a gateway says once it is ready, with the descriptors of the tap attachment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Ready {
     pub machine: Machine,
@@ -46,46 +46,46 @@ pub(crate) fn main(stream: &UnixStream) -> Result<()> {
         .map_err(Error::system("reading what to do"))?
         .ok_or_else(|| Error::gateway("was told nothing"))?;
     match role {
-        (Role::Keeper(request), _) => crate::keeper::main(stream, request),
+        (Role::Helper(request), _) => crate::helper::main(stream, request),
         (Role::Gateway(request), descriptors) => {
-            let keeper = descriptors.into_iter().next();
-            let keeper = keeper.ok_or_else(|| Error::gateway("has no keeper"))?;
-            gateway(stream, keeper.into(), request)
+            let helper = descriptors.into_iter().next();
+            let helper = helper.ok_or_else(|| Error::gateway("has no helper"))?;
+            gateway(stream, helper.into(), request)
         }
     }
 }
 
-fn gateway(stream: &UnixStream, keeper: UnixStream, request: Request) -> Result<()> {
+fn gateway(stream: &UnixStream, helper: UnixStream, request: Request) -> Result<()> {
     let refused = |error: &Error| {
         let refused: Result<Ready> = Err(error.clone());
         let _ = wire::send(stream, &refused, &[]);
     };
-    let Started { made, mut descriptors, socket } = match start(&keeper, &request) {
+    let Started { made, mut descriptors, socket } = match start(&helper, &request) {
         Ok(started) => started,
         Err(error) => {
             refused(&error);
             return Err(error);
         }
     };
-    let plug = descriptors.split_off(descriptors.len().min(3));
+    let attachment = descriptors.split_off(descriptors.len().min(3));
     let [proxy, dns, dns_tcp] =
         <[OwnedFd; 3]>::try_from(descriptors).map_err(|_| Error::gateway("lost its sockets"))?;
     let Made { machine, host } = made;
     let parts = serve::Parts {
         machine: machine.clone(),
         request,
-        keeper,
+        helper,
         proxy: proxy.into(),
         dns: dns.into(),
         dns_tcp: dns_tcp.into(),
         host,
         socket,
     };
-    // It takes the plug along: the tap is to go with its user.
+    // It takes the tap attachment along: the tap is to go with its user.
     let ready = move |result: Result<()>| {
-        let plug: Vec<BorrowedFd<'_>> = plug.iter().map(AsFd::as_fd).collect();
+        let attachment: Vec<BorrowedFd<'_>> = attachment.iter().map(AsFd::as_fd).collect();
         let ready = result.map(|()| Ready { machine });
-        wire::send(stream, &ready, &plug).map_err(Error::system("saying that it is ready"))
+        wire::send(stream, &ready, &attachment).map_err(Error::system("saying that it is ready"))
     };
     serve::run(parts, stream, ready)
 }
@@ -97,23 +97,23 @@ struct Started {
     socket: SocketFile,
 }
 
-fn start(keeper: &UnixStream, request: &Request) -> Result<Started> {
+fn start(helper: &UnixStream, request: &Request) -> Result<Started> {
     raise_descriptors();
     let socket = SocketFile::bind(&request.directory)?;
-    // While the keeper works: this process reads what guests write.
+    // While the helper works: this process reads what guests write.
     confine(CapabilitySet::SETUID | CapabilitySet::SETGID)?;
     if request.place == Place::Host {
         leave_root()?;
     }
     confine(CapabilitySet::empty())?;
-    let (made, descriptors) = match wire::receive::<Result<Made>>(keeper) {
+    let (made, descriptors) = match wire::receive::<Result<Made>>(helper) {
         Ok(Some((made, descriptors))) => (made?, descriptors),
-        Ok(None) => return Err(Error::gateway("lost its keeper")),
-        Err(e) => return Err(Error::gateway(format!("lost its keeper: {e}"))),
+        Ok(None) => return Err(Error::gateway("lost its helper")),
+        Err(e) => return Err(Error::gateway(format!("lost its helper: {e}"))),
     };
-    if !made.machine.keeper.lives() {
+    if !made.machine.helper.lives() {
         return Err(Error::NotHere {
-            policy: "a network card with root".into(),
+            policy: "a network interface with root".into(),
             reason: "/proc hides the processes of others (mount it without hidepid)".into(),
         });
     }
@@ -125,7 +125,7 @@ pub(crate) fn possible(request: &Request) -> Result<()> {
     if request.policy == Network::None {
         return Err(Error::NotHere {
             policy: "none".into(),
-            reason: "it is a machine without a network card".into(),
+            reason: "it is a machine without a network interface".into(),
         });
     }
     if Kind::of(&request.policy) == Kind::Open && request.place == Place::Namespace {

@@ -201,7 +201,7 @@ pub(crate) fn remove_rules(address: Ipv4Addr) -> Result<()> {
 
 /// Undoes what is needed no longer: forwarding without a machine that leaves, all else
 /// without any machine.
-pub(crate) fn settle(netlink: &Netlink, state: &State) -> Result<()> {
+pub(crate) fn reconcile(netlink: &Netlink, state: &State) -> Result<()> {
     let machines = state.machines()?;
     let leaves = machines.iter().any(|machine| machine.policy == "full");
     for (what, before) in state.notes()? {
@@ -243,11 +243,11 @@ fn undo(netlink: &Netlink, what: &str, before: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Frees what belongs to keepers that are no more: their machines, oldest address first.
+/// Frees what belongs to helpers that are no more: their machines, oldest address first.
 pub(crate) fn sweep(netlink: &Netlink, state: &State) -> Result<Vec<Machine>> {
     let mut swept = Vec::new();
     for machine in state.machines()? {
-        if !machine.keeper.lives() {
+        if !machine.helper.lives() {
             remove(netlink, state, &machine)?;
             swept.push(machine);
         }

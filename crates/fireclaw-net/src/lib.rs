@@ -1,7 +1,7 @@
-//! The network card of a machine: what it can reach, and that it reaches nothing else.
+//! The network interface of a machine: what it can reach, and that it reaches nothing else.
 //!
 //! [`open`] starts a machine's *gateway*, a process of its own that ends with the machine
-//! and takes everything along. Beside it starts a *keeper*, which makes tap, bridge, rules
+//! and takes everything along. Beside it starts a *helper*, which makes tap, bridge, rules
 //! and listening sockets, on the host with root or in namespaces of its own without, and
 //! removes them when the gateway has ended, however that was. The gateway holds no rights:
 //! it answers the guest's questions for names, makes its connections, and says no.
@@ -19,8 +19,8 @@ mod conntrack;
 mod control;
 mod error;
 mod gateway;
+mod helper;
 mod host;
-mod keeper;
 mod netfilter;
 mod netlink;
 mod nft;
@@ -41,6 +41,6 @@ pub use error::{Error, Result};
 pub use fireclaw_vm::ProcessStamp;
 pub use open::{Gateway, bare_tap, gateway_main, open};
 pub use place::Place;
-pub use request::{Card, Request};
+pub use request::{Interface, Request};
 pub use rules::Refused;
 pub use state::Machine;

@@ -10,22 +10,22 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use fireclaw_say::say;
-use fireclaw_vm::{Namespace, Plug, PlugKind};
+use fireclaw_vm::{AttachmentKind, Namespace, TapAttachment};
 use tokio::sync::oneshot;
 
 use crate::gateway::{self, Ready, Role};
 use crate::state::Machine;
-use crate::{Card, Client, Error, ProcessStamp, Request, Result, tap, wire};
+use crate::{Client, Error, Interface, ProcessStamp, Request, Result, tap, wire};
 
 /// The hidden command that leads `fireclaw` to [`gateway_main`].
 const COMMAND: &str = "gateway";
 
 /// How long a gateway may take to get ready.
 const READY: Duration = Duration::from_secs(30);
-/// How long it and its keeper may take to remove everything.
+/// How long it and its helper may take to remove everything.
 const END: Duration = Duration::from_secs(40);
 
-/// What a gateway and its keeper say of what goes wrong, in its directory.
+/// What a gateway and its helper say of what goes wrong, in its directory.
 const LOG: &str = "net.log";
 
 /// A machine's gateway, started by this process.
@@ -35,9 +35,9 @@ const LOG: &str = "net.log";
 #[derive(Debug)]
 pub struct Gateway {
     client: Client,
-    card: Card,
+    interface: Interface,
     machine: Machine,
-    plug: Plug,
+    attachment: TapAttachment,
     process: ProcessStamp,
     /// Closed, it tells that the starter has gone.
     stream: UnixStream,
@@ -45,7 +45,7 @@ pub struct Gateway {
     ended: oneshot::Receiver<Ended>,
 }
 
-/// How a keeper and its gateway ended.
+/// How a helper and its gateway ended.
 type Ended = [std::io::Result<ExitStatus>; 2];
 
 /// Starts a gateway and waits until it is ready: `program` leads, with its arguments, to
@@ -80,20 +80,22 @@ pub async fn open(program: &Path, arguments: &[&str], request: Request) -> Resul
     };
     let process = process.ok_or_else(|| Error::gateway("ended at once"))?;
     let mut descriptors = descriptors.into_iter();
-    let plug = match (request.plug, descriptors.next(), descriptors.next()) {
-        (PlugKind::Tap, Some(tap), None) => Plug::Tap(tap),
-        (PlugKind::Named, None, None) => Plug::Named { name: machine.tap(), namespace: None },
-        (PlugKind::Named, Some(user), Some(net)) => {
+    let attachment = match (request.attachment, descriptors.next(), descriptors.next()) {
+        (AttachmentKind::Tap, Some(tap), None) => TapAttachment::Tap(tap),
+        (AttachmentKind::Named, None, None) => {
+            TapAttachment::Named { name: machine.tap(), namespace: None }
+        }
+        (AttachmentKind::Named, Some(user), Some(net)) => {
             let namespace = Some(Namespace { user: Some(user), net });
-            Plug::Named { name: machine.tap(), namespace }
+            TapAttachment::Named { name: machine.tap(), namespace }
         }
         _ => return Err(Error::gateway("did not pass the tap on")),
     };
     Ok(Gateway {
         client: Client::new(request.directory),
-        card: Card::of(&machine, &request.config),
+        interface: Interface::of(&machine, &request.config),
         machine,
-        plug,
+        attachment,
         process,
         stream,
         log,
@@ -137,7 +139,7 @@ fn last_words(log: &Path) -> String {
     }
 }
 
-/// A gateway and its keeper.
+/// A gateway and its helper.
 struct Started {
     process: Option<ProcessStamp>,
     children: [Child; 2],
@@ -157,27 +159,27 @@ fn start(mut command: Command, request: Request) -> std::io::Result<Started> {
         command.stdin(Stdio::null());
         std::io::Result::Ok((stream, child?))
     };
-    let (to_keeper, mut keeper) = part()?;
+    let (to_keeper, mut helper) = part()?;
     // It begins while the gateway starts.
-    let told = wire::send(&to_keeper, &Role::Keeper(request.clone()), &[]);
+    let told = wire::send(&to_keeper, &Role::Helper(request.clone()), &[]);
     let (stream, gateway) = match part() {
         Ok(started) => started,
         Err(e) => {
             drop(to_keeper);
-            let _ = keeper.wait();
+            let _ = helper.wait();
             return Err(e);
         }
     };
     let told =
         told.and_then(|()| wire::send(&stream, &Role::Gateway(request), &[to_keeper.as_fd()]));
-    // The keeper lives for as long as the gateway has this.
+    // The helper lives for as long as the gateway has this.
     drop(to_keeper);
     // It is a child that nobody has waited for: its number is its own.
     let process = i32::try_from(gateway.id()).ok().and_then(ProcessStamp::of);
     let said = told
         .and_then(|()| stream.set_read_timeout(Some(READY)))
         .and_then(|()| wire::receive(&stream));
-    Ok(Started { process, children: [keeper, gateway], stream, said })
+    Ok(Started { process, children: [helper, gateway], stream, said })
 }
 
 impl Gateway {
@@ -191,8 +193,8 @@ impl Gateway {
     }
 
     /// What the guest has to know.
-    pub fn card(&self) -> Card {
-        self.card
+    pub fn interface(&self) -> Interface {
+        self.interface
     }
 
     /// The row that was written for it.
@@ -200,10 +202,10 @@ impl Gateway {
         &self.machine
     }
 
-    /// Where the monitor plugs the card in. A machine of which a snapshot is made may be on
-    /// it too, before the one that stays: its card is down.
-    pub fn plug(&self) -> &Plug {
-        &self.plug
+    /// Where the VMM attaches the interface. A machine of which a snapshot is made may be on
+    /// it too, before the one that stays: its interface is down.
+    pub fn attachment(&self) -> &TapAttachment {
+        &self.attachment
     }
 
     /// What asks this gateway.
@@ -216,12 +218,12 @@ impl Gateway {
         self.process
     }
 
-    /// From now on the gateway lives as long as the monitor, and no longer ends with this.
+    /// From now on the gateway lives as long as the VMM, and no longer ends with this.
     ///
     /// # Errors
-    /// [`Error::Gateway`], also if the monitor has ended.
-    pub async fn belongs_to(self, monitor: ProcessStamp) -> Result<()> {
-        self.client.belongs_to(monitor).await
+    /// [`Error::Gateway`], also if the VMM has ended.
+    pub async fn belongs_to(self, vmm: ProcessStamp) -> Result<()> {
+        self.client.belongs_to(vmm).await
     }
 
     /// Ends the gateway and waits until everything of its machine is gone.
@@ -229,15 +231,15 @@ impl Gateway {
     /// # Errors
     /// [`Error::Left`] if not all is.
     pub async fn close(self) -> Result<()> {
-        let Self { plug, stream, log, ended, .. } = self;
-        drop((plug, stream));
+        let Self { attachment, stream, log, ended, .. } = self;
+        drop((attachment, stream));
         let left = |reason: String| Err(Error::Left { reason });
         match tokio::time::timeout(END, ended).await {
-            Ok(Ok([Ok(keeper), _])) if keeper.success() => Ok(()),
-            Ok(Ok([Ok(keeper), _])) => {
-                left(format!("its keeper ended{} ({keeper})", last_words(&log)))
+            Ok(Ok([Ok(helper), _])) if helper.success() => Ok(()),
+            Ok(Ok([Ok(helper), _])) => {
+                left(format!("its helper ended{} ({helper})", last_words(&log)))
             }
-            Ok(_) => left("its keeper was not seen to end".into()),
+            Ok(_) => left("its helper was not seen to end".into()),
             Err(_) => left("its gateway does not end".into()),
         }
     }

@@ -97,7 +97,7 @@ pub(crate) fn enter_namespaces() -> Result<()> {
     let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNET;
     // SAFETY: neither flag has to do with memory or descriptors.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(|e| Error::NotHere {
-        policy: "a network card without root".into(),
+        policy: "a network interface without root".into(),
         reason: format!("user namespaces do not work ({e})"),
     })?;
     let write = |file: &str, text: String| {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use fireclaw_policy::{HostConfig, Network};
 use fireclaw_protocol::hello;
-use fireclaw_vm::PlugKind;
+use fireclaw_vm::AttachmentKind;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
@@ -27,16 +27,16 @@ pub struct Request {
     pub place: Place,
     /// Where the addresses are written down; see [`Place::state_directory`].
     pub state: PathBuf,
-    /// How the monitor gets at the tap.
-    pub plug: PlugKind,
-    /// As which user the monitor runs, if not as ours.
+    /// How the VMM gets at the tap.
+    pub attachment: AttachmentKind,
+    /// As which user the VMM runs, if not as ours.
     pub user: Option<u32>,
 }
 
-/// What the guest has to know of its card.
+/// What the guest has to know of its interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Card {
-    /// The card's own address.
+pub struct Interface {
+    /// The interface's own address.
     pub mac: Mac,
     /// The guest's address.
     pub address: Ipv4Addr,
@@ -48,7 +48,7 @@ pub struct Card {
     pub resolver: Ipv4Addr,
 }
 
-impl Card {
+impl Interface {
     pub(crate) fn of(machine: &Machine, config: &HostConfig) -> Self {
         Self {
             mac: Mac::of(machine.address),
@@ -60,9 +60,9 @@ impl Card {
     }
 }
 
-impl From<Card> for hello::Card {
-    fn from(card: Card) -> Self {
-        let Card { mac, address, prefix, gateway, resolver } = card;
+impl From<Interface> for hello::Interface {
+    fn from(interface: Interface) -> Self {
+        let Interface { mac, address, prefix, gateway, resolver } = interface;
         Self { mac: mac.0.into(), address, prefix, gateway, resolver }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One table of our own, `inet fireclaw`, for all machines of a bridge, with two chains for
 //! each, found by its address; and one table for each tap, `netdev fc-…`, which lets only
-//! packets through that have the card's own addresses. A verdict does not depend on the
+//! packets through that have the interface's own addresses. A verdict does not depend on the
 //! connection but on the packet, so that a change of policy holds for what is open too.
 
 mod build;
@@ -47,7 +47,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// That of a policy. A machine that has a card and may do nothing has a proxy that
+    /// That of a policy. A machine that has an interface and may do nothing has a proxy that
     /// refuses.
     pub fn of(policy: &Network) -> Self {
         match policy {

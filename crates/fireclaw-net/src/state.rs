@@ -47,7 +47,7 @@ pub struct Machine {
     /// Where its gateway's socket is.
     pub directory: PathBuf,
     /// The process that removes what belongs to it.
-    pub keeper: ProcessStamp,
+    pub helper: ProcessStamp,
 }
 
 impl Machine {
@@ -173,27 +173,27 @@ impl State {
                 machine.place.word(),
                 machine.policy,
                 machine.directory.to_string_lossy(),
-                machine.keeper.pid,
-                start_time(machine.keeper)
+                machine.helper.pid,
+                start_time(machine.helper)
             ],
         )?;
         transaction.commit()?;
         Ok(machine)
     }
 
-    /// Frees an address, if that keeper has it still; whether it had.
+    /// Frees an address, if that helper has it still; whether it had.
     pub fn free(&self, machine: &Machine) -> Result<bool> {
         let changed = self.db.execute(
             "DELETE FROM machines WHERE address = ?1 AND pid = ?2 AND start_time = ?3",
-            params![u32::from(machine.address), machine.keeper.pid, start_time(machine.keeper)],
+            params![u32::from(machine.address), machine.helper.pid, start_time(machine.helper)],
         )?;
         Ok(changed > 0)
     }
 
-    /// Frees the addresses of keepers that are no more, of which nothing else is left.
+    /// Frees the addresses of helpers that are no more, of which nothing else is left.
     pub fn free_dead(&self) -> Result<Vec<Machine>> {
         let mut machines = self.machines()?;
-        machines.retain(|machine| !machine.keeper.lives());
+        machines.retain(|machine| !machine.helper.lives());
         machines.iter().try_for_each(|machine| self.free(machine).map(drop))?;
         Ok(machines)
     }
@@ -256,7 +256,7 @@ fn machine(row: &Row<'_>) -> rusqlite::Result<Machine> {
         place: if place == "host" { Place::Host } else { Place::Namespace },
         policy: row.get("policy")?,
         directory: directory.into(),
-        keeper: ProcessStamp {
+        helper: ProcessStamp {
             pid: row.get("pid")?,
             start_time: row.get::<_, i64>("start_time")?.unsigned_abs(),
         },
@@ -274,7 +274,7 @@ mod tests {
             place: Place::Host,
             policy: "local".into(),
             directory: "/tmp/x".into(),
-            keeper: ProcessStamp::of(rustix::process::getpid().as_raw_nonzero().get()).unwrap(),
+            helper: ProcessStamp::of(rustix::process::getpid().as_raw_nonzero().get()).unwrap(),
         }
     }
 
@@ -299,8 +299,8 @@ mod tests {
         assert_eq!(state.machines().unwrap().len(), 5);
         assert!(state.machines().unwrap().contains(&again));
         // Another process's address is not freed.
-        let other = ProcessStamp { start_time: again.keeper.start_time + 1, ..again.keeper };
-        assert!(!state.free(&Machine { keeper: other, ..again }).unwrap());
+        let other = ProcessStamp { start_time: again.helper.start_time + 1, ..again.helper };
+        assert!(!state.free(&Machine { helper: other, ..again }).unwrap());
     }
 
     #[test]

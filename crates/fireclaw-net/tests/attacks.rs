@@ -10,7 +10,7 @@ use std::path::Path;
 use common::{Machine, PROGRAM, request, runtime};
 use fireclaw_net::{Error, Place};
 use fireclaw_netlab::{Wire, enter, run};
-use fireclaw_vm::Plug;
+use fireclaw_vm::TapAttachment;
 
 const PLACES: [Place; 2] = [Place::Host, Place::Namespace];
 
@@ -36,7 +36,7 @@ fn nothing_leaves_the_host_with_a_machines_address() {
     for place in PLACES {
         let machine = Machine::start(place, "full", "machine");
         machine.python(OF_NO_CONNECTION);
-        let own = machine.card.address.octets();
+        let own = machine.interface.address.octets();
         let left = |frame: &[u8]| frame.get(26..30) == Some(&own);
         assert!(!lab.internet.wire.any(left), "{place:?}");
         // What others are told of their connections they are told by their hosts.
@@ -106,7 +106,7 @@ fn ports(list: &str, address: Ipv4Addr) -> Vec<u16> {
 fn a_gateway_hears_its_machine_alone() {
     let Some(lab) = enter("a_gateway_hears_its_machine_alone") else { return };
     let machine = Machine::start(Place::Host, "local", "machine");
-    let gateway = machine.card.gateway;
+    let gateway = machine.interface.gateway;
     let (tcp, udp) = (ports("/proc/net/tcp", gateway), ports("/proc/net/udp", gateway));
     assert_eq!((tcp.len(), udp.len()), (2, 1));
     lab.internet
@@ -213,7 +213,7 @@ kept = [socket.create_connection((ELSEWHERE, 22)) for _ in range(20)]"
     other.end();
 }
 
-/// Frames that no card would send, as a tap takes them: after the header of virtio.
+/// Frames that no interface would send, as a tap takes them: after the header of virtio.
 fn nonsense() -> Vec<Vec<u8>> {
     let mut frames = vec![Vec::new(), vec![0; 9], vec![0; 10], vec![0; 11], vec![0; 23]];
     // Flags, kind, length of headers, size of segments, where the checksum starts and is.
@@ -242,8 +242,8 @@ fn nonsense_at_the_tap_is_lost() {
         let runtime = runtime();
         let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
         let gateway = runtime.block_on(open).unwrap();
-        let Plug::Tap(tap) = gateway.plug() else { panic!("no tap") };
-        let own = [&[0xff; 6][..], &gateway.card().mac.0, &[8, 0, 0x45]].concat();
+        let TapAttachment::Tap(tap) = gateway.attachment() else { panic!("no tap") };
+        let own = [&[0xff; 6][..], &gateway.interface().mac.0, &[8, 0, 0x45]].concat();
         let mut taken = 0;
         for mut frame in nonsense() {
             taken += usize::from(rustix::io::write(tap, &frame).is_ok());
@@ -252,7 +252,7 @@ fn nonsense_at_the_tap_is_lost() {
                 part.copy_from_slice(&own);
             }
             if let Some(part) = frame.get_mut(36..40) {
-                part.copy_from_slice(&gateway.card().address.octets());
+                part.copy_from_slice(&gateway.interface().address.octets());
             }
             taken += usize::from(rustix::io::write(tap, &frame).is_ok());
         }
@@ -419,13 +419,13 @@ fn a_guest_is_nobody_else() {
     let Some(_lab) = enter("a_guest_is_nobody_else") else { return };
     let machine = Machine::start(Place::Host, "local", "machine");
     let other = Machine::start(Place::Host, "local", "other");
-    assert_eq!(other.card.address, Ipv4Addr::new(172, 16, 0, 3));
+    assert_eq!(other.interface.address, Ipv4Addr::new(172, 16, 0, 3));
     assert_eq!(other.way("service"), "open");
     let wire = other.guest.namespace.run(Wire::new);
     machine.python(SOMEBODY_ELSE);
     machine.way("many");
     assert!(!wire.saw("way-many"));
-    let (own, its) = (machine.card.mac.to_string(), other.card.mac.to_string());
+    let (own, its) = (machine.interface.mac.to_string(), other.interface.mac.to_string());
     let neighbours = run("ip", &["neigh", "show", "dev", "fcbr0"]);
     for line in neighbours.lines().filter(|line| line.contains(&own)) {
         assert!(line.starts_with("172.16.0.2 "), "{neighbours}");
@@ -441,7 +441,7 @@ fn a_guest_is_nobody_else() {
     machine.end();
 }
 
-/// A host that has other addresses than at the start, and such as no card has.
+/// A host that has other addresses than at the start, and such as no interface has.
 #[test]
 fn addresses_that_are_the_hosts_in_other_ways_are_closed() {
     let Some(_lab) = enter("addresses_that_are_the_hosts_in_other_ways_are_closed") else { return };

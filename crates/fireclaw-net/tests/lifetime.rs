@@ -13,7 +13,7 @@ use common::{Machine, PROGRAM, STATE, request, runtime, without_nft};
 use fireclaw_net::{Cleaned, Error, Place, ProcessStamp, Request, clean, list};
 use fireclaw_netlab::{enter, run};
 use fireclaw_policy::HostConfig;
-use fireclaw_vm::{Plug, PlugKind};
+use fireclaw_vm::{AttachmentKind, TapAttachment};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Rules and a device of somebody else, which nothing of ours may change.
@@ -46,10 +46,10 @@ fn kill(process: ProcessStamp) {
     }
 }
 
-/// A process that stands for a monitor.
-struct Monitor(std::process::Child);
+/// A process that stands for a VMM.
+struct Vmm(std::process::Child);
 
-impl Monitor {
+impl Vmm {
     fn start() -> Self {
         Self(Command::new("sleep").arg("600").spawn().unwrap())
     }
@@ -59,7 +59,7 @@ impl Monitor {
     }
 }
 
-impl Drop for Monitor {
+impl Drop for Vmm {
     fn drop(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
@@ -74,7 +74,7 @@ fn wait_for_end(process: ProcessStamp) {
 
 /// Waits until nothing of the machines is left but for what `clean` is for.
 fn nothing_left(before: &(String, String)) {
-    while list(Path::new(STATE)).unwrap().iter().any(|machine| machine.keeper.lives()) {
+    while list(Path::new(STATE)).unwrap().iter().any(|machine| machine.helper.lives()) {
         std::thread::yield_now();
     }
     clean(Place::Host, Path::new(STATE)).unwrap();
@@ -88,8 +88,8 @@ fn everything_goes_with_the_machine() {
     let before = strangers();
     let first = Machine::start(Place::Host, "local", "first");
     let second = Machine::start(Place::Host, "full", "second");
-    assert_eq!(first.card.address, Ipv4Addr::new(172, 16, 0, 2));
-    assert_eq!(second.card.mac.to_string(), "02:fc:ac:10:00:03");
+    assert_eq!(first.interface.address, Ipv4Addr::new(172, 16, 0, 2));
+    assert_eq!(second.interface.mac.to_string(), "02:fc:ac:10:00:03");
     let owners: Vec<String> =
         list(Path::new(STATE)).unwrap().into_iter().map(|machine| machine.owner).collect();
     assert_eq!(owners, ["first", "second"]);
@@ -108,8 +108,8 @@ fn a_gateway_lives_as_long_as_the_monitor() {
     let Some(_lab) = enter("a_gateway_lives_as_long_as_the_monitor") else { return };
     for place in [Place::Host, Place::Namespace] {
         let before = strangers_once();
-        let monitor = Monitor::start();
-        let stamp = monitor.stamp();
+        let vmm = Vmm::start();
+        let stamp = vmm.stamp();
         let mut machine = Machine::start(place, "local", "kept");
         let gateway = machine.gateway.take().unwrap();
         let (client, process) = (gateway.client().clone(), gateway.process());
@@ -119,7 +119,7 @@ fn a_gateway_lives_as_long_as_the_monitor() {
         assert_eq!(machine.way("service"), "open");
         let other = ProcessStamp { start_time: stamp.start_time + 1, ..stamp };
         assert!(machine.runtime.block_on(client.belongs_to(other)).is_err());
-        drop(monitor);
+        drop(vmm);
         wait_for_end(process);
         assert_eq!(host(), before);
         assert_eq!(list(Path::new(STATE)).unwrap(), []);
@@ -143,19 +143,19 @@ fn whoever_is_killed_nothing_stays() {
         wait_for_end(process);
         assert_eq!(host(), before);
 
-        // The gateway is killed: its keeper removes everything.
+        // The gateway is killed: its helper removes everything.
         let machine = Machine::start(place, "full", "gateway");
         let gateway = machine.gateway.as_ref().unwrap();
-        let keeper = gateway.machine().keeper;
+        let helper = gateway.machine().helper;
         kill(gateway.process());
-        wait_for_end(keeper);
+        wait_for_end(helper);
         assert_eq!(host(), before);
         assert_eq!(list(Path::new(STATE)).unwrap(), []);
 
-        // The keeper is killed: the gateway ends, and what stays is found.
-        let machine = Machine::start(place, "full", "keeper");
+        // The helper is killed: the gateway ends, and what stays is found.
+        let machine = Machine::start(place, "full", "helper");
         let gateway = machine.gateway.as_ref().unwrap();
-        kill(gateway.machine().keeper);
+        kill(gateway.machine().helper);
         wait_for_end(gateway.process());
         let cleaned = clean(place, Path::new(STATE)).unwrap();
         assert_eq!(cleaned.machines.len(), 1);
@@ -165,13 +165,13 @@ fn whoever_is_killed_nothing_stays() {
         // Both: the next machine finds it too.
         let machine = Machine::start(place, "full", "both");
         let gateway = machine.gateway.as_ref().unwrap();
-        let keeper = gateway.machine().keeper;
-        kill(keeper);
+        let helper = gateway.machine().helper;
+        kill(helper);
         kill(gateway.process());
-        wait_for_end(keeper);
+        wait_for_end(helper);
         wait_for_end(gateway.process());
         let next = Machine::start(place, "full", "next");
-        assert_eq!(next.card, machine.card, "the address was freed");
+        assert_eq!(next.interface, machine.interface, "the address was freed");
         next.end();
         assert_eq!(host(), before);
         assert_eq!(list(Path::new(STATE)).unwrap(), []);
@@ -249,18 +249,18 @@ fn given_once(place: Place) {
                     let request = request(place, "local", directory.path());
                     let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
                     let gateway = runtime.block_on(open).unwrap();
-                    let address = gateway.card().address;
+                    let address = gateway.interface().address;
                     assert!(used.lock().unwrap().insert(address), "{address} was given twice");
                     held.push((gateway, directory));
                     // Some live longer than others.
                     while held.len() > (thread + cycle) % 3 {
                         let (gateway, _directory) = held.swap_remove(cycle % held.len());
-                        used.lock().unwrap().remove(&gateway.card().address);
+                        used.lock().unwrap().remove(&gateway.interface().address);
                         runtime.block_on(gateway.close()).unwrap();
                     }
                 }
                 for (gateway, _directory) in held {
-                    used.lock().unwrap().remove(&gateway.card().address);
+                    used.lock().unwrap().remove(&gateway.interface().address);
                     runtime.block_on(gateway.close()).unwrap();
                 }
             });
@@ -358,7 +358,7 @@ fn rules_that_somebody_removes_are_set_again() {
         while sorted(&rules()) != sorted(&before) {
             std::thread::yield_now();
         }
-        // Their cards are back once the rules are.
+        // Their interfaces are back once the rules are.
         while other.way("service") != "open" || machine.way("raw") != "open" {}
         assert_eq!(other.way("host"), "refused", "{removal}");
         for probe in ["host", "private", "metadata"] {
@@ -391,13 +391,13 @@ fn nothing_passes_while_it_ends() {
         let service = UdpSocket::bind("0.0.0.0:7777").unwrap();
         service.set_nonblocking(true).unwrap();
         let gateway = machine.gateway.as_ref().unwrap();
-        let (process, keeper) = (gateway.process(), gateway.machine().keeper);
+        let (process, helper) = (gateway.process(), gateway.machine().helper);
         std::thread::scope(|scope| {
             let guest = scope.spawn(|| {
                 machine.guest.namespace.run(|| {
                     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
                     let mut sent = 0;
-                    while keeper.lives() {
+                    while helper.lives() {
                         // By any address of the host, refused or not.
                         for address in ["172.16.0.1:7777", "192.0.2.2:7777"] {
                             sent += usize::from(socket.send_to(b"in", address).is_ok());
@@ -407,7 +407,7 @@ fn nothing_passes_while_it_ends() {
                 })
             });
             kill(process);
-            wait_for_end(keeper);
+            wait_for_end(helper);
             assert!(guest.join().unwrap() > 0);
         });
         assert_eq!(
@@ -438,12 +438,14 @@ fn a_tap_by_name_is_opened_by_another() {
     let Some(_lab) = enter("a_tap_by_name_is_opened_by_another") else { return };
     for place in [Place::Host, Place::Namespace] {
         let directory = tempfile::tempdir().unwrap();
-        let plug = PlugKind::Named;
-        let request = Request { plug, ..request(place, "local", directory.path()) };
+        let attachment = AttachmentKind::Named;
+        let request = Request { attachment, ..request(place, "local", directory.path()) };
         let runtime = runtime();
         let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
         let gateway = runtime.block_on(open).unwrap();
-        let Plug::Named { name, namespace } = gateway.plug() else { panic!("a tap") };
+        let TapAttachment::Named { name, namespace } = gateway.attachment() else {
+            panic!("a tap")
+        };
         assert_eq!(namespace.is_some(), place == Place::Namespace);
         assert_eq!(name, "fc-ac100002");
         if place == Place::Host {
@@ -460,7 +462,7 @@ fn a_tap_by_name_is_opened_by_another() {
 fn one_that_ends_at_once_is_not_waited_for() {
     let Some(_lab) = enter("one_that_ends_at_once_is_not_waited_for") else { return };
     let before = host();
-    // Neither starts; the gateway alone is killed as it waits for its keeper.
+    // Neither starts; the gateway alone is killed as it waits for its helper.
     let error = refused_by("false", &[], Place::Host);
     assert!(error.to_string().contains("ended while it started"), "{error}");
     let words = r#"case $(head -c 14 | tail -c 10) in *Gateway*) echo its last words >&2; kill -9 $$;; esac
@@ -557,7 +559,7 @@ printf %s \"$words\" | NFT \"$@\""
 #[test]
 fn a_kernel_that_cannot_forget_connections_is_named() {
     let Some(_lab) = enter("a_kernel_that_cannot_forget_connections_is_named") else { return };
-    // The keeper's sockets for that, as it starts and as it gives up.
+    // The helper's sockets for that, as it starts and as it gives up.
     let inject = "inject=socket:error=EPROTONOSUPPORT:when=7..9+2";
     let log = tempfile::NamedTempFile::new().unwrap();
     let arguments = ["-qq", "-f", "-o", log.path().to_str().unwrap(), "-e", "trace=socket"];

@@ -15,7 +15,7 @@ fn matrix_in(place: Place, lab: &Lab) {
     for (column, policy) in matrix::POLICIES.iter().enumerate() {
         let machine = Machine::start(place, policy, "machine");
         let word = format!("{place:?}-{column}");
-        let said = machine.probe(&other.card, &word, &matrix::probes());
+        let said = machine.probe(&other.interface, &word, &matrix::probes());
         let found = matrix::wrong(column, &said, &word, &lab.internet);
         wrong.extend(found.into_iter().map(|line| format!("{policy}: {line}")));
         machine.end();

@@ -82,7 +82,7 @@ fn every_refusal_is_counted() {
     let refused = machine.runtime.block_on(machine.client().allow("x y"));
     assert!(refused.is_err());
     let status = machine.status();
-    assert_eq!(status.card, machine.card);
+    assert_eq!(status.interface, machine.interface);
     let denied = |what: &str, reason: &str| {
         status.denials.iter().any(|denial| denial.what == what && denial.reason == reason)
     };
@@ -223,7 +223,7 @@ fn a_policy_that_cannot_be_held_ends_the_network() {
     let Some(_lab) = enter("a_policy_that_cannot_be_held_ends_the_network") else { return };
     let machine = Machine::start(Place::Host, "full", "machine");
     let gateway = machine.gateway.as_ref().unwrap();
-    let (process, keeper) = (gateway.process(), gateway.machine().keeper);
+    let (process, helper) = (gateway.process(), gateway.machine().helper);
     let nft = without_nft();
     // Wider: nothing has changed.
     let change = |policy: &str| {
@@ -233,11 +233,11 @@ fn a_policy_that_cannot_be_held_ends_the_network() {
     assert_eq!(machine.way("raw"), "open");
     let error = change("local").unwrap_err();
     assert!(error.to_string().contains("ended"), "{error}");
-    while process.lives() || keeper.lives() {
+    while process.lives() || helper.lives() {
         std::thread::yield_now();
     }
     assert_ne!(machine.way("raw"), "open");
-    // What its keeper could not remove is told, and found.
+    // What its helper could not remove is told, and found.
     run("umount", &[&nft]);
     let Machine { mut gateway, runtime, .. } = machine;
     let error = runtime.block_on(gateway.take().unwrap().close()).unwrap_err();

@@ -1,9 +1,9 @@
-//! A guest without a machine: a namespace whose network card is the other end of a tap.
+//! A guest without a machine: a namespace whose network interface is the other end of a tap.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Output};
 
-use fireclaw_net::{Card, bare_tap};
+use fireclaw_net::{Interface, bare_tap};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::Namespace;
@@ -21,17 +21,17 @@ pub struct Guest {
 
 #[allow(clippy::expect_used)]
 impl Guest {
-    /// Connects a guest to a tap, and configures it as its card says.
+    /// Connects a guest to a tap, and configures it as its interface says.
     ///
     /// # Panics
     /// If that is not possible.
-    pub fn plug(tap: OwnedFd, card: &Card) -> Self {
+    pub fn attachment(tap: OwnedFd, interface: &Interface) -> Self {
         let namespace = Namespace::new();
         let eth0 = namespace.run(|| {
             let eth0 = bare_tap("eth0").expect("a tap can be made");
-            ip(&format!("link set eth0 address {} up", card.mac));
-            ip(&format!("addr add {}/{} dev eth0", card.address, card.prefix));
-            ip(&format!("route add default via {}", card.gateway));
+            ip(&format!("link set eth0 address {} up", interface.mac));
+            ip(&format!("addr add {}/{} dev eth0", interface.address, interface.prefix));
+            ip(&format!("route add default via {}", interface.gateway));
             eth0
         });
         let (stopped, stop) = rustix::pipe::pipe().expect("a pipe can be made");

@@ -122,8 +122,10 @@ fn question(question: &Question) -> String {
 /// What an agent may reach, and the last that was refused: in one line each.
 fn network(name: &str, status: &NetworkStatus) -> String {
     const SHOWN: usize = 5;
-    let first =
-        format!("{name}: {}, at {}, {} refused", status.policy, status.card.address, status.denied);
+    let first = format!(
+        "{name}: {}, at {}, {} refused",
+        status.policy, status.interface.address, status.denied
+    );
     let last = status.last.iter().rev().take(SHOWN).map(|denial| {
         let port = denial.port.map(|port| format!(":{port}")).unwrap_or_default();
         format!("refused: {}{port}: {}", denial.what, denial.reason)

@@ -14,7 +14,7 @@ pub const MAX_TARGETS: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Network {
-    /// Nothing: it has no network card. Chat and model work without one.
+    /// Nothing: it has no network interface. Chat and model work without one.
     #[default]
     None,
     /// What the host's configuration names as local.

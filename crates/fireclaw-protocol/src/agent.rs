@@ -84,7 +84,7 @@ pub struct Config {
     /// What needs to be asked for, or is not done at all.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// Whether the machine has a network card, so that fetching pages is of any use.
+    /// Whether the machine has a network interface, so that fetching pages is of any use.
     #[serde(default)]
     pub may_fetch: bool,
 }

@@ -18,4 +18,4 @@ pub const VSOCK_PORT: u32 = 5005;
 
 /// The word on the kernel's command line by which a guest knows that it has a network
 /// interface.
-pub const INTERFACE: &str = "fireclaw.card";
+pub const INTERFACE: &str = "fireclaw.interface";

@@ -6,9 +6,9 @@
 //!                       ◀──  HostHello         who you are; perhaps a command to prepare with
 //!   … which is run, and then it says GuestHello again and waits anew
 //! Ready                 ──▶                    taken on
-//!                       ◀──  Settled           what time is it? up to four times, each answered
+//!                       ◀──  Personalized           what time is it? up to four times, each answered
 //! Ready                 ──▶                    by another Ready
-//!                       ◀──  Settled           the clock's last correction; commands may come
+//!                       ◀──  Personalized           the clock's last correction; commands may come
 //! ```
 //!
 //! Each is eight bytes of [`MAGIC`] and one [`crate::frame`]. A guest that
@@ -98,15 +98,15 @@ pub struct Identity {
     /// The 128 bits of `/etc/machine-id` (`machine-id(5)`).
     #[n(3)]
     pub machine_id: ByteArray<16>,
-    /// What its network card is set to; one that it is not told of stays down.
+    /// What its network interface is set to; one that it is not told of stays down.
     /// Since generation 2.
     #[n(4)]
-    pub card: Option<Card>,
+    pub interface: Option<Interface>,
 }
 
-/// Who a guest is on its network. IPv4 only: IPv6 is switched off on the card.
+/// Who a guest is on its network. IPv4 only: IPv6 is switched off on the interface.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Card {
+pub struct Interface {
     /// The hardware address: not a group's (IEEE 802, the first byte is even).
     #[n(0)]
     pub mac: ByteArray<6>,
@@ -137,7 +137,7 @@ pub struct Ready {
 
 /// The host's last word before commands may come.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Settled {
+pub struct Personalized {
     /// By how many nanoseconds the guest's wall clock goes forward.
     ///
     /// Between the host's clock in [`Identity`] and the guest's setting of it
@@ -155,7 +155,7 @@ pub struct Settled {
     pub again: Option<bool>,
 }
 
-impl Settled {
+impl Personalized {
     /// How the guest's clock goes.
     fn offset_ns(&self) -> i64 {
         let step = i64::try_from(self.clock_step_ns).unwrap_or(i64::MAX);
@@ -203,7 +203,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let hello = meet_guest(stream).await?;
-    settle_guest(stream, identity(), hello.generation, clock).await?;
+    personalize_guest(stream, identity(), hello.generation, clock).await?;
     Ok(hello)
 }
 
@@ -268,7 +268,7 @@ where
 ///
 /// Returns how far the guest's clock may be from ours at most, from the round trip that set
 /// it; nothing for a guest too old to be asked.
-pub async fn settle_guest<S>(
+pub async fn personalize_guest<S>(
     stream: &mut S,
     identity: Identity,
     generation: u32,
@@ -288,13 +288,14 @@ where
     if generation < 3 {
         // Never back: a clock that is ahead stays so.
         let clock_step_ns = clock().saturating_sub(ready.wall_clock_ns);
-        let settled = Settled { clock_step_ns, clock_offset_ns: None, again: None };
-        write(stream, &settled).await?;
+        let personalized = Personalized { clock_step_ns, clock_offset_ns: None, again: None };
+        write(stream, &personalized).await?;
         return Ok(None);
     }
     let (offset, within) = offset_ns(stream, &clock).await?;
-    let settled = Settled { clock_step_ns: 0, clock_offset_ns: Some(offset), again: None };
-    write(stream, &settled).await?;
+    let personalized =
+        Personalized { clock_step_ns: 0, clock_offset_ns: Some(offset), again: None };
+    write(stream, &personalized).await?;
     Ok(Some(within))
 }
 
@@ -314,7 +315,7 @@ where
     let mut best = (u64::MAX, 0);
     for _ in 0..TRIES {
         let asked = clock();
-        let again = Settled { clock_step_ns: 0, clock_offset_ns: None, again: Some(true) };
+        let again = Personalized { clock_step_ns: 0, clock_offset_ns: None, again: Some(true) };
         write(stream, &again).await?;
         let ready: Ready = read(stream, frame::MAX_FROM_GUEST).await?;
         let took = clock().saturating_sub(asked);
@@ -333,7 +334,7 @@ where
 }
 
 /// What a guest does during the handshake.
-pub trait Settle {
+pub trait Personalize {
     /// Sets clock, randomness and names, or says what could not be set.
     fn take_on(&mut self, identity: &Identity) -> std::result::Result<(), String>;
     /// Runs a command to its end.
@@ -348,7 +349,7 @@ pub trait Settle {
 pub async fn greet_host<S>(
     stream: &mut S,
     hello: &GuestHello,
-    guest: &mut impl Settle,
+    guest: &mut impl Personalize,
 ) -> Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -368,9 +369,9 @@ where
             return Err(Error::Violation(problem));
         }
         loop {
-            let settled: Settled = read(stream, frame::MAX_FROM_HOST).await?;
-            guest.step_clock(settled.offset_ns());
-            if settled.again != Some(true) {
+            let personalized: Personalized = read(stream, frame::MAX_FROM_HOST).await?;
+            guest.step_clock(personalized.offset_ns());
+            if personalized.again != Some(true) {
                 return Ok(());
             }
             write(stream, &Ready { problem: None, wall_clock_ns: guest.clock() }).await?;
@@ -399,7 +400,7 @@ mod tests {
             entropy: vec![0; 32].into(),
             hostname: "h".into(),
             machine_id: [0; 16].into(),
-            card: None,
+            interface: None,
         }
     }
 
@@ -411,7 +412,7 @@ mod tests {
         problem: Option<String>,
     }
 
-    impl Settle for Slow {
+    impl Personalize for Slow {
         fn take_on(&mut self, identity: &Identity) -> std::result::Result<(), String> {
             self.clock = identity.wall_clock_ns;
             self.problem.clone().map_or(Ok(()), Err)
@@ -455,19 +456,19 @@ mod tests {
         );
         let identity = b"\x84\x01\x42\xab\xcd\x61h\x50................";
         let got: Identity = frame::decode(&identity[..]).unwrap();
-        assert_eq!((got.wall_clock_ns, got.card), (1, None));
+        assert_eq!((got.wall_clock_ns, got.interface), (1, None));
     }
 
     #[test]
     fn a_card_survives_the_wire() {
-        let card = Card {
+        let interface = Interface {
             mac: [2, 0, 0, 0, 0, 1].into(),
             address: Ipv4Addr::new(172, 16, 0, 2),
             prefix: 24,
             gateway: Ipv4Addr::new(172, 16, 0, 1),
             resolver: Ipv4Addr::new(172, 16, 0, 1),
         };
-        let identity = Identity { card: Some(card), ..identity(1) };
+        let identity = Identity { interface: Some(interface), ..identity(1) };
         let wire = frame::encode(&identity);
         assert_eq!(frame::decode::<Identity>(&wire[4..]).unwrap(), identity);
     }
@@ -482,7 +483,7 @@ mod tests {
             let prepared = prepare_guest(&mut host, identity(1), command).await.unwrap();
             assert_eq!(prepared.status, Some(ExitStatus::Code(3)));
             assert_eq!(&prepared.output[..], b"warm");
-            settle_guest(&mut host, identity(50), GENERATION, || 49).await.unwrap();
+            personalize_guest(&mut host, identity(50), GENERATION, || 49).await.unwrap();
         };
         let ((), b) = tokio::join!(host_side, greet_host(&mut vm, &hello, &mut slow));
         b.unwrap();
@@ -498,16 +499,16 @@ mod tests {
             let guest = async {
                 let _: HostHello = read(&mut vm, frame::MAX_FROM_HOST).await.unwrap();
                 write(&mut vm, &Ready { problem: None, wall_clock_ns: 100 }).await.unwrap();
-                read::<_, Settled>(&mut vm, frame::MAX_FROM_HOST).await.unwrap()
+                read::<_, Personalized>(&mut vm, frame::MAX_FROM_HOST).await.unwrap()
             };
-            let settled = settle_guest(&mut host, identity(1), 2, || now);
-            let (settled, told) = tokio::join!(settled, guest);
-            settled.unwrap();
-            let expected = Settled { clock_step_ns: step, clock_offset_ns: None, again: None };
+            let personalized = personalize_guest(&mut host, identity(1), 2, || now);
+            let (personalized, told) = tokio::join!(personalized, guest);
+            personalized.unwrap();
+            let expected = Personalized { clock_step_ns: step, clock_offset_ns: None, again: None };
             assert_eq!(told, expected);
         }
         // As such a host tells it: an array of one.
-        let told: Settled = frame::decode(&b"\x81\x07"[..]).unwrap();
+        let told: Personalized = frame::decode(&b"\x81\x07"[..]).unwrap();
         assert_eq!((told.offset_ns(), told.again), (7, None));
     }
 
@@ -540,9 +541,10 @@ mod tests {
                     let wall_clock_ns = clock(ahead);
                     wait(back).await;
                     write(&mut vm, &Ready { problem: None, wall_clock_ns }).await.unwrap();
-                    let settled: Settled = read(&mut vm, frame::MAX_FROM_HOST).await.unwrap();
-                    let Some(true) = settled.again else {
-                        ahead += settled.offset_ns();
+                    let personalized: Personalized =
+                        read(&mut vm, frame::MAX_FROM_HOST).await.unwrap();
+                    let Some(true) = personalized.again else {
+                        ahead += personalized.offset_ns();
                         return;
                     };
                     let there;
@@ -550,8 +552,9 @@ mod tests {
                     wait(there).await;
                 }
             };
-            let settled = settle_guest(&mut host, identity(START), GENERATION, host_clock);
-            let (within, ()) = tokio::join!(async { settled.await.unwrap() }, guest);
+            let personalized =
+                personalize_guest(&mut host, identity(START), GENERATION, host_clock);
+            let (within, ()) = tokio::join!(async { personalized.await.unwrap() }, guest);
             assert!(ahead.unsigned_abs() < 1_000_000, "{ahead} ns ahead with {ways:?}");
             let shortest = ways.iter().map(|(there, back)| there + back).min().unwrap();
             assert_eq!(within.unwrap().as_millis(), u128::from(shortest) / 2, "{ways:?}");

@@ -26,14 +26,14 @@ impl Plan {
         name: &str,
         process: ProcessStamp,
     ) -> Result<Guest> {
-        let card = match &self.spec.network {
+        let interface = match &self.spec.network {
             Network::None => None,
             // A machine whose gateway is gone, or that never had one, is of no use.
             policy => {
                 let gateway = network::gateway(run_dir);
-                let card = gateway.status().await?.card;
+                let interface = gateway.status().await?.interface;
                 gateway.set_policy(policy).await?;
-                Some(card.into())
+                Some(interface.into())
             }
         };
         let mut patience = FIRST_GREETING;
@@ -41,8 +41,9 @@ impl Plan {
             let machine: Machine = self.launcher.backend.adopt(run_dir, process).await?;
             // It may have been paused, and must answer now.
             machine.process.pause(false)?;
-            let met =
-                async { Waiting::meet(machine, patience).await?.settle(name, card.clone()).await };
+            let met = async {
+                Waiting::meet(machine, patience).await?.personalize(name, interface.clone()).await
+            };
             match met.await {
                 // A VMM that was stopped heard that the last host had gone and that
                 // we had come at once, and its guest noticed neither. Let it see us go.

@@ -7,7 +7,7 @@ use fireclaw_image::{Bootable, Home};
 use fireclaw_vm::firecracker::Jail;
 use fireclaw_vm::probe::{Cache, Choice, Prober};
 use fireclaw_vm::snapshot::{Recipe, Snapshot, Store};
-use fireclaw_vm::{Disk, Launcher, MachineSpec, Plug, VmmKind};
+use fireclaw_vm::{Disk, Launcher, MachineSpec, TapAttachment, VmmKind};
 
 use crate::limit::memory_mib;
 use crate::{Error, Limit, Result, SandboxSpec, disks};
@@ -84,7 +84,7 @@ impl Host {
             cpus: recipe.cpus,
             memory_mib: recipe.memory_mib,
             disks,
-            card: recipe.card,
+            interface: recipe.interface,
             kernel_args: Vec::new(),
         };
         let run = self.home.run();
@@ -133,15 +133,19 @@ impl Plan {
 
     /// The snapshot from which its sandboxes start, which is made now if it has to be, after
     /// `on_make`. Its disks are blank ones of the same sizes, which no guest has looked
-    /// into. It has its network interface where `plug` says.
+    /// into. It has its network interface where `tap attachment` says.
     ///
     /// # Errors
     /// [`Error::NoSnapshots`], [`Error::Vm`], [`Error::File`].
-    pub async fn snapshot(&self, plug: Option<&Plug>, on_make: impl FnOnce()) -> Result<Snapshot> {
+    pub async fn snapshot(
+        &self,
+        attachment: Option<&TapAttachment>,
+        on_make: impl FnOnce(),
+    ) -> Result<Snapshot> {
         self.needs_snapshots()?;
         let recipe = self.spec.recipe();
         if self.spec.disks.is_empty() {
-            return self.snapshot_of(&self.launcher, &recipe, plug, on_make).await;
+            return self.snapshot_of(&self.launcher, &recipe, attachment, on_make).await;
         }
         let blank = disks::Blank::like(&self.launcher.run, &self.spec.disks)?;
         let mut spec = self.launcher.spec.clone();
@@ -150,17 +154,17 @@ impl Plan {
             disk.path = path;
         }
         let launcher = Launcher { spec, ..self.launcher.clone() };
-        self.snapshot_of(&launcher, &recipe, plug, on_make).await
+        self.snapshot_of(&launcher, &recipe, attachment, on_make).await
     }
 
     async fn snapshot_of(
         &self,
         launcher: &Launcher,
         recipe: &Recipe,
-        plug: Option<&Plug>,
+        attachment: Option<&TapAttachment>,
         on_make: impl FnOnce(),
     ) -> Result<Snapshot> {
-        Ok(launcher.snapshot(&self.store(), recipe, plug, on_make).await?)
+        Ok(launcher.snapshot(&self.store(), recipe, attachment, on_make).await?)
     }
 
     pub(crate) fn store(&self) -> Store {

@@ -2,7 +2,7 @@
 
 use fireclaw_net::{Client, Gateway, Place, Request};
 use fireclaw_policy::{HostConfig, Network};
-use fireclaw_vm::{Plug, ProcessStamp, RunDir};
+use fireclaw_vm::{ProcessStamp, RunDir, TapAttachment};
 
 use crate::{Plan, Result};
 
@@ -22,13 +22,13 @@ impl SandboxNetwork {
     }
 
     /// Where the VMM finds the tap.
-    pub fn plug(&self) -> &Plug {
-        self.gateway.plug()
+    pub fn attachment(&self) -> &TapAttachment {
+        self.gateway.attachment()
     }
 
     /// What the guest has to know.
-    pub(crate) fn card(&self) -> fireclaw_protocol::hello::Card {
-        self.gateway.card().into()
+    pub(crate) fn interface(&self) -> fireclaw_protocol::hello::Interface {
+        self.gateway.interface().into()
     }
 
     /// Ends it, after its machine.
@@ -80,7 +80,7 @@ impl Plan {
             directory,
             place,
             state: place.state_directory(home),
-            plug: self.launcher.backend.capabilities().plug,
+            attachment: self.launcher.backend.capabilities().attachment,
             user: self.host.jail.map(|(user, _)| user),
         };
         let gateway = Gateway::open(request).await?;

@@ -27,7 +27,7 @@ impl Phase {
         match self {
             Self::Network => "network",
             Self::Prepare => "prepare",
-            Self::VmmStart => "monitor start",
+            Self::VmmStart => "VMM start",
             Self::Restore => "restore",
             Self::FromPool => "from pool",
             Self::Identity => "identity",

@@ -57,7 +57,7 @@ impl SandboxSpec {
             kernel: self.kernel.clone(),
             cpus: self.cpus,
             memory_mib: self.memory_mib,
-            card: self.network != Network::None,
+            interface: self.network != Network::None,
             warm: self.warm.clone(),
         }
     }
@@ -66,7 +66,7 @@ impl SandboxSpec {
 impl From<Recipe> for SandboxSpec {
     /// A sandbox of a snapshot that was given a name.
     fn from(recipe: Recipe) -> Self {
-        let Recipe { image, kernel, cpus, memory_mib, card: _, warm } = recipe;
+        let Recipe { image, kernel, cpus, memory_mib, interface: _, warm } = recipe;
         Self { image, kernel, cpus, memory_mib, warm, ..Self::default() }
     }
 }

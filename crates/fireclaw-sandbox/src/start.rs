@@ -2,7 +2,7 @@
 
 use fireclaw_policy::HostConfig;
 use fireclaw_vm::snapshot::{Snapshot, Store};
-use fireclaw_vm::{Guest, Memory, Plug, RunDir, Waiting, fresh_hostname, pool};
+use fireclaw_vm::{Guest, Memory, RunDir, TapAttachment, Waiting, fresh_hostname, pool};
 use tracing::debug;
 
 use crate::{Error, Phase, Plan, Result, SandboxNetwork, Watch};
@@ -81,8 +81,8 @@ struct Coming<'a> {
 }
 
 impl Coming<'_> {
-    fn plug(&self) -> Option<&Plug> {
-        self.network.map(SandboxNetwork::plug)
+    fn attachment(&self) -> Option<&TapAttachment> {
+        self.network.map(SandboxNetwork::attachment)
     }
 
     fn kept(&self) -> Option<&RunDir> {
@@ -100,7 +100,7 @@ impl Coming<'_> {
         if let Some(guest) = self.pooled(watch).await? {
             return Ok(guest);
         }
-        match self.plan.snapshot(self.plug(), || watch.makes_snapshot()).await {
+        match self.plan.snapshot(self.attachment(), || watch.makes_snapshot()).await {
             Ok(snapshot) => match self.restored(&snapshot, watch).await {
                 Ok(guest) => return Ok(guest),
                 // The snapshot is kept, and the next try finds it.
@@ -110,8 +110,10 @@ impl Coming<'_> {
                     watch.note(format!("the snapshot could not be used, so it {instead}: {e}"));
                     self.clear_failed(&snapshot, &e, watch).await;
                     if must_be_restored {
-                        let snapshot =
-                            self.plan.snapshot(self.plug(), || watch.makes_snapshot()).await?;
+                        let snapshot = self
+                            .plan
+                            .snapshot(self.attachment(), || watch.makes_snapshot())
+                            .await?;
                         return self.restored(&snapshot, watch).await;
                     }
                 }
@@ -148,7 +150,7 @@ impl Coming<'_> {
         watch.ends(Phase::FromPool);
         let come = async {
             let waiting = Waiting::meet(machine, plan.launcher.patience).await?;
-            self.settled(waiting, watch).await
+            self.personalized(waiting, watch).await
         };
         match come.await {
             Ok(guest) => Ok(Some(guest)),
@@ -164,9 +166,9 @@ impl Coming<'_> {
         debug!(snapshot = %snapshot.id, "restores it");
         let launcher = &self.plan.launcher;
         let memory = Memory::RestoredFrom(&snapshot.directory);
-        let machine = launcher.launch_in(self.kept(), memory, self.plug()).await?;
+        let machine = launcher.launch_in(self.kept(), memory, self.attachment()).await?;
         watch.ends(Phase::Restore);
-        self.settled(Waiting::meet(machine, launcher.patience).await?, watch).await
+        self.personalized(Waiting::meet(machine, launcher.patience).await?, watch).await
     }
 
     async fn cold(&self, watch: &mut impl Watch) -> Result<Guest> {
@@ -174,12 +176,13 @@ impl Coming<'_> {
         watch.ends(Phase::Prepare);
         let launcher = &self.plan.launcher;
         let on_start = || watch.ends(Phase::VmmStart);
-        let waiting = launcher.boot_in(self.kept(), Memory::Fresh, self.plug(), on_start).await?;
-        self.settled(waiting, watch).await
+        let waiting =
+            launcher.boot_in(self.kept(), Memory::Fresh, self.attachment(), on_start).await?;
+        self.personalized(waiting, watch).await
     }
 
     /// Tells the guest who it is.
-    async fn settled(&self, waiting: Waiting, watch: &mut impl Watch) -> Result<Guest> {
+    async fn personalized(&self, waiting: Waiting, watch: &mut impl Watch) -> Result<Guest> {
         if let Some(hello) = waiting.hello() {
             watch.booted(hello);
         }
@@ -187,7 +190,7 @@ impl Coming<'_> {
             Some((_, name)) => name.to_owned(),
             None => fresh_hostname()?,
         };
-        let guest = waiting.settle(&name, self.network.map(SandboxNetwork::card)).await?;
+        let guest = waiting.personalize(&name, self.network.map(SandboxNetwork::interface)).await?;
         watch.ends(Phase::Identity);
         if let Some(within) = guest.clock_within() {
             watch.set_clock(within);

@@ -1,4 +1,4 @@
-//! What every virtual machine monitor (VMM) must offer.
+//! What every VMM must offer.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
-use crate::{Error, Plug, PlugKind, ProcessStamp, Result, RunDir, VmmProcess};
+use crate::{AttachmentKind, Error, ProcessStamp, Result, RunDir, TapAttachment, VmmProcess};
 
 /// What to boot. Memory is in MiB (2^20 bytes).
 #[derive(Debug, Clone)]
@@ -23,8 +23,8 @@ pub struct MachineSpec {
     pub memory_mib: u64,
     /// Block devices in order: the first is `/dev/vda`, the base image.
     pub disks: Vec<Disk>,
-    /// Whether it has a network card, see [`Plug`].
-    pub card: bool,
+    /// Whether it has a network interface, see [`Plug`].
+    pub interface: bool,
     /// Kernel parameters besides those that the backend itself needs.
     pub kernel_args: Vec<String>,
 }
@@ -83,8 +83,8 @@ pub struct Capabilities {
     pub snapshot: bool,
     /// The VMM can be confined by Firecracker's jailer.
     pub jailer: bool,
-    /// What a network card is plugged into.
-    pub plug: PlugKind,
+    /// What a network interface is plugged into.
+    pub attachment: AttachmentKind,
 }
 
 /// A byte stream to the guest.
@@ -137,10 +137,10 @@ pub struct Launch<'a> {
     /// Where sockets and logs go; its id marks the VMM's command line. In a kept
     /// one the machine outlives this process.
     pub run_dir: &'a RunDir,
-    /// Where its network card is plugged in: of the kind that
-    /// [`Capabilities::plug`] tells, and there if and only if the machine has
-    /// one ([`MachineSpec::card`]).
-    pub plug: Option<&'a Plug>,
+    /// Where its network interface is attached: of the kind that
+    /// [`Capabilities::tap attachment`] tells, and there if and only if the machine has
+    /// one ([`MachineSpec::interface`]).
+    pub attachment: Option<&'a TapAttachment>,
 }
 
 /// Where a guest's memory and state come from.
@@ -195,7 +195,7 @@ impl Control for NoControl {
     fn save(&mut self) -> BoxFuture<'_, Result<()>> {
         async {
             Err(Error::Refused {
-                vmm: "the monitor",
+                vmm: "the VMM",
                 request: "a snapshot".into(),
                 message: "the machine was not launched to be saved".into(),
             })

@@ -3,7 +3,7 @@
 use fireclaw_child::Tail;
 use tokio::io::AsyncRead;
 
-/// The end of what a guest writes to its console, or a monitor to its standard error.
+/// The end of what a guest writes to its console, or a VMM to its standard error.
 #[derive(Debug, Clone, Default)]
 pub struct ConsoleTail(Tail);
 

@@ -49,7 +49,7 @@ pub enum Error {
         message: String,
     },
     /// The VMM ended before the guest was done.
-    #[error("the virtual machine monitor ended unexpectedly ({status})")]
+    #[error("the VMM ended unexpectedly ({status})")]
     VmmDied {
         /// How it ended, in words.
         status: String,
@@ -90,9 +90,9 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
-    /// The machine's network card has nowhere to go: a mistake of the caller.
-    #[error("the network card cannot be plugged in: {0}")]
-    Plug(&'static str),
+    /// The machine's network interface has nowhere to go: a mistake of the caller.
+    #[error("the network interface cannot be attached: {0}")]
+    TapAttachment(&'static str),
     /// There is a pool of this kind already.
     #[error("a pool of such machines runs already")]
     PoolRuns,

@@ -26,12 +26,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 
-use crate::plug;
+use crate::attachment;
 use crate::process::{self, Console};
 use crate::socket_dir::SocketDir;
 use crate::{
-    Backend, Capabilities, Control, Error, Launch, Machine, Memory, Plug, PlugKind, ProcessStamp,
-    Result, RunDir, VmmKind, VmmProcess,
+    AttachmentKind, Backend, Capabilities, Control, Error, Launch, Machine, Memory, ProcessStamp,
+    Result, RunDir, TapAttachment, VmmKind, VmmProcess,
 };
 use api::{Api, SOCKET};
 pub use config::{GUEST_CID, VSOCK, boot_requests, restore_requests, save_requests};
@@ -98,12 +98,12 @@ impl Firecracker {
     }
 
     async fn start(&self, launch: Launch<'_>) -> Result<Machine> {
-        let Launch { spec, run_dir, memory, plug } = launch;
-        plug::check(spec.card, plug)?;
-        let (tap, namespace) = plug.map(Plug::named).transpose()?.unzip();
+        let Launch { spec, run_dir, memory, attachment } = launch;
+        attachment::check(spec.interface, attachment)?;
+        let (tap, namespace) = attachment.map(TapAttachment::named).transpose()?.unzip();
         let namespace = namespace.flatten();
         if self.jail.is_some() && namespace.is_some_and(|namespace| namespace.user.is_some()) {
-            return Err(Error::Plug("the jailer cannot work in another user namespace"));
+            return Err(Error::TapAttachment("the jailer cannot work in another user namespace"));
         }
         if self.jail.is_some() && !matches!(memory, Memory::Fresh) {
             return Err(Error::Refused {
@@ -115,7 +115,7 @@ impl Firecracker {
         let (mut command, spec, log) = match &self.jail {
             Some(jail) => (
                 jail.command(&self.program, run_dir),
-                jail.furnish(&self.program, spec, run_dir)?,
+                jail.provision(&self.program, spec, run_dir)?,
                 Path::new(jail::LOG),
             ),
             None => {
@@ -216,7 +216,7 @@ impl Backend for Firecracker {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { snapshot: true, jailer: true, plug: PlugKind::Named }
+        Capabilities { snapshot: true, jailer: true, attachment: AttachmentKind::Named }
     }
 
     fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>> {
@@ -363,7 +363,7 @@ exit 7
             cpus: 1,
             memory_mib: 128,
             disks: Vec::new(),
-            card: false,
+            interface: false,
             kernel_args: Vec::new(),
         };
         let api = async {
@@ -374,7 +374,8 @@ exit 7
             let listener = UnixListener::bind(root.join(SOCKET)).unwrap();
             answer(listener.accept().await.unwrap().0).await
         };
-        let launch = Launch { memory: Memory::Fresh, spec: &spec, run_dir: &run_dir, plug: None };
+        let launch =
+            Launch { memory: Memory::Fresh, spec: &spec, run_dir: &run_dir, attachment: None };
         let life = async {
             let mut machine = jailed.launch(launch).await.unwrap();
             std::fs::write(root.join("go"), "").unwrap();

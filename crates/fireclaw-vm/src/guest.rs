@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fireclaw_protocol::hello::{
-    Card, GuestHello, Identity, Prepared, meet_abandoned_guest, meet_guest, prepare_guest,
-    settle_guest,
+    GuestHello, Identity, Interface, Prepared, meet_abandoned_guest, meet_guest, personalize_guest,
+    prepare_guest,
 };
 use fireclaw_protocol::message::{Connected, ExecControl, ExecEvent, ExecRequest, Open};
 use fireclaw_protocol::session::{Channel, Session};
@@ -44,7 +44,7 @@ pub struct Guest {
     driver_ended: bool,
     clock_within: Option<Duration>,
     _control: Box<dyn Control>,
-    // Dropped last: the monitor is gone before its directory is.
+    // Dropped last: the VMM is gone before its directory is.
     _run_dir: Option<RunDir>,
 }
 
@@ -194,7 +194,7 @@ impl Waiting {
     }
 
     /// Has the guest run a command, after which it waits again. Nothing that
-    /// the command started runs on. A network card is down meanwhile.
+    /// the command started runs on. A network interface is down meanwhile.
     ///
     /// # Errors
     /// As [`Waiting::meet`]. How the command itself ended is in the answer.
@@ -214,19 +214,23 @@ impl Waiting {
         self.machine.process.kill().await
     }
 
-    /// Gives the guest an identity of its own; commands may then start. A card
+    /// Gives the guest an identity of its own; commands may then start. An interface
     /// that is not told of stays down.
     ///
     /// # Errors
-    /// As [`Waiting::meet`], also for a card that the guest does not have.
-    pub async fn settle(mut self, hostname: &str, card: Option<Card>) -> Result<Guest> {
-        if card.is_some() {
-            since(2, "a network card", self.generation)
+    /// As [`Waiting::meet`], also for an interface that the guest does not have.
+    pub async fn personalize(
+        mut self,
+        hostname: &str,
+        interface: Option<Interface>,
+    ) -> Result<Guest> {
+        if interface.is_some() {
+            since(2, "a network interface", self.generation)
                 .map_err(|source| Error::Protocol { source, console: String::new() })?;
         }
-        let identity = fresh_identity(hostname, card)?;
+        let identity = fresh_identity(hostname, interface)?;
         let Machine { process, stream, .. } = &mut self.machine;
-        let talk = settle_guest(stream, identity, self.generation, wall_clock_ns);
+        let talk = personalize_guest(stream, identity, self.generation, wall_clock_ns);
         let clock_within = attended(process, self.patience, talk).await?;
         let Machine { process, stream, control, run_dir, .. } = self.machine;
         let (session, driver) = Session::host(stream);
@@ -356,7 +360,7 @@ pub fn fresh_hostname() -> Result<String> {
     Ok(format!("fireclaw-{:08x}", u32::from_ne_bytes(random)))
 }
 
-fn fresh_identity(hostname: &str, card: Option<Card>) -> Result<Identity> {
+fn fresh_identity(hostname: &str, interface: Option<Interface>) -> Result<Identity> {
     let mut random = [0; 64 + 16];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .map_err(|e| Error::system("getrandom")(e.into()))?;
@@ -368,7 +372,7 @@ fn fresh_identity(hostname: &str, card: Option<Card>) -> Result<Identity> {
         entropy: entropy.to_vec().into(),
         hostname: hostname.to_owned(),
         machine_id: id.into(),
-        card,
+        interface,
     })
 }
 

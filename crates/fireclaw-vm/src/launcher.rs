@@ -8,7 +8,9 @@ use fireclaw_protocol::message::{ExecRequest, ExitStatus};
 
 use crate::backend::MEMORY_FILE;
 use crate::snapshot::{Key, Recipe, Snapshot, Store};
-use crate::{Backend, Error, Launch, Machine, MachineSpec, Memory, Plug, Result, RunDir, Waiting};
+use crate::{
+    Backend, Error, Launch, Machine, MachineSpec, Memory, Result, RunDir, TapAttachment, Waiting,
+};
 
 /// How long a warming command may take.
 const WARMING: Duration = Duration::from_secs(300);
@@ -27,10 +29,14 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts the VMM. The machine owns its run directory. With a card, it is
-    /// plugged in where `plug` says.
-    pub async fn launch(&self, memory: Memory<'_>, plug: Option<&Plug>) -> Result<Machine> {
-        self.launch_in(None, memory, plug).await
+    /// Starts the VMM. The machine owns its run directory. With an interface, it is
+    /// attached where `tap attachment` says.
+    pub async fn launch(
+        &self,
+        memory: Memory<'_>,
+        attachment: Option<&TapAttachment>,
+    ) -> Result<Machine> {
+        self.launch_in(None, memory, attachment).await
     }
 
     /// The same in a directory that is kept, if one is given.
@@ -38,14 +44,14 @@ impl Launcher {
         &self,
         kept: Option<&RunDir>,
         memory: Memory<'_>,
-        plug: Option<&Plug>,
+        attachment: Option<&TapAttachment>,
     ) -> Result<Machine> {
         if let Some(run_dir) = kept {
-            let launch = Launch { spec: &self.spec, run_dir, memory, plug };
+            let launch = Launch { spec: &self.spec, run_dir, memory, attachment };
             return self.backend.launch(launch).await;
         }
         let run_dir = RunDir::create(&self.run)?;
-        let launch = Launch { spec: &self.spec, run_dir: &run_dir, memory, plug };
+        let launch = Launch { spec: &self.spec, run_dir: &run_dir, memory, attachment };
         let machine = self.backend.launch(launch).await?;
         Ok(Machine { run_dir: Some(run_dir), ..machine })
     }
@@ -58,10 +64,10 @@ impl Launcher {
     pub async fn boot(
         &self,
         memory: Memory<'_>,
-        plug: Option<&Plug>,
+        attachment: Option<&TapAttachment>,
         on_start: impl FnOnce(),
     ) -> Result<Waiting> {
-        self.boot_in(None, memory, plug, on_start).await
+        self.boot_in(None, memory, attachment, on_start).await
     }
 
     /// The same in a directory that is kept, if one is given.
@@ -69,10 +75,10 @@ impl Launcher {
         &self,
         kept: Option<&RunDir>,
         memory: Memory<'_>,
-        plug: Option<&Plug>,
+        attachment: Option<&TapAttachment>,
         on_start: impl FnOnce(),
     ) -> Result<Waiting> {
-        let machine = self.launch_in(kept, memory, plug).await?;
+        let machine = self.launch_in(kept, memory, attachment).await?;
         on_start();
         match Waiting::meet(machine, self.patience / 4).await {
             Err(Error::GuestSilent { .. }) => {
@@ -82,7 +88,7 @@ impl Launcher {
                 if let Some(run_dir) = kept {
                     clear_kept(run_dir).await;
                 }
-                Waiting::meet(self.launch_in(kept, memory, plug).await?, self.patience).await
+                Waiting::meet(self.launch_in(kept, memory, attachment).await?, self.patience).await
             }
             Ok(mut waiting) => {
                 waiting.patience = self.patience;
@@ -100,7 +106,7 @@ impl Launcher {
     /// The snapshot of this machine; made now if there is no valid one, after
     /// `on_make` has been called.
     ///
-    /// A machine with a card is saved on the tap `scratch`, on which nothing is
+    /// A machine with an interface is saved on the tap `scratch`, on which nothing is
     /// ever sent. It need not be there if [`Store::find`] finds a snapshot under
     /// [`Launcher::key`].
     ///
@@ -111,7 +117,7 @@ impl Launcher {
         &self,
         store: &Store,
         recipe: &Recipe,
-        scratch: Option<&Plug>,
+        scratch: Option<&TapAttachment>,
         on_make: impl FnOnce(),
     ) -> Result<Snapshot> {
         let key = self.key(recipe.warm.as_deref())?;
@@ -126,7 +132,7 @@ impl Launcher {
         &self,
         directory: &Path,
         warm: Option<&str>,
-        scratch: Option<&Plug>,
+        scratch: Option<&TapAttachment>,
     ) -> Result<()> {
         let mut waiting = self.boot(Memory::SavedTo(directory), scratch, || ()).await?;
         if let Some(line) = warm {

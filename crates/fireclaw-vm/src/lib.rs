@@ -4,6 +4,7 @@
 //! [`Machine`] owns the VMM process, and a [`Guest`] is the session with the
 //! program inside. Nothing here needs root.
 
+mod attachment;
 mod backend;
 mod console;
 mod error;
@@ -12,7 +13,6 @@ mod guest;
 mod launcher;
 mod lease;
 mod leftover;
-mod plug;
 pub mod pool;
 pub mod probe;
 mod process;
@@ -23,6 +23,7 @@ pub mod snapshot;
 mod socket_dir;
 mod tsc;
 
+pub use attachment::{AttachmentKind, BLANK_MAC, Namespace, TapAttachment};
 pub use backend::{
     Backend, Capabilities, Control, Disk, Launch, Machine, MachineSpec, Memory, StreamIo, VmmKind,
 };
@@ -31,7 +32,6 @@ pub use error::{Error, Result};
 pub use fireclaw_child::escape;
 pub use guest::{Commands, Exec, ExecEvents, ExecSignals, Guest, Waiting, fresh_hostname};
 pub use launcher::{Launcher, clear_kept};
-pub use plug::{BLANK_MAC, Namespace, Plug, PlugKind};
 pub use process::{Console, ProcessStamp, VmmProcess};
 pub use program::find_program;
 pub use rundir::{RunDir, Swept, is_marked, kill_marked, sweep};

@@ -140,13 +140,13 @@ impl Prober<'_> {
         let start = Instant::now();
         let attempt = async {
             let run_dir = RunDir::create(self.run)?;
-            // Whether a guest boots does not hang on its card.
-            let spec = MachineSpec { card: false, ..self.spec.clone() };
+            // Whether a guest boots does not hang on its interface.
+            let spec = MachineSpec { interface: false, ..self.spec.clone() };
             let memory = Memory::Fresh;
-            let launch = Launch { spec: &spec, run_dir: &run_dir, memory, plug: None };
+            let launch = Launch { spec: &spec, run_dir: &run_dir, memory, attachment: None };
             let machine = backend.launch(launch).await?;
             let waiting = Waiting::meet(machine, BOOT_LIMIT).await?;
-            waiting.settle("probe", None).await?.kill().await
+            waiting.personalize("probe", None).await?.kill().await
         };
         match tokio::time::timeout(BOOT_LIMIT, attempt).await {
             Ok(Ok(())) => Verdict::Boots {
@@ -207,7 +207,7 @@ mod tests {
     use futures_util::future::{BoxFuture, ready};
 
     use super::*;
-    use crate::{Capabilities, Machine, PlugKind, ProcessStamp};
+    use crate::{AttachmentKind, Capabilities, Machine, ProcessStamp};
 
     /// A VMM that starts nothing, and counts.
     #[derive(Debug, Default)]
@@ -223,7 +223,7 @@ mod tests {
         }
 
         fn capabilities(&self) -> Capabilities {
-            Capabilities { snapshot: false, jailer: false, plug: PlugKind::Tap }
+            Capabilities { snapshot: false, jailer: false, attachment: AttachmentKind::Tap }
         }
 
         fn launch<'a>(&'a self, _: Launch<'a>) -> BoxFuture<'a, Result<Machine>> {
@@ -245,7 +245,7 @@ mod tests {
             cpus: 1,
             memory_mib: 128,
             disks: Vec::new(),
-            card: false,
+            interface: false,
             kernel_args: Vec::new(),
         };
         let file = dir.path().join("host.json");

@@ -17,7 +17,8 @@ use tokio::net::UnixStream;
 use crate::backend::{Backend, Capabilities, Launch, Machine, Memory, VmmKind};
 use crate::process::Console;
 use crate::{
-    Error, PlugKind, ProcessStamp, Result, RunDir, SocketDir, VmmProcess, plug, process, tsc,
+    AttachmentKind, Error, ProcessStamp, Result, RunDir, SocketDir, VmmProcess, attachment,
+    process, tsc,
 };
 
 use control::QemuControl;
@@ -92,21 +93,21 @@ impl Qemu {
     }
 
     async fn start(&self, launch: Launch<'_>) -> Result<Machine> {
-        plug::check(launch.spec.card, launch.plug)?;
+        attachment::check(launch.spec.interface, launch.attachment)?;
         let (console, console_vmm) = pair()?;
         let kept = launch.run_dir.is_kept();
         let stream = (!kept).then(pair).transpose()?;
         let (qmp, qmp_vmm) = pair()?;
         // A copy: the tap is the caller's.
-        let card = launch
-            .plug
-            .map(|plug| plug.tap()?.try_clone_to_owned().map_err(copying))
+        let interface = launch
+            .attachment
+            .map(|attachment| attachment.tap()?.try_clone_to_owned().map_err(copying))
             .transpose()?;
         let fds = args::Fds {
             console: console_vmm.as_raw_fd(),
             stream: stream.as_ref().map(|(_, vmm)| vmm.as_raw_fd()),
             qmp: qmp_vmm.as_raw_fd(),
-            card: card.as_ref().map(AsRawFd::as_raw_fd),
+            interface: interface.as_ref().map(AsRawFd::as_raw_fd),
         };
         let id = launch.run_dir.id();
         let mut command = std::process::Command::new(&self.program);
@@ -119,7 +120,7 @@ impl Qemu {
             process::small_pages(&mut command);
         }
         let mut inherit = vec![console_vmm, qmp_vmm];
-        inherit.extend(card);
+        inherit.extend(interface);
         let stream = stream.map(|(ours, vmm)| {
             inherit.push(vmm);
             ours
@@ -140,7 +141,7 @@ impl Qemu {
                 }
             };
             // A fresh guest boots meanwhile; a restored one goes on from here.
-            let control = QemuControl::new(qmp, launch.memory, launch.spec.card).await?;
+            let control = QemuControl::new(qmp, launch.memory, launch.spec.interface).await?;
             Ok((control, stream))
         };
         match connected.await {
@@ -183,7 +184,7 @@ impl Backend for Qemu {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { snapshot: true, jailer: false, plug: PlugKind::Tap }
+        Capabilities { snapshot: true, jailer: false, attachment: AttachmentKind::Tap }
     }
 
     fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>> {

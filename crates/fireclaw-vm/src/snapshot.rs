@@ -48,9 +48,9 @@ pub struct Recipe {
     pub cpus: u32,
     /// Guest memory in MiB.
     pub memory_mib: u64,
-    /// Whether it has a network card.
-    #[serde(default)]
-    pub card: bool,
+    /// Whether it has a network interface.
+    #[serde(default, alias = "card")]
+    pub interface: bool,
     /// A shell line that is run before the machine is saved.
     pub warm: Option<String>,
 }
@@ -83,8 +83,8 @@ pub struct Snapshot {
 pub struct Listed {
     /// Its name, or its id if it has none.
     pub name: String,
-    /// The monitor that it was made with; absent if it is to be made anew.
-    pub monitor: Option<String>,
+    /// The VMM that it was made with; absent if it is to be made anew.
+    pub vmm: Option<String>,
     /// What was asked for.
     #[serde(flatten)]
     pub recipe: Recipe,
@@ -148,7 +148,7 @@ impl Store {
         if let Some(found) = self.find(key) {
             return Ok(found);
         }
-        // A monitor that runs out of space while it writes guest memory dies of
+        // A VMM that runs out of space while it writes guest memory dies of
         // SIGBUS, so look first.
         has_room(&self.root, key.memory_mib)?;
         let fresh = Fresh(self.root.join(format!(".{id}.new")));
@@ -194,7 +194,7 @@ impl Store {
         for (name, recipe) in self.names() {
             let of_it: Vec<_> = made.iter().filter(|(_, meta)| meta.recipe == recipe).collect();
             if of_it.is_empty() {
-                list.push(Listed { name, monitor: None, recipe, disk_bytes: 0, id: None });
+                list.push(Listed { name, vmm: None, recipe, disk_bytes: 0, id: None });
             } else {
                 list.extend(of_it.into_iter().map(|(id, meta)| self.listed(&name, id, meta)));
             }
@@ -209,7 +209,7 @@ impl Store {
         let blocks = files.filter_map(|file| Some(file.metadata().ok()?.blocks()));
         Listed {
             name: name.to_owned(),
-            monitor: Some(format!("{} {}", meta.key.vmm, meta.key.vmm_version)),
+            vmm: Some(format!("{} {}", meta.key.vmm, meta.key.vmm_version)),
             recipe: meta.recipe.clone(),
             // st_blocks counts 512 bytes (stat(2)).
             disk_bytes: blocks.sum::<u64>() * 512,
@@ -393,7 +393,7 @@ mod tests {
             kernel: None,
             cpus: 1,
             memory_mib: 256,
-            card: false,
+            interface: false,
             warm: None,
         }
     }

@@ -21,8 +21,8 @@ use fireclaw_vm::firecracker::types::{
 };
 use fireclaw_vm::firecracker::{Firecracker, Jail};
 use fireclaw_vm::{
-    Backend, Console, Disk, Error, Launch, Machine, MachineSpec, Memory, Namespace, Plug, Result,
-    RunDir, SocketDir, VmmProcess,
+    Backend, Console, Disk, Error, Launch, Machine, MachineSpec, Memory, Namespace, Result, RunDir,
+    SocketDir, TapAttachment, VmmProcess,
 };
 use tokio::io::AsyncReadExt;
 use tokio::time::{sleep, timeout};
@@ -60,7 +60,7 @@ impl Home {
                 Disk { path: file("base", 1 << 20), read_only: true },
                 Disk { path: file("overlay", 1 << 20), read_only: false },
             ],
-            card: false,
+            interface: false,
             kernel_args: Vec::new(),
         };
         // Deeper than a socket address is long.
@@ -72,9 +72,13 @@ impl Home {
         self.launch_with(firecracker, None).await
     }
 
-    async fn launch_with(&self, firecracker: &Firecracker, plug: Option<&Plug>) -> Result<Machine> {
+    async fn launch_with(
+        &self,
+        firecracker: &Firecracker,
+        attachment: Option<&TapAttachment>,
+    ) -> Result<Machine> {
         let memory = Memory::Fresh;
-        let launch = Launch { spec: &self.spec, run_dir: &self.run_dir, memory, plug };
+        let launch = Launch { spec: &self.spec, run_dir: &self.run_dir, memory, attachment };
         timeout(Duration::from_secs(30), firecracker.launch(launch)).await.unwrap()
     }
 }
@@ -101,13 +105,13 @@ impl Network {
         network
     }
 
-    fn plug(&self, tap: &str, with_user: bool) -> Plug {
+    fn attachment(&self, tap: &str, with_user: bool) -> TapAttachment {
         let open = |name: &str| {
             let path = format!("/proc/{}/ns/{name}", self.owner.id());
             std::fs::File::open(path).unwrap().into()
         };
         let namespace = Namespace { user: with_user.then(|| open("user")), net: open("net") };
-        Plug::Named { name: tap.into(), namespace: Some(namespace) }
+        TapAttachment::Named { name: tap.into(), namespace: Some(namespace) }
     }
 
     fn ip(&self, arguments: &str) -> String {
@@ -231,13 +235,13 @@ async fn a_card_is_plugged_in_in_another_network() {
     let network = Network::new("-Urn", &["-U", "--preserve-credentials", "-n"], "tap0", 0);
     let firecracker = installed();
     let mut home = Home::new();
-    home.spec.card = true;
-    let missing = network.plug("tap1/", true);
+    home.spec.interface = true;
+    let missing = network.attachment("tap1/", true);
     let error = home.launch_with(&firecracker, Some(&missing)).await.unwrap_err();
     assert!(error.to_string().contains("PUT /network-interfaces/eth0"), "{error}");
 
     let home = Home { spec: home.spec, ..Home::new() };
-    let machine = home.launch_with(&firecracker, Some(&network.plug("tap0", true))).await;
+    let machine = home.launch_with(&firecracker, Some(&network.attachment("tap0", true))).await;
     assert!(network.is_plugged_in("tap0"));
     machine.unwrap().process.kill().await.unwrap();
     assert!(!network.is_plugged_in("tap0"));
@@ -250,11 +254,11 @@ async fn a_jailed_card_is_plugged_in_where_root_says() {
     let jail = Jail { program: variable("FIRECLAW_JAILER"), uid: 60_001, gid: 60_001 };
     let firecracker = installed().jailed(jail).unwrap();
     let mut home = Home::new();
-    home.spec.card = true;
-    let error = home.launch_with(&firecracker, Some(&network.plug("tap0", true))).await;
+    home.spec.interface = true;
+    let error = home.launch_with(&firecracker, Some(&network.attachment("tap0", true))).await;
     assert!(error.unwrap_err().to_string().contains("another user namespace"));
-    let plug = network.plug("tap0", false);
-    let mut machine = home.launch_with(&firecracker, Some(&plug)).await.unwrap();
+    let attachment = network.attachment("tap0", false);
+    let mut machine = home.launch_with(&firecracker, Some(&attachment)).await.unwrap();
     assert!(network.is_plugged_in("tap0"));
     machine.process.kill().await.unwrap();
 }

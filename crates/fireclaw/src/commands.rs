@@ -64,7 +64,7 @@ pub enum Command {
     Template(template::Args),
     Completions(completions::Args),
     Man(man::Args),
-    /// Serves the network card of one machine; started by other commands
+    /// Serves the network interface of one machine; started by other commands
     #[command(hide = true)]
     Gateway,
 }

@@ -194,7 +194,7 @@ impl From<VmError> for CliError {
                     (if refused { Kind::Host } else { Kind::Guest }, message)
                 };
                 Self::new(kind, message)
-                    .detail("the monitor's last words", stderr)
+                    .detail("the VMM's last words", stderr)
                     .detail("the console's last lines", console)
                     .hint(if panicked {
                         "if memory ran out, give it more with --memory"

@@ -49,7 +49,7 @@ impl Shape {
 /// On what it runs.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Host {
-    /// The virtual machine monitor
+    /// The VMM
     #[arg(long, value_name = "VMM", env = "FIRECLAW_VMM", default_value = "auto")]
     vmm: Vmm,
 
@@ -62,7 +62,7 @@ pub struct Host {
     yes: bool,
 }
 
-/// The monitors that can be asked for.
+/// The VMMs that can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Vmm {
     /// Firecracker if KVM boots, else QEMU on KVM, else QEMU emulated

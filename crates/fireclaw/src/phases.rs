@@ -43,7 +43,7 @@ impl Phases {
         let own: Duration =
             self.phases.iter().filter(|(name, _)| is_own(name)).map(|(_, time)| *time).sum();
         say!("fireclaw: {:<14}{:>9.1} ms", "total", milliseconds(self.start.elapsed()));
-        say!("fireclaw: {:<14}{:>9.1} ms", "own share", milliseconds(own));
+        say!("fireclaw: {:<14}{:>9.1} ms", "overhead", milliseconds(own));
         if let Some(within) = self.clock_within {
             say!("fireclaw: {:<14}{:>9.1} ms", "clock within", milliseconds(within));
         }
@@ -83,7 +83,7 @@ impl Watch for Phases {
     }
 }
 
-/// What is neither the monitor's time nor the guest's.
+/// What is neither the VMM's time nor the guest's.
 fn is_own(phase: &str) -> bool {
     matches!(phase, "prepare" | "clean-up")
 }

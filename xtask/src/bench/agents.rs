@@ -48,7 +48,7 @@ pub struct Agents {
 /// Percents of a processor.
 #[derive(Debug, Serialize)]
 struct Idle {
-    monitor: f64,
+    vmm: f64,
     overseer: f64,
     /// The same machine without an agent, in the same minute.
     machine: f64,
@@ -74,13 +74,13 @@ impl Agents {
             format!("{:.2} of run and registration", self.ready_to_run_and_registration),
             String::new(),
         );
-        let Idle { monitor, overseer, machine } = self.idle;
+        let Idle { vmm, overseer, machine } = self.idle;
         row(
             &format!("agent: idle for {} s", IDLE.as_secs()),
-            format!("monitor {monitor:.2} %, overseer {overseer:.2} % of a processor"),
+            format!("VMM {vmm:.2} %, overseer {overseer:.2} % of a processor"),
             format!(
                 "{:.2} % more than the machine alone ({machine:.2} %)",
-                monitor + overseer - machine
+                vmm + overseer - machine
             ),
             format!("≤ {IDLE_GOAL_PERCENT} %"),
         );
@@ -136,19 +136,19 @@ pub async fn measure(home: &Home, runs: usize) -> Result<Agents> {
 async fn idle(home: &Home, overseer: &Overseer, agent: &str) -> Result<Idle> {
     let machine = machine(home).await?;
     let pids = [
-        overseer.monitor(agent)?,
+        overseer.vmm(agent)?,
         overseer.child.id(),
         machine.vmm_pid().context("the machine ended")?,
     ];
     let times = || pids.iter().map(|pid| processor_seconds(*pid)).collect::<Result<Vec<_>>>();
-    // What just started has settled.
+    // What just started has personalized.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let (start, before) = (Instant::now(), times()?);
     tokio::time::sleep(IDLE).await;
     let (after, seconds) = (times()?, start.elapsed().as_secs_f64());
     machine.kill().await?;
     let percent = |n: usize| (after[n] - before[n]) / seconds * 100.0;
-    Ok(Idle { monitor: percent(0), overseer: percent(1), machine: percent(2) })
+    Ok(Idle { vmm: percent(0), overseer: percent(1), machine: percent(2) })
 }
 
 /// A machine of an agent's shape in which nothing was started.
@@ -204,14 +204,14 @@ impl Overseer {
         Ok(overseer)
     }
 
-    /// The process id of an agent's monitor.
-    fn monitor(&self, agent: &str) -> Result<u32> {
+    /// The process id of an agent's VMM.
+    fn vmm(&self, agent: &str) -> Result<u32> {
         let mut list = fireclaw();
         list.env("FIRECLAW_HOME", self.home.path()).args(["agent", "ls", "--json"]);
         let list: serde_json::Value = serde_json::from_slice(&list.output()?.stdout)?;
         let of = |entry: &&serde_json::Value| entry["name"] == agent;
         let found = list.as_array().and_then(|list| list.iter().find(of));
-        let pid = found.and_then(|entry| entry["pid"].as_u64()).context("no monitor")?;
+        let pid = found.and_then(|entry| entry["pid"].as_u64()).context("no VMM")?;
         Ok(u32::try_from(pid)?)
     }
 }

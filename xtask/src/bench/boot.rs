@@ -35,7 +35,7 @@ impl Boots {
             &format!("≤ {COLD_GOAL}"),
         ]);
         table.add_row([
-            "boot: own share of it",
+            "boot: overhead of it",
             &self.own_ms.text(),
             "",
             &format!("≤ {OWN_GOAL_MS} ms"),
@@ -68,12 +68,12 @@ pub async fn measure(launcher: &Launcher, kernel: &str, runs: usize) -> Result<B
     })
 }
 
-/// From the start of the monitor to its end, with an init that writes one byte
+/// From the start of the VMM to its end, with an init that writes one byte
 /// and restarts.
 async fn floor(launcher: &Launcher, spec: &MachineSpec) -> Result<f64> {
     let run_dir = RunDir::create(&launcher.run)?;
     let start = Instant::now();
-    let launch = Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, plug: None };
+    let launch = Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, attachment: None };
     let mut machine = launcher.backend.launch(launch).await?;
     machine.process.ended().await;
     let time = milliseconds(start);

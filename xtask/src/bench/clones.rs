@@ -93,7 +93,7 @@ impl Clones {
             goal(POOL_GOAL),
         );
         row(
-            "pool: own share of it",
+            "pool: overhead of it",
             self.pool_own_ms.text(),
             String::new(),
             format!("≤ {POOL_OWN_GOAL_MS} ms"),
@@ -178,7 +178,7 @@ pub async fn measure(plan: &Plan, kernel: &str, runs: usize) -> Result<Clones> {
 
 async fn restored(launcher: &Launcher, snapshot: &Snapshot) -> Result<Guest> {
     let machine = launcher.launch(Memory::RestoredFrom(&snapshot.directory), None).await?;
-    Ok(Waiting::meet(machine, launcher.patience).await?.settle("bench", None).await?)
+    Ok(Waiting::meet(machine, launcher.patience).await?.personalize("bench", None).await?)
 }
 
 /// Runs a command to its end and gives what it wrote.
@@ -291,7 +291,7 @@ async fn pss_mib(launcher: &Launcher, snapshot: &Snapshot, number: usize) -> Res
 fn pss_kib(guests: &[Guest]) -> Result<f64> {
     let mut total = 0.0;
     for guest in guests {
-        let pid = guest.vmm_pid().context("a monitor ended")?;
+        let pid = guest.vmm_pid().context("a VMM ended")?;
         let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss")?;
         total += line.split_whitespace().next().context("no Pss")?.parse::<f64>()?;

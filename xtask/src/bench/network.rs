@@ -1,4 +1,4 @@
-//! Network cards: what they carry under each policy, against the same monitor on a bare
+//! Network interfaces: what they carry under each policy, against the same VMM on a bare
 //! tap without any rule, and what it takes to make and to remove them.
 
 use std::io::{Read, Write};
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use comfy_table::{Table, presets};
 use fireclaw_image::Home;
-use fireclaw_net::{Card, Gateway, Place, Request};
+use fireclaw_net::{Gateway, Interface, Place, Request};
 use fireclaw_netlab::{Lab, ip};
 use fireclaw_policy::{HostConfig, Network};
 use fireclaw_protocol::hello;
 use fireclaw_sandbox::{Host, Plan, SandboxSpec};
 use fireclaw_say::{out, say};
-use fireclaw_vm::{Guest, Memory, Plug, Waiting};
+use fireclaw_vm::{Guest, Memory, TapAttachment, Waiting};
 use serde::{Deserialize, Serialize};
 
 use super::clones::command;
@@ -37,7 +37,7 @@ const BARE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const BYTES: usize = 128 << 20;
 const TURNS: usize = 200;
 
-/// Between two cards of which the making is measured.
+/// Between two interfaces of which the making is measured.
 const APART: Duration = Duration::from_millis(300);
 
 /// What a client asks the server for, as a connection's first byte: neither HTTP nor TLS.
@@ -49,11 +49,11 @@ const CLIENT: &str = include_str!("traffic.py");
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Networks {
-    cards: Vec<Carried>,
+    interfaces: Vec<Carried>,
     opening: Vec<Opening>,
 }
 
-/// What a card carries to one place, and beside it what a bare tap does.
+/// What an interface carries to one place, and beside it what a bare tap does.
 #[derive(Debug, Serialize, Deserialize)]
 struct Carried {
     place: Place,
@@ -76,13 +76,13 @@ enum To {
 #[derive(Debug, Serialize, Deserialize)]
 struct Pair {
     bare: Spread,
-    card: Spread,
-    /// Of the better to the worse if it is the card that is worse, pair by pair: 1 is as
+    interface: Spread,
+    /// Of the better to the worse if it is the interface that is worse, pair by pair: 1 is as
     /// good, less is less.
     ratio: f64,
 }
 
-/// What a card takes to be made and to be removed.
+/// What an interface takes to be made and to be removed.
 #[derive(Debug, Serialize, Deserialize)]
 struct Opening {
     place: Place,
@@ -92,16 +92,16 @@ struct Opening {
 }
 
 impl Networks {
-    /// What cards carry, and what they take to be made.
+    /// What interfaces carry, and what they take to be made.
     pub fn tables(&self) -> [Table; 2] {
         let mut carried = table([
-            "card / bare tap (ratio)",
+            "interface / bare tap (ratio)",
             "out, MiB/s",
             "back, MiB/s",
             "there and back, µs",
             "connect, µs",
         ]);
-        for Carried { place, policy, to, out, back, turn, connect } in &self.cards {
+        for Carried { place, policy, to, out, back, turn, connect } in &self.interfaces {
             let to = match to {
                 To::Host => "to the host",
                 To::Internet => "to the internet",
@@ -115,7 +115,7 @@ impl Networks {
             ]);
         }
         carried.add_row(["goal", RATIO_GOAL, RATIO_GOAL, RATIO_GOAL, ""]);
-        let mut opened = table(["card", "make, ms", "remove, ms"]);
+        let mut opened = table(["interface", "make, ms", "remove, ms"]);
         for Opening { place, policy, open_ms, close_ms } in &self.opening {
             let what = format!("`{policy}`, {}", word(*place));
             opened.add_row([what, open_ms.text(), close_ms.text()]);
@@ -127,8 +127,8 @@ impl Networks {
 
 impl Pair {
     fn text(&self, unit: f64) -> String {
-        let (card, bare) = (self.card.median * unit, self.bare.median * unit);
-        format!("{card:.0} / {bare:.0} ({:.2})", self.ratio)
+        let (interface, bare) = (self.interface.median * unit, self.bare.median * unit);
+        format!("{interface:.0} / {bare:.0} ({:.2})", self.ratio)
     }
 }
 
@@ -179,7 +179,7 @@ async fn all(lab: &Lab, runs: usize) -> Result<Networks> {
     let spec = SandboxSpec { network: Network::Local, ..SandboxSpec::default() };
     let plan = Host::new(home.clone()).plan(spec).await?;
     let bench = Bench { home, plan };
-    let mut figures = Networks { cards: vec![], opening: vec![] };
+    let mut figures = Networks { interfaces: vec![], opening: vec![] };
     for place in [Place::Host, Place::Namespace] {
         for policy in ["local", "allow", "full"] {
             figures.opening.push(bench.opening(place, policy, runs).await?);
@@ -194,7 +194,7 @@ async fn all(lab: &Lab, runs: usize) -> Result<Networks> {
             ("allow", To::Internet),
             ("full", To::Internet),
         ] {
-            figures.cards.push(bench.carried(place, policy, to, runs).await?);
+            figures.interfaces.push(bench.carried(place, policy, to, runs).await?);
         }
     }
     Ok(figures)
@@ -208,34 +208,38 @@ struct Bench {
 /// A machine on a bare tap, which goes after it.
 struct Bare {
     guest: Guest,
-    _plug: Plug,
+    _plug: TapAttachment,
 }
 
 impl Bench {
     /// A machine on a tap that leads to the host, which forwards to the internet, without
     /// bridge, rules or translation.
     async fn bare(&self) -> Result<Bare> {
-        let plug = Plug::Tap(fireclaw_net::bare_tap("bare0")?);
+        let attachment = TapAttachment::Tap(fireclaw_net::bare_tap("bare0")?);
         ip(&format!("addr add {BARE}/24 dev bare0"));
         ip("link set bare0 up");
-        let card = hello::Card {
+        let interface = hello::Interface {
             mac: [2, 0, 0, 0, 0, 9].into(),
             address: Ipv4Addr::new(10, 99, 0, 2),
             prefix: 24,
             gateway: BARE,
             resolver: BARE,
         };
-        let guest = self.machine(&plug, card).await?;
-        Ok(Bare { guest, _plug: plug })
+        let guest = self.machine(&attachment, interface).await?;
+        Ok(Bare { guest, _plug: attachment })
     }
 
-    async fn machine(&self, plug: &Plug, card: hello::Card) -> Result<Guest> {
-        let snapshot = self.plan.snapshot(Some(plug), || ()).await?;
+    async fn machine(
+        &self,
+        attachment: &TapAttachment,
+        interface: hello::Interface,
+    ) -> Result<Guest> {
+        let snapshot = self.plan.snapshot(Some(attachment), || ()).await?;
         let memory = Memory::RestoredFrom(&snapshot.directory);
         let launcher = self.plan.launcher();
-        let machine = launcher.launch(memory, Some(plug)).await?;
+        let machine = launcher.launch(memory, Some(attachment)).await?;
         let waiting = Waiting::meet(machine, launcher.patience).await?;
-        Ok(waiting.settle("bench", Some(card)).await?)
+        Ok(waiting.personalize("bench", Some(interface)).await?)
     }
 
     fn request(&self, place: Place, policy: &str, directory: &Path) -> Result<Request> {
@@ -251,7 +255,7 @@ impl Bench {
             directory: directory.into(),
             place,
             state: place.state_directory(self.home.root()),
-            plug: self.plan.launcher().backend.capabilities().plug,
+            attachment: self.plan.launcher().backend.capabilities().attachment,
             user: None,
         })
     }
@@ -291,30 +295,30 @@ impl Bench {
     async fn carried(&self, place: Place, policy: &str, to: To, runs: usize) -> Result<Carried> {
         let directory = tempfile::tempdir()?;
         let gateway = self.open(place, policy, directory.path()).await?;
-        let Card { gateway: host, .. } = gateway.card();
+        let Interface { gateway: host, .. } = gateway.interface();
         // Both are as old: what a machine has translated makes it faster.
         let bare = self.bare().await?;
-        let guest = self.machine(gateway.plug(), gateway.card().into()).await?;
+        let guest = self.machine(gateway.attachment(), gateway.interface().into()).await?;
         let (bare_host, name) = match to {
             To::Host => (BARE.to_string(), host.to_string()),
             To::Internet => (INTERNET.to_string(), NAME.to_owned()),
         };
         // What else needs it opens and closes it as it needs.
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-        let (mut bares, mut cards) = (vec![], vec![]);
+        let (mut bares, mut interfaces) = (vec![], vec![]);
         for n in 0..=runs {
             // Whoever is second finds the processors warm.
-            let (bare, card) = if n % 2 == 0 {
+            let (bare, interface) = if n % 2 == 0 {
                 let bare = traffic(&bare.guest, &bare_host).await?;
                 (bare, traffic(&guest, &name).await?)
             } else {
-                let card = traffic(&guest, &name).await?;
-                (traffic(&bare.guest, &bare_host).await?, card)
+                let interface = traffic(&guest, &name).await?;
+                (traffic(&bare.guest, &bare_host).await?, interface)
             };
             if n > 0 {
-                say!("{policy} {to:?} {place:?} {n}/{runs}: {bare:.4?} {card:.4?}");
+                say!("{policy} {to:?} {place:?} {n}/{runs}: {bare:.4?} {interface:.4?}");
                 bares.push(bare);
-                cards.push(card);
+                interfaces.push(interface);
             }
         }
         bare.guest.kill().await?;
@@ -322,16 +326,20 @@ impl Bench {
         gateway.close().await?;
         let pair = |at: usize| {
             let of = |all: &[[f64; 4]]| all.iter().map(|one| one[at]).collect::<Vec<_>>();
-            (of(&bares), of(&cards))
+            (of(&bares), of(&interfaces))
         };
         let times = |at| {
-            let (bare, card) = pair(at);
-            Pair { ratio: ratio(&bare, &card), bare: Spread::of(bare), card: Spread::of(card) }
+            let (bare, interface) = pair(at);
+            Pair {
+                ratio: ratio(&bare, &interface),
+                bare: Spread::of(bare),
+                interface: Spread::of(interface),
+            }
         };
         let rates = |at| {
-            let (bare, card) = pair(at);
+            let (bare, interface) = pair(at);
             let rate = |all: &[f64]| Spread::of(all.iter().map(|s| BYTES as f64 / s).collect());
-            Pair { ratio: ratio(&bare, &card), bare: rate(&bare), card: rate(&card) }
+            Pair { ratio: ratio(&bare, &interface), bare: rate(&bare), interface: rate(&interface) }
         };
         Ok(Carried {
             place,

@@ -36,7 +36,7 @@ const MOST_ENDS: u32 = 3;
 /// A program that ran so long did not end at once.
 const RAN: Duration = Duration::from_secs(30);
 
-/// How long the end of a monitor may take to be known after its guest's silence.
+/// How long the end of a VMM may take to be known after its guest's silence.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// How often a message is handed to a program that does not survive it.
@@ -175,7 +175,7 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// What is behind a loss: most often the monitor's end, of which its guest's silence
+    /// What is behind a loss: most often the VMM's end, of which its guest's silence
     /// is heard first at times.
     async fn cause(&mut self, lost: Lost) -> Lost {
         match tokio::time::timeout(LAST_WORDS, self.guest.died()).await {

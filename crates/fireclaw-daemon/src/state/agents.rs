@@ -54,7 +54,7 @@ pub struct AgentRow {
     pub wanted: Wanted,
     /// Its machine's id, from before the machine is made until it is gone.
     pub machine: Option<String>,
-    /// Its machine's monitor, once it runs.
+    /// Its machine's VMM, once it runs.
     pub process: Option<ProcessStamp>,
     /// When it was made: seconds since the epoch.
     pub created: i64,
@@ -155,7 +155,7 @@ impl State {
         Ok(())
     }
 
-    /// Notes the monitor of an agent's machine.
+    /// Notes the VMM of an agent's machine.
     pub fn set_process(&self, name: &str, process: ProcessStamp) -> Result<()> {
         // SQLite's integers are signed; ticks since boot fit for 10^9 years.
         let start_time = i64::try_from(process.start_time).unwrap_or(i64::MAX);

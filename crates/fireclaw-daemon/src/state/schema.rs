@@ -29,7 +29,7 @@ CREATE TABLE agents (
     model       TEXT,               -- instead of the template's
     persona     TEXT,               -- instead of the template's
     wanted      TEXT NOT NULL CHECK (wanted IN ('running', 'paused', 'gone')),
-    machine     TEXT UNIQUE,        -- the id of its directory and the mark of its monitor
+    machine     TEXT UNIQUE,        -- the id of its directory and the mark of its VMM
     pid         INTEGER,
     start_time  INTEGER,
     created     INTEGER NOT NULL,

@@ -20,14 +20,14 @@ use super::shared::{Shared, locked};
 use super::slirp::Uplink;
 use super::{lifetime, proxy};
 use crate::control::{Ask, MAX_LINE, SOCKET, Status};
-use crate::keeper::{self, Answer};
+use crate::helper::{self, Answer};
 use crate::netlink::{self, Netlink};
 use crate::place::{Place, host_addresses};
 use crate::rules::{Kind, Refused};
 use crate::state::Machine;
-use crate::{Card, Error, ProcessStamp, Request, Result, wire};
+use crate::{Error, Interface, ProcessStamp, Request, Result, wire};
 
-/// How long the keeper may take to remove everything.
+/// How long the helper may take to remove everything.
 const REMOVAL: Duration = Duration::from_secs(30);
 /// How long after rules could not be set it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ const ASKING: usize = 16;
 pub(super) struct Parts {
     pub machine: Machine,
     pub request: Request,
-    pub keeper: UnixStream,
+    pub helper: UnixStream,
     pub proxy: TcpListener,
     pub dns: UdpSocket,
     pub dns_tcp: TcpListener,
@@ -53,7 +53,7 @@ struct Gateway {
     machine: Machine,
     request: Request,
     shared: Arc<Shared>,
-    keeper: Arc<Mutex<UnixStream>>,
+    helper: Arc<Mutex<UnixStream>>,
     uplink: Mutex<Option<Uplink>>,
     /// The host's addresses that the rules know. Who has it may change rules.
     known: tokio::sync::Mutex<Vec<Ipv4Net>>,
@@ -65,7 +65,7 @@ struct Gateway {
 enum End {
     /// With who started it.
     WithStarter,
-    /// With a machine's monitor.
+    /// With a machine's VMM.
     With(ProcessStamp),
     /// It can hold its policy no longer.
     Now,
@@ -82,13 +82,13 @@ pub(super) fn run(
         .build()
         .map_err(Error::system("starting"))?;
     runtime.block_on(async {
-        let Parts { machine, request, keeper, proxy, dns, dns_tcp, host, socket } = parts;
-        let closing = keeper.try_clone().map_err(Error::system("starting"))?;
+        let Parts { machine, request, helper, proxy, dns, dns_tcp, host, socket } = parts;
+        let closing = helper.try_clone().map_err(Error::system("starting"))?;
         let gateway = Arc::new(Gateway {
             shared: Arc::new(Shared::new(request.config.clone(), request.policy.clone())),
             machine,
             request,
-            keeper: Arc::new(Mutex::new(keeper)),
+            helper: Arc::new(Mutex::new(helper)),
             uplink: Mutex::default(),
             known: tokio::sync::Mutex::new(host),
             end: watch::Sender::new(End::WithStarter),
@@ -116,16 +116,16 @@ pub(super) fn run(
         if said.is_ok() {
             tokio::select! {
                 () = ended(gateway.end.subscribe(), starter) => {}
-                () = lifetime::ended(gateway.machine.keeper) => {}
+                () = lifetime::ended(gateway.machine.helper) => {}
             }
         }
         let uplink = locked(&gateway.uplink).take();
         if let Some(uplink) = uplink {
             uplink.end().await;
         }
-        // The keeper takes it as the order to remove everything.
+        // The helper takes it as the order to remove everything.
         let _ = closing.shutdown(std::net::Shutdown::Both);
-        let _ = tokio::time::timeout(REMOVAL, lifetime::ended(gateway.machine.keeper)).await;
+        let _ = tokio::time::timeout(REMOVAL, lifetime::ended(gateway.machine.helper)).await;
         said
     })
 }
@@ -178,7 +178,7 @@ impl Gateway {
         let needed = kind == Kind::Open && self.request.place == Place::Namespace;
         let uplink = match there {
             Some(uplink) if needed => Some(uplink),
-            None if needed => Some(Uplink::start(self.machine.keeper).await?),
+            None if needed => Some(Uplink::start(self.machine.helper).await?),
             Some(uplink) => {
                 uplink.end().await;
                 None
@@ -189,18 +189,18 @@ impl Gateway {
         Ok(())
     }
 
-    /// Asks the keeper. It may have to wait until others have made or removed their machines.
-    async fn ask(&self, ask: keeper::Ask) -> Result<Answer> {
-        let keeper = Arc::clone(&self.keeper);
+    /// Asks the helper. It may have to wait until others have made or removed their machines.
+    async fn ask(&self, ask: helper::Ask) -> Result<Answer> {
+        let helper = Arc::clone(&self.helper);
         let asked = tokio::task::spawn_blocking(move || {
-            let keeper = locked(&keeper);
-            wire::send(&keeper, &ask, &[])?;
-            wire::receive::<Result<Answer>>(&keeper)
+            let helper = locked(&helper);
+            wire::send(&helper, &ask, &[])?;
+            wire::receive::<Result<Answer>>(&helper)
         });
-        let failed = |e: std::io::Error| Error::gateway(format!("lost its keeper: {e}"));
+        let failed = |e: std::io::Error| Error::gateway(format!("lost its helper: {e}"));
         match asked.await.map_err(|e| failed(e.into()))?.map_err(failed)? {
             Some((answer, _)) => answer,
-            None => Err(Error::gateway("lost its keeper")),
+            None => Err(Error::gateway("lost its helper")),
         }
     }
 
@@ -238,10 +238,10 @@ impl Gateway {
         }
     }
 
-    /// Has the keeper set rules, with the addresses that the host has now.
+    /// Has the helper set rules, with the addresses that the host has now.
     async fn rules(&self, kind: Kind, policy: &str, known: &mut Vec<Ipv4Net>) -> Result<()> {
         let host = host_addresses(self.request.place)?;
-        let rules = keeper::Ask::Rules { kind, policy: policy.into(), host: host.clone() };
+        let rules = helper::Ask::Rules { kind, policy: policy.into(), host: host.clone() };
         self.ask(rules).await?;
         *known = host;
         Ok(())
@@ -271,7 +271,7 @@ impl Gateway {
     }
 
     async fn status(&self) -> Result<Status> {
-        let packets: Vec<Refused> = match self.ask(keeper::Ask::Counts).await? {
+        let packets: Vec<Refused> = match self.ask(helper::Ask::Counts).await? {
             Answer::Counts(packets) => packets,
             Answer::Done => Vec::new(),
         };
@@ -279,7 +279,7 @@ impl Gateway {
         Ok(Status {
             owner: self.machine.owner.clone(),
             policy: self.shared.policy().network.clone(),
-            card: Card::of(&self.machine, &self.request.config),
+            interface: Interface::of(&self.machine, &self.request.config),
             gateway: self.request.config.gateway(),
             denied: denials.total(),
             denials: denials.counts(),
@@ -409,14 +409,14 @@ mod tests {
     /// Whichever of the two it comes to know of first: of both at once, chance would decide.
     #[tokio::test]
     async fn one_that_was_handed_over_does_not_end_with_its_starter() {
-        let monitor = ProcessStamp::of(std::process::id().try_into().unwrap()).unwrap();
+        let vmm = ProcessStamp::of(std::process::id().try_into().unwrap()).unwrap();
         for _ in 0..64 {
             let (starter, theirs) = UnixStream::pair().unwrap();
             let end = watch::Sender::new(End::WithStarter);
             let mut ended = std::pin::pin!(ended(end.subscribe(), &starter));
             let now = Duration::ZERO;
             assert!(tokio::time::timeout(now, &mut ended).await.is_err());
-            end.send_replace(End::With(monitor));
+            end.send_replace(End::With(vmm));
             drop(theirs);
             lifetime::closed(&starter).await;
             assert!(tokio::time::timeout(now, &mut ended).await.is_err());

@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use fireclaw_net::{Card, Gateway, Place, Request};
+use fireclaw_net::{Gateway, Interface, Place, Request};
 use fireclaw_netlab::matrix::{self, Sides};
 use fireclaw_netlab::{CONFIG, Guest};
 use fireclaw_policy::HostConfig;
-use fireclaw_vm::{Plug, PlugKind};
+use fireclaw_vm::{AttachmentKind, TapAttachment};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_fireclaw-gateway");
 
@@ -27,7 +27,7 @@ pub fn request(place: Place, policy: &str, directory: &Path) -> Request {
         directory: directory.into(),
         place,
         state: STATE.into(),
-        plug: PlugKind::Tap,
+        attachment: AttachmentKind::Tap,
         user: None,
     }
 }
@@ -43,7 +43,7 @@ pub fn without_nft() -> String {
 /// A guest and its gateway.
 pub struct Machine {
     pub guest: Guest,
-    pub card: Card,
+    pub interface: Interface,
     pub gateway: Option<Gateway>,
     pub runtime: tokio::runtime::Runtime,
     pub directory: tempfile::TempDir,
@@ -73,17 +73,17 @@ impl Machine {
         let runtime = runtime();
         let open = fireclaw_net::open(Path::new(program), arguments, request);
         let gateway = runtime.block_on(open).unwrap();
-        let Plug::Tap(tap) = gateway.plug() else { panic!("no tap") };
-        let card = gateway.card();
-        let guest = Guest::plug(tap.try_clone().unwrap(), &card);
+        let TapAttachment::Tap(tap) = gateway.attachment() else { panic!("no tap") };
+        let interface = gateway.interface();
+        let guest = Guest::attachment(tap.try_clone().unwrap(), &interface);
         let probe = directory.path().join("probe.py");
         std::fs::write(&probe, matrix::PROBE).unwrap();
-        Self { guest, card, gateway: Some(gateway), runtime, directory, probe }
+        Self { guest, interface, gateway: Some(gateway), runtime, directory, probe }
     }
 
     /// What the program that tries prints in the guest.
-    pub fn probe(&self, other: &Card, word: &str, probes: &[&str]) -> String {
-        let (gateway, other, own) = (self.card.gateway, other.address, self.card.address);
+    pub fn probe(&self, other: &Interface, word: &str, probes: &[&str]) -> String {
+        let (gateway, other, own) = (self.interface.gateway, other.address, self.interface.address);
         let arguments = matrix::arguments(Sides { gateway, other, own }, word, probes);
         let mut all = vec![self.probe.to_str().unwrap()];
         all.extend(arguments.iter().map(String::as_str));
@@ -101,7 +101,7 @@ impl Machine {
 
     /// Starts such a program.
     pub fn python_process(&self, program: &str) -> Child {
-        let Card { gateway, address, .. } = self.card;
+        let Interface { gateway, address, .. } = self.interface;
         let probe = self.probe.display();
         let program = format!(
             "import sys
@@ -117,7 +117,8 @@ exec(open('{probe}').read())
 
     /// How one probe ends.
     pub fn way(&self, probe: &str) -> String {
-        let other = Card { address: std::net::Ipv4Addr::new(172, 16, 0, 200), ..self.card };
+        let other =
+            Interface { address: std::net::Ipv4Addr::new(172, 16, 0, 200), ..self.interface };
         matrix::way(&self.probe(&other, "way", &[probe]), probe).to_owned()
     }
 

@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
             entropy: vec![0; 64].into(),
             hostname: "fuzz".into(),
             machine_id: [0; 16].into(),
-            card: None,
+            interface: None,
         };
         if let Ok(hello) = greet_guest(&mut host, identity, || 1).await {
             assert!(hello.version.len() <= 256 && hello.kernel.len() <= 256);

@@ -20,7 +20,7 @@ pub const GUEST_CID: u32 = 3;
 /// The name of the vsock device's socket in the VMM's directory.
 pub const VSOCK: &str = "v.sock";
 
-/// The card's name in Firecracker's API.
+/// The interface's name in Firecracker's API.
 const CARD: &str = "eth0";
 
 /// What Firecracker needs on the kernel's command line, and what saves time.
@@ -42,7 +42,7 @@ const KERNEL_ARGS: &str = "console=ttyS0 quiet reboot=k panic=-1 \
 /// The requests that configure a fresh VMM and start its guest, in order.
 ///
 /// The paths in `spec` are as the VMM sees them. Its log goes to `log`. `tap`
-/// is the name of what the card is plugged into. Only a machine that
+/// is the name of what the interface is plugged into. Only a machine that
 /// `will_be_saved` takes [`save_requests`].
 pub fn boot_requests(
     spec: &MachineSpec,
@@ -176,7 +176,7 @@ mod tests {
             cpus: 1,
             memory_mib: 128,
             disks: vec![Disk { path: "own".into(), read_only: false }],
-            card: false,
+            interface: false,
             kernel_args: Vec::new(),
         };
         let requests = boot_requests(&spec, Path::new("log"), None, false);
@@ -202,7 +202,7 @@ mod tests {
                 cpus: 1,
                 memory_mib: 128,
                 disks: vec![shared.clone(), Disk { path: disk, read_only: false }],
-                card: false,
+                interface: false,
                 kernel_args: Vec::new(),
             };
             own_disks(&mut spec, &run_dir).unwrap();

@@ -86,7 +86,7 @@ impl Jail {
     }
 
     /// Puts the machine's files into the jail and tells where they are there.
-    pub(super) fn furnish(
+    pub(super) fn provision(
         &self,
         firecracker: &Path,
         spec: &MachineSpec,

@@ -59,7 +59,9 @@ impl Request {
             Self::Drive(drive) => format!("/drives/{}", drive.drive_id),
             Self::Entropy(_) => "/entropy".into(),
             Self::Vsock(_) => "/vsock".into(),
-            Self::NetworkInterface(card) => format!("/network-interfaces/{}", card.iface_id),
+            Self::NetworkInterface(interface) => {
+                format!("/network-interfaces/{}", interface.iface_id)
+            }
             Self::Action(_) => "/actions".into(),
             Self::Vm(_) => "/vm".into(),
             Self::SnapshotCreate(_) => "/snapshot/create".into(),
@@ -160,14 +162,14 @@ pub struct Vsock {
     pub uds_path: PathBuf,
 }
 
-/// A virtio network card.
+/// A virtio network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NetworkInterface {
     /// Letters, digits and underscores; part of the path too.
     pub iface_id: String,
     /// The TAP device on this host, opened at once.
     pub host_dev_name: String,
-    /// The card's hardware address, six bytes in hexadecimal.
+    /// The interface's hardware address, six bytes in hexadecimal.
     pub guest_mac: String,
 }
 

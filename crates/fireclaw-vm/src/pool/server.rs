@@ -65,7 +65,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`Error::PoolRuns`] if there is one for this snapshot already;
-    /// [`Error::Plug`] for machines with a network card, whose tap is its
+    /// [`Error::Plug`] for machines with a network interface, whose tap is its
     /// taker's.
     pub fn new(
         launcher: Launcher,
@@ -73,8 +73,8 @@ impl Pool {
         size: usize,
         directory: PathBuf,
     ) -> Result<Self> {
-        if launcher.spec.card {
-            return Err(Error::Plug("a machine that waits in a pool has none"));
+        if launcher.spec.interface {
+            return Err(Error::TapAttachment("a machine that waits in a pool has none"));
         }
         fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
         let path = directory.join(format!("{}.lock", snapshot.id));

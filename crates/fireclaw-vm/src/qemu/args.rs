@@ -16,8 +16,8 @@ pub struct Fds {
     /// and again.
     pub stream: Option<RawFd>,
     pub qmp: RawFd,
-    /// The tap of the network card, if there is one.
-    pub card: Option<RawFd>,
+    /// The tap of the network interface, if there is one.
+    pub interface: Option<RawFd>,
 }
 
 /// The stream's socket in the directory of a kept machine.
@@ -99,9 +99,9 @@ pub fn arguments(
         line.two("-drive", drive);
         line.two("-device", format!("virtio-blk-device,drive=disk{n},{DISK_ERRORS}"));
     }
-    if let Some(fd) = fds.card {
-        line.two("-netdev", format!("tap,id=card,fd={fd}"));
-        line.two("-device", format!("virtio-net-device,netdev=card,mac={BLANK_MAC}"));
+    if let Some(fd) = fds.interface {
+        line.two("-netdev", format!("tap,id=interface,fd={fd}"));
+        line.two("-device", format!("virtio-net-device,netdev=interface,mac={BLANK_MAC}"));
     }
     // A restored guest has its kernel in memory; reading the files again would
     // only cost time.
@@ -135,7 +135,7 @@ fn kernel_line(spec: &MachineSpec, accelerator: Accelerator) -> String {
         words.extend(["no_timer_check".into(), "tsc=reliable".into()]);
         words.push(format!("tsc_early_khz={tsc_khz}"));
     }
-    if spec.card {
+    if spec.interface {
         words.push(INTERFACE.into());
     }
     words.extend(spec.kernel_args.iter().cloned());
@@ -182,7 +182,7 @@ mod tests {
         line_of(accelerator, memory, None)
     }
 
-    fn line_of(accelerator: Accelerator, memory: Memory<'_>, card: Option<RawFd>) -> String {
+    fn line_of(accelerator: Accelerator, memory: Memory<'_>, interface: Option<RawFd>) -> String {
         let spec = MachineSpec {
             kernel: "/k".into(),
             initramfs: "/i".into(),
@@ -192,10 +192,10 @@ mod tests {
                 Disk { path: "/a,b.ext4".into(), read_only: true },
                 Disk { path: "/own".into(), read_only: false },
             ],
-            card: card.is_some(),
+            interface: interface.is_some(),
             kernel_args: vec!["extra=1".into()],
         };
-        let fds = Fds { console: 3, stream: Some(4), qmp: 5, card };
+        let fds = Fds { console: 3, stream: Some(4), qmp: 5, interface };
         let words = arguments(&spec, "fireclaw-0", accelerator, memory, fds);
         words.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
@@ -220,19 +220,19 @@ mod tests {
 
     #[test]
     fn a_card_is_the_same_whether_saved_or_restored() {
-        let of = |memory, card| line_of(Accelerator::Kvm, memory, card);
-        let card = |fd| {
+        let of = |memory, interface| line_of(Accelerator::Kvm, memory, interface);
+        let interface = |fd| {
             format!(
-                "-netdev tap,id=card,fd={fd} \
-                 -device virtio-net-device,netdev=card,mac=02:fc:00:00:00:00"
+                "-netdev tap,id=interface,fd={fd} \
+                 -device virtio-net-device,netdev=interface,mac=02:fc:00:00:00:00"
             )
         };
         let saved = of(Memory::SavedTo(std::path::Path::new("/s")), Some(7));
-        assert!(saved.contains(&card(7)) && saved.contains(" fireclaw.card "), "{saved}");
+        assert!(saved.contains(&interface(7)) && saved.contains(" fireclaw.interface "), "{saved}");
         let restored = of(Memory::RestoredFrom(std::path::Path::new("/s")), Some(9));
-        assert!(restored.contains(&card(9)), "{restored}");
+        assert!(restored.contains(&interface(9)), "{restored}");
         let without = of(Memory::Fresh, None);
-        assert!(!without.contains("net") && !without.contains("card"), "{without}");
+        assert!(!without.contains("net") && !without.contains("interface"), "{without}");
     }
 
     #[test]

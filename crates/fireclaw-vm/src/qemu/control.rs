@@ -28,7 +28,7 @@ pub struct QemuControl {
 
 impl QemuControl {
     /// Takes the connection; a restored machine goes on when this is done.
-    pub async fn new(mut qmp: Qmp, memory: Memory<'_>, card: bool) -> Result<Self> {
+    pub async fn new(mut qmp: Qmp, memory: Memory<'_>, interface: bool) -> Result<Self> {
         let save_to = match memory {
             Memory::Fresh => None,
             Memory::SavedTo(directory) => Some(directory.join(STATE_FILE)),
@@ -37,7 +37,7 @@ impl QemuControl {
                 let state = File::open(&path).map_err(Error::file("open", path))?;
                 qmp.pass_fd(STATE_FILE, state.into()).await?;
                 let mut control = Self { qmp, save_to: None };
-                if card {
+                if interface {
                     control.hush().await?;
                 }
                 control.migrate("migrate-incoming").await?;
@@ -47,7 +47,7 @@ impl QemuControl {
         Ok(Self { qmp, save_to })
     }
 
-    /// Keeps QEMU from announcing the card, under the address of its snapshot, on
+    /// Keeps QEMU from announcing the interface, under the address of its snapshot, on
     /// the network to which it has come.
     async fn hush(&mut self) -> Result<()> {
         let parameters = json!({ "announce-rounds": 0 });

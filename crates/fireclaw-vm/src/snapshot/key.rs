@@ -32,7 +32,7 @@ pub struct Key {
     initramfs: Stamp,
     disks: Vec<Stamp>,
     #[serde(default)]
-    card: bool,
+    interface: bool,
     kernel_args: Vec<String>,
     pub(super) cpus: u32,
     pub(super) memory_mib: u64,
@@ -99,7 +99,7 @@ impl Key {
             kernel: Stamp::of(&spec.kernel)?,
             initramfs: Stamp::of(&spec.initramfs)?,
             disks,
-            card: spec.card,
+            interface: spec.interface,
             kernel_args: spec.kernel_args.clone(),
             cpus: spec.cpus,
             memory_mib: spec.memory_mib,
@@ -126,7 +126,7 @@ impl Key {
                 false => (disk.path.clone(), 0),
             };
             let disks: Vec<_> = key.disks.iter().map(disk).collect();
-            let shape = (key.vmm, key.cpus, key.memory_mib, key.card);
+            let shape = (key.vmm, key.cpus, key.memory_mib, key.interface);
             (shape, key.kernel_args.clone(), key.warm.clone(), disks)
         };
         self != other && purpose(self) == purpose(other)
@@ -165,7 +165,7 @@ pub(super) mod tests {
             kernel: stamp.clone(),
             initramfs: stamp.clone(),
             disks: vec![stamp],
-            card: false,
+            interface: false,
             kernel_args: Vec::new(),
             cpus: 1,
             memory_mib: 256,
@@ -174,7 +174,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The same with another monitor.
+    /// The same with another VMM.
     pub fn upgraded(key: &Key) -> Key {
         Key { vmm_version: "8.0".into(), ..key.clone() }
     }
@@ -202,7 +202,7 @@ pub(super) mod tests {
         let home = tempfile::tempdir().unwrap();
         let key = key(home.path());
         let warm = Key { warm: Some("true".into()), ..key.clone() };
-        let carded = Key { card: true, ..key.clone() };
+        let carded = Key { interface: true, ..key.clone() };
         assert!(!carded.replaces(&key), "each is of use");
         for other in [upgraded(&key), sized(&key, 512), warm, carded] {
             assert_ne!(other.id(), key.id());

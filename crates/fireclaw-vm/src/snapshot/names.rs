@@ -101,7 +101,7 @@ impl Store {
 impl Recipe {
     /// What differs from another recipe, in words.
     fn differences(&self, from: &Self) -> Vec<String> {
-        let Self { image, kernel, cpus, memory_mib, card, warm } = self;
+        let Self { image, kernel, cpus, memory_mib, interface, warm } = self;
         let shown = |kernel: &Option<PathBuf>| {
             kernel.as_ref().map_or("the usual".to_owned(), |it| it.display().to_string())
         };
@@ -114,7 +114,7 @@ impl Recipe {
             ("kernel", shown(kernel), shown(&from.kernel)),
             ("cpus", cpus.to_string(), from.cpus.to_string()),
             ("memory", format!("{memory_mib} MiB"), format!("{} MiB", from.memory_mib)),
-            ("a network card", card.to_string(), from.card.to_string()),
+            ("a network interface", interface.to_string(), from.interface.to_string()),
             ("warmed with", line(warm), line(&from.warm)),
         ];
         let differ = pairs.into_iter().filter(|(_, this, other)| this != other);
@@ -135,7 +135,7 @@ mod tests {
             kernel: None,
             cpus: 1,
             memory_mib: 256,
-            card: false,
+            interface: false,
             warm: Some("python3 -c 'import json'".into()),
         };
         store.name("py", &first).unwrap();
@@ -160,7 +160,7 @@ mod tests {
             kernel: None,
             cpus: 1,
             memory_mib: 256,
-            card: false,
+            interface: false,
             warm: None,
         };
         for wrong in ["", "a/b", "../a", ".hidden", "-f", "auto-1", "a b", &"x".repeat(300)] {
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(store.names(), [("py-3.11".to_owned(), recipe)]);
         // A name without a snapshot is listed: it can be made again.
         let list = store.list();
-        assert!(list.len() == 1 && list[0].monitor.is_none());
+        assert!(list.len() == 1 && list[0].vmm.is_none());
         store.remove(&list[0]).unwrap();
         assert!(store.names().is_empty());
     }

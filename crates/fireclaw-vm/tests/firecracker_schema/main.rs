@@ -28,7 +28,7 @@ fn all_requests() -> Vec<Request> {
             Disk { path: "/d/base.img".into(), read_only: true },
             Disk { path: "/d/overlay.img".into(), read_only: false },
         ],
-        card: true,
+        interface: true,
         kernel_args: vec!["fireclaw.test=1".into()],
     };
     let mut all = boot_requests(&spec, Path::new("/proc/self/fd/2"), Some("tap0"), true);
@@ -188,13 +188,13 @@ fn the_guest_gets_its_disks_in_order_and_its_kernel_arguments() {
 
 #[test]
 fn a_card_is_there_only_if_there_is_a_tap_and_a_clone_has_its_own() {
-    let spec = |card| MachineSpec {
+    let spec = |interface| MachineSpec {
         disks: Vec::new(),
         kernel: "k".into(),
         initramfs: "i".into(),
         cpus: 1,
         memory_mib: 128,
-        card,
+        interface,
         kernel_args: Vec::new(),
     };
     let text = |requests: Vec<Request>| {
@@ -203,10 +203,10 @@ fn a_card_is_there_only_if_there_is_a_tap_and_a_clone_has_its_own() {
     };
     let with = text(boot_requests(&spec(true), Path::new("log"), Some("fctap0"), true));
     assert!(with.contains("/network-interfaces/eth0 {"), "{with}");
-    assert!(with.contains(r#""host_dev_name":"fctap0""#) && with.contains(" fireclaw.card"));
+    assert!(with.contains(r#""host_dev_name":"fctap0""#) && with.contains(" fireclaw.interface"));
     let clone = text(restore_requests(Path::new("/s"), Path::new("log"), Some("fctap1")));
     assert!(clone.contains(r#"[{"host_dev_name":"fctap1","iface_id":"eth0"}]"#), "{clone}");
     let without = text(boot_requests(&spec(false), Path::new("log"), None, true))
         + &text(restore_requests(Path::new("/s"), Path::new("log"), None));
-    assert!(!without.contains("network") && !without.contains("card"), "{without}");
+    assert!(!without.contains("network") && !without.contains("interface"), "{without}");
 }

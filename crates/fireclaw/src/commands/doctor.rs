@@ -68,7 +68,7 @@ pub fn execute(args: &Args) -> Result<u8> {
     checks.extend(prepared(&home));
     checks.push(namespaces());
     checks.extend(tools());
-    checks.extend(runtime()?.block_on(monitors(&home, args.reprobe)));
+    checks.extend(runtime()?.block_on(vmms(&home, args.reprobe)));
     let passed = |checks: &[Check]| checks.iter().all(|c| c.verdict != Grade::Fail);
     let ready = passed(&checks);
     let proved = match ready && args.prove {
@@ -232,8 +232,8 @@ fn tools() -> Vec<Check> {
         .collect()
 }
 
-/// The monitors, and whether a guest boots on KVM.
-async fn monitors(home: &Home, reprobe: bool) -> Vec<Check> {
+/// The VMMs, and whether a guest boots on KVM.
+async fn vmms(home: &Home, reprobe: bool) -> Vec<Check> {
     let mut cache = Cache::open(&home.host_cache());
     if reprobe {
         cache.forget_verdicts();
@@ -245,7 +245,7 @@ async fn monitors(home: &Home, reprobe: bool) -> Vec<Check> {
         cpus: 1,
         memory_mib: 256,
         disks: vec![Disk { path: b.rootfs, read_only: true }],
-        card: false,
+        interface: false,
         kernel_args: Vec::new(),
     });
     let empty = MachineSpec {
@@ -254,7 +254,7 @@ async fn monitors(home: &Home, reprobe: bool) -> Vec<Check> {
         cpus: 1,
         memory_mib: 256,
         disks: Vec::new(),
-        card: false,
+        interface: false,
         kernel_args: Vec::new(),
     };
     let run = home.run();
@@ -281,9 +281,7 @@ async fn monitors(home: &Home, reprobe: bool) -> Vec<Check> {
         Err(e @ VmError::VmmTooOld { .. }) => {
             warn("Firecracker", e.to_string(), "install a newer one")
         }
-        Err(e) => {
-            warn("Firecracker", e.to_string(), "optional: the fastest monitor where KVM works")
-        }
+        Err(e) => warn("Firecracker", e.to_string(), "optional: the fastest VMM where KVM works"),
     });
     let backend: Option<Box<dyn Backend>> = match (firecracker, qemu) {
         (Ok(firecracker), _) => Some(Box::new(firecracker)),

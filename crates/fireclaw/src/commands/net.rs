@@ -1,4 +1,4 @@
-//! `fireclaw net`: network cards of machines.
+//! `fireclaw net`: network interfaces of machines.
 
 mod check;
 
@@ -19,9 +19,9 @@ use crate::runtime::runtime;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  fireclaw net ls               machines with a network card, and what they may reach
+  fireclaw net ls               machines with a network interface, and what they may reach
   fireclaw net ls --denials     and what was refused
-  fireclaw net check            whether network cards work here
+  fireclaw net check            whether network interfaces work here
   fireclaw net prune            remove what belongs to nobody")]
 pub struct Args {
     #[command(subcommand)]
@@ -30,7 +30,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List machines that have a network card
+    /// List machines that have a network interface
     Ls {
         /// Show what was refused, with its reason
         #[arg(long)]
@@ -39,7 +39,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Try what network cards need, and what machines with one can reach
+    /// Try what network interfaces need, and what machines with one can reach
     Check {
         /// Print JSON
         #[arg(long)]

@@ -160,7 +160,7 @@ struct Options {
     #[arg(long)]
     local_model: bool,
 
-    /// The virtual machine monitor
+    /// The VMM
     #[arg(long, value_name = "VMM", env = "FIRECLAW_VMM", default_value = "auto")]
     vmm: Vmm,
 

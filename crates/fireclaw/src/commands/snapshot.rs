@@ -18,7 +18,7 @@ use crate::signals::Signals;
 /// has booted and waits for its command, and every later run of the same shape
 /// starts from it. One that you give a name can have run a command before, so
 /// that what this loaded is in memory already. Anything that went into a
-/// snapshot and changes, such as the kernel, the image or the monitor, makes it
+/// snapshot and changes, such as the kernel, the image or the VMM, makes it
 /// useless, and the next run makes it anew.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -133,7 +133,7 @@ fn table(store: &Store) -> Table {
         table.add_row([
             snapshot.name,
             recipe.image,
-            snapshot.monitor.unwrap_or_else(|| "(made when needed)".into()),
+            snapshot.vmm.unwrap_or_else(|| "(made when needed)".into()),
             recipe.cpus.to_string(),
             format!("{} MiB", recipe.memory_mib),
             format!("{} MiB", snapshot.disk_bytes >> 20),

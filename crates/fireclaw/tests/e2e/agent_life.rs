@@ -14,7 +14,7 @@ fn a_workspace_outlives_its_machine_and_the_agent() {
     let first = overseer.ready("puppet");
     ann.say("puppet", "keep bananas");
     ann.hears("puppet", "me", "kept");
-    // The monitor is killed: it is said, and replaced.
+    // The VMM is killed: it is said, and replaced.
     kill(first);
     ann.hears("overseer", "#control", "puppet is down");
     ann.hears("overseer", "#control", "puppet is ready");

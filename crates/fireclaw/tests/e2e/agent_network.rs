@@ -1,4 +1,4 @@
-//! Agents with a network card: what they reach is what their template and people say.
+//! Agents with a network interface: what they reach is what their template and people say.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -64,7 +64,7 @@ fn an_agent_reaches_what_its_template_says_also_after_a_restart() {
     ann.hears("overseer", "#control", &format!(":{other}"));
     ann.command(&format!("!net {owner} allow example.org"), "has no list");
     assert_eq!(networks(&overseer, &owner), 1);
-    // The machine keeps its card when its overseer ends, or is killed.
+    // The machine keeps its interface when its overseer ends, or is killed.
     for end in [Overseer::stop, Overseer::kill] {
         end(&mut overseer);
         overseer.again();

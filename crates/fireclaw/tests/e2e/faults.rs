@@ -1,4 +1,4 @@
-//! Guests and monitors that die, panic or say nothing.
+//! Guests and VMMs that die, panic or say nothing.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,7 +1,7 @@
 //! End-to-end tests: the real command, real machines.
 //!
 //! Each test has a home of its own that shares kernel and image with the one
-//! that is set up once. The monitor is the one that `FIRECLAW_VMM` names, so
+//! that is set up once. The VMM is the one that `FIRECLAW_VMM` names, so
 //! the same tests run on Firecracker where KVM works. `FIRECLAW_BIN` names
 //! another binary than the one just built.
 
@@ -20,7 +20,6 @@ mod agent_servers;
 mod agent_talk;
 mod agents;
 mod background;
-mod card;
 mod clean;
 mod cli;
 mod clones;
@@ -32,6 +31,7 @@ mod harness;
 mod hostile;
 mod images;
 mod inspircd;
+mod interface;
 mod logs;
 mod network;
 mod outputs;

@@ -140,7 +140,7 @@ impl Overseer {
         found.unwrap()
     }
 
-    /// The process id of an agent's monitor, once it is ready.
+    /// The process id of an agent's VMM, once it is ready.
     pub fn ready(&self, name: &str) -> i32 {
         i32::try_from(self.until(name, "ready")["pid"].as_i64().unwrap()).unwrap()
     }

@@ -145,5 +145,5 @@ fn orphans_are_reaped() {
 fn phases_are_shown() {
     let home = Home::new();
     let done = home.run(["-v", "--no-snapshot", "true"]).exits(0);
-    done.says(&["prepare", "kernel", "init", "command", "total", "own share", " ms"]);
+    done.says(&["prepare", "kernel", "init", "command", "total", "overhead", " ms"]);
 }

@@ -86,7 +86,7 @@ pub fn prove(home: &Home, host: &Host) -> Result<Vec<Check>> {
                 true => ok("base image", "not touched"),
                 false => fail("base image", "it was changed meanwhile", "run `fireclaw setup`"),
             });
-            checks.push(before.compare(&Held::settled(home, &before).await));
+            checks.push(before.compare(&Held::personalized(home, &before).await));
             Ok(checks)
         };
         tokio::select! {
@@ -300,7 +300,7 @@ impl Held {
 
     /// What is held once all that ends has ended: descriptors are closed by
     /// tasks that are still to run.
-    async fn settled(home: &Home, expected: &Self) -> Self {
+    async fn personalized(home: &Home, expected: &Self) -> Self {
         const LIMIT: Duration = Duration::from_secs(2);
         const POLL: Duration = Duration::from_millis(10);
         let start = Instant::now();

@@ -1,4 +1,4 @@
-//! `fireclaw net check`: what network cards need, and machines that try what they can reach.
+//! `fireclaw net check`: what network interfaces need, and machines that try what they can reach.
 //!
 //! Nothing but this host is asked: two servers of our own, of which one is named to the
 //! machine, and addresses at which nobody may answer.

@@ -21,9 +21,9 @@ fn whoever_is_killed_nothing_is_left() {
         fireclaw_netlab::run("nft", &["-f", file.to_str().unwrap()]);
         let before = foreign();
         for who in BOTH {
-            for victim in [run, gateway, keeper, monitor] {
+            for victim in [run, gateway, helper, vmm] {
                 let mut machine = host.start(who, "full", "echo up; exec sleep 170");
-                let all = [run, gateway, keeper, monitor].map(|of| of(host, who, &machine));
+                let all = [run, gateway, helper, vmm].map(|of| of(host, who, &machine));
                 let victim = victim(host, who, &machine);
                 kill_process(Pid::from_raw(victim).unwrap(), Signal::KILL).unwrap();
                 // Ours is a child, dead until it is waited for.
@@ -33,13 +33,13 @@ fn whoever_is_killed_nothing_is_left() {
                 });
                 machine.end();
                 wait_until("all to end", || !all.iter().any(|&process| is_alive(process)));
-                // What a killed keeper leaves with root is found by the next one.
+                // What a killed helper leaves with root is found by the next one.
                 host.command(who, &["net", "prune"]).exits(0);
                 host.is_clean(who);
                 assert_eq!(foreign(), before);
             }
             let machine = host.start(who, "full", "echo up; exec sleep 170");
-            let all = [gateway, keeper, monitor].map(|of| of(host, who, &machine));
+            let all = [gateway, helper, vmm].map(|of| of(host, who, &machine));
             signal(&machine.child, Signal::INT);
             machine.end();
             assert!(!all.iter().any(|&process| is_alive(process)), "it ends after all of them");
@@ -56,17 +56,17 @@ fn run(_: &Host, _: Who, machine: &Machine) -> i32 {
     i32::try_from(machine.child.id()).unwrap()
 }
 
-fn monitor(_: &Host, _: Who, machine: &Machine) -> i32 {
+fn vmm(_: &Host, _: Who, machine: &Machine) -> i32 {
     vmm_of(&machine.child)
 }
 
-fn keeper(host: &Host, who: Who, _: &Machine) -> i32 {
-    i32::try_from(host.list(who)[0]["keeper"]["pid"].as_i64().unwrap()).unwrap()
+fn helper(host: &Host, who: Who, _: &Machine) -> i32 {
+    i32::try_from(host.list(who)[0]["helper"]["pid"].as_i64().unwrap()).unwrap()
 }
 
 /// The other one that runs by the hidden command.
 fn gateway(host: &Host, who: Who, machine: &Machine) -> i32 {
-    let keeper = keeper(host, who, machine);
+    let helper = helper(host, who, machine);
     let both = processes_of(&machine.child, "gateway");
-    both.into_iter().find(|&process| process != keeper).unwrap()
+    both.into_iter().find(|&process| process != helper).unwrap()
 }

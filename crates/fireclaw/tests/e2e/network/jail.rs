@@ -1,4 +1,4 @@
-//! Firecracker in its jail, with a network card: what confines it does not cut it off.
+//! Firecracker in its jail, with a network interface: what confines it does not cut it off.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use super::{Who, on_a_host};
 use crate::harness::{is_alive, patience, signal, vmm_of, wait, wait_until};
 
-/// The monitor's user and group.
+/// The VMM's user and group.
 const JAIL: [&str; 2] = ["--jail", "60001:60002"];
 
 #[test]
@@ -33,7 +33,7 @@ fn a_jailed_machine_reaches_what_its_policy_says() {
     });
 }
 
-/// The kernel does not tell a monitor that changed its user of its owner's end. Firecracker
+/// The kernel does not tell a VMM that changed its user of its owner's end. Firecracker
 /// aborts when it then writes to its standard output, which nobody reads: what its guest
 /// writes to the console, and that its tap is gone. So only a silent one without lives on.
 #[test]
@@ -45,14 +45,14 @@ console = open(\"/dev/ttyS0\", \"w\")
 termios.tcflow(console, termios.TCOOFF)' && echo up; exec sleep 170";
         for policy in ["none", "full"] {
             let mut machine = host.start_with(Who::Root, policy, &JAIL, line);
-            let monitor = vmm_of(&machine.child);
+            let vmm = vmm_of(&machine.child);
             signal(&machine.child, Signal::KILL);
             wait(&mut machine.child, patience());
             wait_until("its network to go", || host.list(Who::Root).is_empty());
             assert!(!fireclaw_netlab::run("ip", &["-o", "link"]).contains("fc-"));
-            assert!(policy != "none" || is_alive(monitor));
+            assert!(policy != "none" || is_alive(vmm));
             host.run(Who::Root, "none", &["true"], "").exits(0);
-            assert!(!is_alive(monitor));
+            assert!(!is_alive(vmm));
             host.is_clean(Who::Root);
             let run = fs::read_dir(host.home.path().join("run")).unwrap();
             assert_eq!(run.count(), 0, "nothing is left of it");

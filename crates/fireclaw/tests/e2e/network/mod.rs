@@ -1,4 +1,4 @@
-//! Machines with a network card, on a host in namespaces with an internet of its own:
+//! Machines with a network interface, on a host in namespaces with an internet of its own:
 //! nothing of it is outside this machine, and all of it goes with the test.
 
 mod check;
@@ -99,7 +99,7 @@ impl Host {
         Machine { child, output }
     }
 
-    /// What `fireclaw net ls` says of all machines with a card.
+    /// What `fireclaw net ls` says of all machines with an interface.
     fn list(&self, who: Who) -> Vec<Value> {
         let listed = self.command(who, &["net", "ls", "--json"]).exits(0);
         serde_json::from_slice(&listed.stdout).unwrap()

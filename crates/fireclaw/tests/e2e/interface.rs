@@ -1,4 +1,4 @@
-//! A machine with a network card, on taps in a network of the test's own.
+//! A machine with a network interface, on taps in a network of the test's own.
 //!
 //! The tests start this very program again in fresh user and network
 //! namespaces, where whoever runs them is root.
@@ -11,13 +11,14 @@ use std::path::Path;
 use std::process::Command;
 
 use fireclaw_image::Manifest;
-use fireclaw_protocol::hello::Card;
+use fireclaw_protocol::hello::Interface;
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
 use fireclaw_vm::pool::Pool;
 use fireclaw_vm::probe::{Cache, Choice, Prober};
 use fireclaw_vm::snapshot::{Recipe, Snapshot, Store};
 use fireclaw_vm::{
-    BLANK_MAC, Disk, Guest, Launch, Launcher, MachineSpec, Memory, Plug, PlugKind, RunDir, Waiting,
+    AttachmentKind, BLANK_MAC, Disk, Guest, Launch, Launcher, MachineSpec, Memory, RunDir,
+    TapAttachment, Waiting,
 };
 use tokio::io::AsyncReadExt;
 
@@ -26,7 +27,7 @@ use crate::harness::{alone, finish, patience, shared_home};
 /// The network's end on the host, and where the guests are told to ask for names.
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
-/// What a guest knows of its card, one fact a line.
+/// What a guest knows of its interface, one fact a line.
 const FACTS: &str = "cat /sys/class/net/eth0/address
 ip -4 -o address show dev eth0 | awk '{print $4}'
 ip -6 -o address show dev eth0
@@ -48,17 +49,17 @@ assert got == sent, len(got)
 
 #[test]
 fn it_is_set_before_the_first_command_also_in_clones() {
-    inside("card::inside_cold_and_clones");
+    inside("interface::inside_cold_and_clones");
 }
 
 #[test]
 fn a_card_and_a_tap_come_together_or_not_at_all() {
-    inside("card::inside_mistakes");
+    inside("interface::inside_mistakes");
 }
 
 #[test]
 fn it_outlives_its_host_and_follows_the_next_one() {
-    inside("card::inside_adopted");
+    inside("interface::inside_adopted");
 }
 
 /// Runs one of the tests below in namespaces of its own.
@@ -84,13 +85,13 @@ fn inside_cold_and_clones() {
 
 async fn cold_and_clones(kernel: &str, directory: &Path) {
     let launcher = launcher(kernel, directory).await;
-    let kind = launcher.backend.capabilities().plug;
+    let kind = launcher.backend.capabilities().attachment;
     let bridge = Bridge::new();
     let port = echo();
 
     let tap = bridge.tap("cold", kind);
     let waiting = launcher.boot(Memory::Fresh, Some(&tap.0), || ()).await.unwrap();
-    check(waiting, card(2), port).await.kill().await.unwrap();
+    check(waiting, interface(2), port).await.kill().await.unwrap();
 
     let scratch = Tap::new("scratch", kind);
     let store = Store::new(directory.join("snapshots"));
@@ -105,7 +106,7 @@ async fn cold_and_clones(kernel: &str, directory: &Path) {
         let memory = Memory::RestoredFrom(&snapshot.directory);
         let machine = launcher.launch(memory, Some(&tap.0)).await.unwrap();
         let waiting = Waiting::meet(machine, patience()).await.unwrap();
-        clones.push(check(waiting, card(number), port).await);
+        clones.push(check(waiting, interface(number), port).await);
     }
     // Both run now, and neither was ever seen under another address.
     let seen = bridge.seen();
@@ -117,10 +118,10 @@ async fn cold_and_clones(kernel: &str, directory: &Path) {
     assert!(said.contains("ConnectionRefused"), "one clone reaches the other: {said}");
     clone.kill().await.unwrap();
 
-    // One that is told of no card has it, down and silent.
+    // One that is told of no interface has it, down and silent.
     let machine = launcher.launch(Memory::RestoredFrom(&snapshot.directory), Some(&taps[0].0));
     let waiting = Waiting::meet(machine.await.unwrap(), patience()).await.unwrap();
-    let guest = waiting.settle("alone", None).await.unwrap();
+    let guest = waiting.personalize("alone", None).await.unwrap();
     let (_, said) = run(&guest, "cat /sys/class/net/eth0/operstate; ip route").await;
     assert_eq!(said, "down\n");
     guest.kill().await.unwrap();
@@ -134,31 +135,31 @@ fn inside_adopted() {
         let launcher = launcher(Manifest::DEBIAN_KERNEL, directory.path()).await;
         let (backend, spec) = (&launcher.backend, &launcher.spec);
         let (bridge, port) = (Bridge::new(), echo());
-        let tap = bridge.tap("kept", backend.capabilities().plug);
+        let tap = bridge.tap("kept", backend.capabilities().attachment);
         let run_dir = RunDir::kept(directory.path(), "fireclaw-e2e-kept").unwrap();
-        let plug = Some(&tap.0);
-        let launch = Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, plug };
+        let attachment = Some(&tap.0);
+        let launch = Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, attachment };
         let machine = backend.launch(launch).await.unwrap();
         let waiting = Waiting::meet(machine, patience()).await.unwrap();
-        let guest = check(waiting, card(2), port).await;
+        let guest = check(waiting, interface(2), port).await;
         let stamp = guest.stamp().unwrap();
         drop(guest);
 
-        // The same card is left as it is, down to what the guest made of it;
+        // The same interface is left as it is, down to what the guest made of it;
         // another is taken on, and nothing of the first stays.
         let adopt = async || {
             let machine = backend.adopt(&run_dir, stamp).await.unwrap();
             Waiting::meet(machine, patience()).await.unwrap()
         };
-        let guest = adopt().await.settle("kept", Some(card(2))).await.unwrap();
+        let guest = adopt().await.personalize("kept", Some(interface(2))).await.unwrap();
         let (status, said) = run(&guest, "ip address add 10.78.0.1/24 dev eth0").await;
         assert_eq!(status, ExitStatus::Code(0), "{said}");
         drop(guest);
-        let guest = adopt().await.settle("kept", Some(card(2))).await.unwrap();
+        let guest = adopt().await.personalize("kept", Some(interface(2))).await.unwrap();
         let (_, said) = run(&guest, "ip -4 -o address show dev eth0 | wc -l").await;
         assert_eq!(said, "2\n");
         drop(guest);
-        check(adopt().await, card(5), port).await.kill().await.unwrap();
+        check(adopt().await, interface(5), port).await.kill().await.unwrap();
     });
 }
 
@@ -173,19 +174,19 @@ fn inside_mistakes() {
             assert!(error.contains(text), "{error}");
         };
         says(with.boot(Memory::Fresh, None, || ()).await, "nowhere to be plugged in");
-        let wrong = match with.backend.capabilities().plug {
-            PlugKind::Tap => Plug::Named { name: "none".into(), namespace: None },
-            PlugKind::Named => Plug::Tap(File::open("/dev/null").unwrap().into()),
+        let wrong = match with.backend.capabilities().attachment {
+            AttachmentKind::Tap => TapAttachment::Named { name: "none".into(), namespace: None },
+            AttachmentKind::Named => TapAttachment::Tap(File::open("/dev/null").unwrap().into()),
         };
-        says(with.boot(Memory::Fresh, Some(&wrong), || ()).await, "this monitor takes");
+        says(with.boot(Memory::Fresh, Some(&wrong), || ()).await, "this VMM takes");
 
-        let spec = MachineSpec { card: false, ..with.spec.clone() };
+        let spec = MachineSpec { interface: false, ..with.spec.clone() };
         let without = Launcher { spec, ..with };
-        let tap = Tap::new("tap", without.backend.capabilities().plug);
+        let tap = Tap::new("tap", without.backend.capabilities().attachment);
         says(without.boot(Memory::Fresh, Some(&tap.0), || ()).await, "the machine has none");
         let waiting = without.boot(Memory::Fresh, None, || ()).await.unwrap();
-        let error = waiting.settle("x", Some(card(2))).await.unwrap_err().to_string();
-        assert!(error.contains("finds no network card"), "{error}");
+        let error = waiting.personalize("x", Some(interface(2))).await.unwrap_err().to_string();
+        assert!(error.contains("finds no network interface"), "{error}");
 
         // A machine that waits in a pool cannot know on which tap.
         let with = launcher(Manifest::DEBIAN_KERNEL, directory.path()).await;
@@ -195,11 +196,11 @@ fn inside_mistakes() {
     });
 }
 
-/// Settles a guest with a card and asks it what it is.
-async fn check(waiting: Waiting, card: Card, port: u16) -> Guest {
-    let address = card.address;
+/// Settles a guest with an interface and asks it what it is.
+async fn check(waiting: Waiting, interface: Interface, port: u16) -> Guest {
+    let address = interface.address;
     let number = address.octets()[3];
-    let guest = waiting.settle("card", Some(card)).await.unwrap();
+    let guest = waiting.personalize("interface", Some(interface)).await.unwrap();
     let (status, said) = run(&guest, FACTS).await;
     let expected = format!(
         "{}\n{address}/24\ndefault via {HOST} dev eth0 \n\
@@ -236,7 +237,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 fn recipe() -> Recipe {
     let image = Manifest::BASE_IMAGE.to_owned();
-    Recipe { image, kernel: None, cpus: 1, memory_mib: 256, card: true, warm: None }
+    Recipe { image, kernel: None, cpus: 1, memory_mib: 256, interface: true, warm: None }
 }
 
 async fn launcher(kernel: &str, directory: &Path) -> Launcher {
@@ -249,7 +250,7 @@ async fn launcher(kernel: &str, directory: &Path) -> Launcher {
         cpus: 1,
         memory_mib: 256,
         disks: vec![Disk { path: boot.rootfs, read_only: true }],
-        card: true,
+        interface: true,
         kernel_args: Vec::new(),
     };
     let run = directory.join("run");
@@ -263,9 +264,9 @@ async fn launcher(kernel: &str, directory: &Path) -> Launcher {
     Launcher { backend: backend.into(), spec, run, patience: patience() }
 }
 
-/// The card of the guest with this number.
-fn card(number: u8) -> Card {
-    Card {
+/// The interface of the guest with this number.
+fn interface(number: u8) -> Interface {
+    Interface {
         mac: [2, 0x77, 0, 0, 0, number].into(),
         address: Ipv4Addr::new(10, 77, 0, number),
         prefix: 24,
@@ -304,7 +305,7 @@ impl Bridge {
         Self
     }
 
-    fn tap(&self, name: &str, kind: PlugKind) -> Tap {
+    fn tap(&self, name: &str, kind: AttachmentKind) -> Tap {
         let tap = Tap::new(name, kind);
         ip(&format!("link set dev {name} master bridge"));
         tap
@@ -321,27 +322,27 @@ impl Drop for Bridge {
     }
 }
 
-/// A tap that is up, in the way in which the monitor wants it.
-struct Tap(Plug);
+/// A tap that is up, in the way in which the VMM wants it.
+struct Tap(TapAttachment);
 
 impl Tap {
-    fn new(name: &str, kind: PlugKind) -> Self {
-        let plug = match kind {
-            PlugKind::Tap => Plug::Tap(open_tap(name)),
-            PlugKind::Named => {
+    fn new(name: &str, kind: AttachmentKind) -> Self {
+        let attachment = match kind {
+            AttachmentKind::Tap => TapAttachment::Tap(open_tap(name)),
+            AttachmentKind::Named => {
                 ip(&format!("tuntap add dev {name} mode tap vnet_hdr"));
-                Plug::Named { name: name.into(), namespace: None }
+                TapAttachment::Named { name: name.into(), namespace: None }
             }
         };
         ip(&format!("link set dev {name} up"));
-        Self(plug)
+        Self(attachment)
     }
 }
 
 impl Drop for Tap {
     fn drop(&mut self) {
         // One that is open goes by itself.
-        if let Plug::Named { name, .. } = &self.0 {
+        if let TapAttachment::Named { name, .. } = &self.0 {
             ip(&format!("link delete dev {name}"));
         }
     }

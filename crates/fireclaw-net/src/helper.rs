@@ -1,4 +1,4 @@
-//! The keeper: the process that makes what belongs to one machine, holds it, and removes
+//! The helper: the process that makes what belongs to one machine, holds it, and removes
 //! it when its gateway ends, however that ends.
 //!
 //! It alone has the right to change the network, and reads nothing that a guest wrote.
@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use fireclaw_say::say;
-use fireclaw_vm::PlugKind;
+use fireclaw_vm::AttachmentKind;
 use ipnet::Ipv4Net;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::CapabilitySet;
@@ -22,7 +22,7 @@ use crate::state::{Lock, Machine, State, lock};
 use crate::watch::Watch;
 use crate::{Error, ProcessStamp, Request, Result, conntrack, host, nft, rules, tap, wire};
 
-/// What a keeper made. Three listening sockets come with it, then the tap, or in a
+/// What a helper made. Three listening sockets come with it, then the tap, or in a
 /// namespace for a tap by name the user and the network namespace.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Made {
@@ -31,7 +31,7 @@ pub(crate) struct Made {
     pub host: Vec<Ipv4Net>,
 }
 
-/// What its gateway asks of a keeper. Each is answered with a `Result<Answer>`.
+/// What its gateway asks of a helper. Each is answered with a `Result<Answer>`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Ask {
     /// Rules of another kind, or for another policy or other addresses of the host.
@@ -40,7 +40,7 @@ pub(crate) enum Ask {
     Counts,
 }
 
-/// A keeper's answer.
+/// A helper's answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Done,
@@ -106,7 +106,7 @@ fn counts(address: Ipv4Addr) -> Result<Vec<Refused>> {
     Ok(rules::read_counts(&listed))
 }
 
-/// Held while something of the host is made or removed. A namespace is its keeper's alone.
+/// Held while something of the host is made or removed. A namespace is its helper's alone.
 fn alone(request: &Request) -> Result<Option<Lock>> {
     match request.place {
         Place::Host => lock(&request.state).map(Some),
@@ -127,7 +127,7 @@ fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {
     if request.place == Place::Host {
         let netlink = Netlink::open()?;
         host::sweep(&netlink, &state)?;
-        host::settle(&netlink, &state)?;
+        host::reconcile(&netlink, &state)?;
         host::agree(&state, &request.config)?;
     } else {
         state.free_dead()?;
@@ -140,7 +140,7 @@ fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {
             place: request.place,
             policy: request.policy.word().into(),
             directory: request.directory.clone(),
-            keeper: own_stamp()?,
+            helper: own_stamp()?,
         },
     )?;
     match make_things(&request, &state, &machine, nft, host) {
@@ -199,9 +199,9 @@ fn make_things(
     }
     // Last, so that no packet passes before the rules hold.
     netlink.join(link.index, bridge.index)?;
-    match request.plug {
-        PlugKind::Tap => descriptors.push(tap),
-        PlugKind::Named => {
+    match request.attachment {
+        AttachmentKind::Tap => descriptors.push(tap),
+        AttachmentKind::Named => {
             let user = rustix::process::geteuid().as_raw();
             tap::keep(&tap, request.user.unwrap_or(user))?;
             if request.place == Place::Namespace {
@@ -245,7 +245,7 @@ fn remove(request: &Request, state: &State, machine: &Machine) -> Result<()> {
         Place::Host => {
             let netlink = Netlink::open()?;
             host::remove(&netlink, state, machine)?;
-            host::settle(&netlink, state)
+            host::reconcile(&netlink, state)
         }
         // It goes with the last process in it.
         Place::Namespace => state.free(machine).map(drop),
@@ -254,7 +254,7 @@ fn remove(request: &Request, state: &State, machine: &Machine) -> Result<()> {
 
 impl Kept {
     /// Waits until something is said on the stream. Rules that somebody removes meanwhile are
-    /// set again, and until they are there the card is cut off.
+    /// set again, and until they are there the interface is cut off.
     fn guard(&self, stream: &UnixStream) -> Result<()> {
         let Some(watch) = &self.watch else { return Ok(()) };
         loop {
@@ -293,7 +293,7 @@ impl Kept {
         netlink.down(tap.index).map(|()| tap.index)
     }
 
-    /// Sets all rules again, with the card cut off until they are there.
+    /// Sets all rules again, with the interface cut off until they are there.
     fn set_again(&self, watch: &Watch) -> Result<()> {
         let netlink = Netlink::open()?;
         let tap = self.cut(&netlink)?;
@@ -337,7 +337,7 @@ impl Kept {
         self.state.set_policy(self.machine.address, &self.machine.policy)?;
         match self.request.place {
             Place::Host if self.guest.kind == Kind::Open => host::forward(Some(&self.state)),
-            Place::Host => host::settle(&Netlink::open()?, &self.state),
+            Place::Host => host::reconcile(&Netlink::open()?, &self.state),
             Place::Namespace if self.guest.kind == Kind::Open => host::forward(None),
             Place::Namespace => Ok(()),
         }

@@ -1,15 +1,15 @@
-//! The network card, if this machine has one, and where names are looked up.
+//! The network interface, if this machine has one, and where names are looked up.
 
 mod netlink;
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 
-use fireclaw_protocol::hello::Card;
+use fireclaw_protocol::hello::Interface;
 
 use netlink::Netlink;
 
-/// Where the kernel shows the devices of the card's driver.
+/// Where the kernel shows the devices of the interface's driver.
 const DRIVER: &str = "/sys/bus/virtio/drivers/virtio_net";
 
 /// `lo`: the kernel makes it first in every network (LOOPBACK_IFINDEX).
@@ -25,9 +25,9 @@ pub fn loopback_up() {
     let _ = Netlink::open().and_then(|netlink| netlink.set_up(LOOPBACK, None));
 }
 
-/// What the card and the resolver are set to.
+/// What the interface and the resolver are set to.
 #[derive(Debug, Default)]
-pub struct Setting(Option<Option<Card>>);
+pub struct Setting(Option<Option<Interface>>);
 
 impl Setting {
     /// Sets both to what the host says: whatever they were set to before is
@@ -35,26 +35,26 @@ impl Setting {
     /// that connections outlive a change of hosts.
     ///
     /// # Errors
-    /// What could not be set, in words. Without a card nothing is an error.
-    pub fn take_on(&mut self, card: Option<&Card>) -> Result<(), String> {
-        if self.0.as_ref().is_some_and(|known| known.as_ref() == card) {
+    /// What could not be set, in words. Without an interface nothing is an error.
+    pub fn take_on(&mut self, interface: Option<&Interface>) -> Result<(), String> {
+        if self.0.as_ref().is_some_and(|known| known.as_ref() == interface) {
             return Ok(());
         }
-        match (find(), card) {
+        match (find(), interface) {
             (None, None) => {}
             (None, Some(_)) => {
-                return Err("this machine's kernel finds no network card; \
+                return Err("this machine's kernel finds no network interface; \
                             `fireclaw setup` fetches one that does"
                     .into());
             }
-            (Some(link), card) => set(&link, card)
-                .map_err(|(what, e)| format!("cannot {what} of the network card: {e}"))?,
+            (Some(link), interface) => set(&link, interface)
+                .map_err(|(what, e)| format!("cannot {what} of the network interface: {e}"))?,
         }
-        let written = write_resolver(card);
-        if card.is_some() {
+        let written = write_resolver(interface);
+        if interface.is_some() {
             written.map_err(|e| format!("cannot write {RESOLVER}: {e}"))?;
         }
-        self.0 = Some(card.cloned());
+        self.0 = Some(interface.cloned());
         Ok(())
     }
 }
@@ -65,7 +65,7 @@ struct Link {
     index: u32,
 }
 
-/// The card, whatever its name: an image may rename it.
+/// The interface, whatever its name: an image may rename it.
 fn find() -> Option<Link> {
     for device in fs::read_dir(DRIVER).ok()?.flatten() {
         for link in fs::read_dir(device.path().join("net")).into_iter().flatten().flatten() {
@@ -78,17 +78,19 @@ fn find() -> Option<Link> {
     None
 }
 
-fn set(link: &Link, card: Option<&Card>) -> Result<(), (&'static str, io::Error)> {
+fn set(link: &Link, interface: Option<&Interface>) -> Result<(), (&'static str, io::Error)> {
     let step = |what| move |e| (what, e);
     let netlink = Netlink::open().map_err(step("speak with the kernel"))?;
     // Routes and neighbours go with it.
     netlink.set_down(link.index).map_err(step("change the state"))?;
     netlink.remove_addresses(link.index).map_err(step("remove the addresses"))?;
-    let Some(card) = card else { return Ok(()) };
+    let Some(interface) = interface else { return Ok(()) };
     without_ipv6(&link.name).map_err(step("switch off the IPv6"))?;
-    netlink.set_up(link.index, Some(&card.mac)).map_err(step("set the hardware address"))?;
-    netlink.add_address(link.index, card.address, card.prefix).map_err(step("set the address"))?;
-    netlink.set_default_route(link.index, card.gateway).map_err(step("set the default route"))
+    netlink.set_up(link.index, Some(&interface.mac)).map_err(step("set the hardware address"))?;
+    netlink
+        .add_address(link.index, interface.address, interface.prefix)
+        .map_err(step("set the address"))?;
+    netlink.set_default_route(link.index, interface.gateway).map_err(step("set the default route"))
 }
 
 /// The network is IPv4's: no addresses or routes from whoever else is on it.
@@ -102,12 +104,12 @@ fn without_ipv6(link: &str) -> io::Result<()> {
 
 /// Puts a file of our own in the place of whatever the image has there, often a
 /// symbolic link to a resolver that does not run.
-fn write_resolver(card: Option<&Card>) -> io::Result<()> {
-    let text = match card {
-        Some(card) => format!("nameserver {}\n", card.resolver),
+fn write_resolver(interface: Option<&Interface>) -> io::Result<()> {
+    let text = match interface {
+        Some(interface) => format!("nameserver {}\n", interface.resolver),
         // Without a name server, 127.0.0.1 is asked (resolv.conf(5)), where
         // nobody listens: a name is refused at once instead of waited for.
-        None => "# There is no network card in this machine.\n".into(),
+        None => "# There is no network interface in this machine.\n".into(),
     };
     fs::create_dir_all("/etc")?;
     let _ = fs::remove_file(RESOLVER_NEW);

@@ -1,34 +1,34 @@
-//! Where a machine's network card is plugged in on the host.
+//! Where a machine's network interface is attached on the host.
 //!
-//! The card is a virtio-net device with a hardware address that is the same in
+//! The interface is a virtio-net device with a hardware address that is the same in
 //! every machine and never seen: the guest keeps it down until its identity
-//! ([`crate::Waiting::settle`]) gives it another. So the machine that a snapshot
+//! ([`crate::Waiting::personalize`]) gives it another. So the machine that a snapshot
 //! is taken of and those that are restored from it differ in their taps alone.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::{Error, Result};
 
-/// The card's hardware address until the guest is told its own: one that is
+/// The interface's hardware address until the guest is told its own: one that is
 /// administered locally (IEEE 802, the second bit of the first byte).
 pub const BLANK_MAC: &str = "02:fc:00:00:00:00";
 
-/// How a VMM takes the host's end of a card; [`crate::Capabilities::plug`] says
+/// How a VMM takes the host's end of an interface; [`crate::Capabilities::tap attachment`] says
 /// which. Whoever makes the tap asks first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum PlugKind {
+pub enum AttachmentKind {
     /// As an open descriptor: [`Plug::Tap`].
     Tap,
     /// By name: [`Plug::Named`].
     Named,
 }
 
-/// The host's end of a card: a tap that exists and is up (tuntap.rst of the
+/// The host's end of an interface: a tap that exists and is up (tuntap.rst of the
 /// kernel's documentation). Lent for the start of a VMM; whoever made it removes
 /// it once the VMM has ended.
 #[derive(Debug)]
-pub enum Plug {
+pub enum TapAttachment {
     /// A tap that is open, with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`. The VMM
     /// gets a copy of the descriptor.
     ///
@@ -55,12 +55,12 @@ pub struct Namespace {
     pub net: OwnedFd,
 }
 
-impl Plug {
+impl TapAttachment {
     /// Which kind it is.
-    pub fn kind(&self) -> PlugKind {
+    pub fn kind(&self) -> AttachmentKind {
         match self {
-            Self::Tap(_) => PlugKind::Tap,
-            Self::Named { .. } => PlugKind::Named,
+            Self::Tap(_) => AttachmentKind::Tap,
+            Self::Named { .. } => AttachmentKind::Named,
         }
     }
 
@@ -68,7 +68,9 @@ impl Plug {
     pub(crate) fn tap(&self) -> Result<BorrowedFd<'_>> {
         match self {
             Self::Tap(fd) => Ok(fd.as_fd()),
-            Self::Named { .. } => Err(Error::Plug("this monitor takes an open tap, not a name")),
+            Self::Named { .. } => {
+                Err(Error::TapAttachment("this VMM takes an open tap, not a name"))
+            }
         }
     }
 
@@ -77,17 +79,19 @@ impl Plug {
         match self {
             Self::Named { name, namespace } => Ok((name, namespace.as_ref())),
             Self::Tap(_) => {
-                Err(Error::Plug("this monitor takes the name of a tap, not an open one"))
+                Err(Error::TapAttachment("this VMM takes the name of a tap, not an open one"))
             }
         }
     }
 }
 
-/// That there is a plug if, and only if, there is a card.
-pub(crate) fn check(card: bool, plug: Option<&Plug>) -> Result<()> {
-    match (card, plug) {
-        (true, None) => Err(Error::Plug("the machine has one and it is nowhere to be plugged in")),
-        (false, Some(_)) => Err(Error::Plug("the machine has none")),
+/// That there is a tap attachment if, and only if, there is an interface.
+pub(crate) fn check(interface: bool, attachment: Option<&TapAttachment>) -> Result<()> {
+    match (interface, attachment) {
+        (true, None) => {
+            Err(Error::TapAttachment("the machine has one and it is nowhere to be plugged in"))
+        }
+        (false, Some(_)) => Err(Error::TapAttachment("the machine has none")),
         _ => Ok(()),
     }
 }
@@ -98,13 +102,13 @@ mod tests {
 
     #[test]
     fn a_card_and_its_plug_go_together() {
-        let named = Plug::Named { name: "tap0".into(), namespace: None };
-        let tap = Plug::Tap(std::fs::File::open("/dev/null").unwrap().into());
+        let named = TapAttachment::Named { name: "tap0".into(), namespace: None };
+        let tap = TapAttachment::Tap(std::fs::File::open("/dev/null").unwrap().into());
         check(true, Some(&named)).unwrap();
         check(false, None).unwrap();
         assert!(check(true, None).is_err() && check(false, Some(&tap)).is_err());
-        assert!(tap.tap().is_ok() && tap.named().is_err() && tap.kind() == PlugKind::Tap);
+        assert!(tap.tap().is_ok() && tap.named().is_err() && tap.kind() == AttachmentKind::Tap);
         assert_eq!(named.named().unwrap().0, "tap0");
-        assert!(named.tap().is_err() && named.kind() == PlugKind::Named);
+        assert!(named.tap().is_err() && named.kind() == AttachmentKind::Named);
     }
 }
