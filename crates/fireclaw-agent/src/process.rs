@@ -18,7 +18,7 @@ pub use tree::adopt_orphans;
 
 /// How long the output's end may take when all of the command is dead: a program with
 /// other rights, which cannot be killed, may hold it open.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a command ended.
 #[derive(Debug)]
@@ -66,14 +66,14 @@ pub async fn run(
         };
         tree.kill().await;
         if !transferred {
-            let _ = tokio::time::timeout(PATIENCE, transfer).await;
+            let _ = tokio::time::timeout(TIMEOUT, transfer).await;
         }
         status
     };
     let status = match status {
         Ok(status) => Some(status?),
         Err(_) => {
-            let _ = tokio::time::timeout(PATIENCE, child.wait()).await;
+            let _ = tokio::time::timeout(TIMEOUT, child.wait()).await;
             None
         }
     };

@@ -1,4 +1,4 @@
-//! One agent: a machine that is kept alive, a program in it, and a voice.
+//! One agent: a machine that is kept alive, a program in it, and a connection.
 
 mod hearing;
 mod live;
@@ -85,7 +85,7 @@ pub struct Agent {
     orders: mpsc::Receiver<Order>,
     life: Lifecycle,
     log: Log,
-    voice: Handle,
+    connection: Handle,
     heard: mpsc::Receiver<Heard>,
     /// Whether nothing more will be heard: the chat server does not want it.
     deaf: bool,
@@ -106,7 +106,7 @@ pub fn start(shared: &Rc<Shared>, row: AgentRow, template: Template) -> Result<A
     channels.retain(|channel| !channel.eq_ignore_ascii_case(&shared.config.control));
     let mut config = shared.config.irc.client(&row.nick, channels);
     config.joins_pastes = true;
-    let (voice, heard) = Client::spawn(config)?;
+    let (connection, heard) = Client::spawn(config)?;
     shared.ours.borrow_mut().has_nick(&row.name, &row.nick, Instant::now());
     let (give, orders) = mpsc::channel(64);
     let (life, status) = Lifecycle::new(&row.nick);
@@ -121,7 +121,7 @@ pub fn start(shared: &Rc<Shared>, row: AgentRow, template: Template) -> Result<A
         orders,
         life,
         log,
-        voice,
+        connection,
         heard,
         deaf: false,
         recent: Recent::default(),
@@ -241,8 +241,8 @@ impl Agent {
     async fn leave(mut self, reason: &str, done: oneshot::Sender<()>) {
         self.life.to(Condition::Leaving);
         self.log.add(&format!("leaves: {reason}"));
-        // First the voice: nobody should speak to who is not there.
-        self.voice.quit(reason).await;
+        // First the connection: nobody should speak to who is not there.
+        self.connection.quit(reason).await;
         self.clear().await;
         self.shared.ours.borrow_mut().is_gone(&self.row.name, Instant::now());
         self.shared.talk.borrow_mut().forget(&self.row.name);

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, getpid, kill_process};
 
 /// How long programs may take to end after SIGTERM: what a database needs to write its
 /// memory out, and no more than a person waits.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether they have ended: the kernel tells that to parents only.
 const POLL: Duration = Duration::from_millis(5);
@@ -46,7 +46,7 @@ fn end_programs() {
                 }
                 told = true;
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > TIMEOUT {
                 break;
             }
             std::thread::sleep(POLL);

@@ -6,7 +6,7 @@ use std::path::Path;
 use fireclaw_policy::HostConfig;
 
 use crate::netlink::Netlink;
-use crate::place::Place;
+use crate::mode::NetworkMode;
 use crate::state::{Machine, State, lock};
 use crate::{Error, Result, conntrack, host, nft, rules};
 
@@ -43,11 +43,11 @@ pub fn list(state: &Path) -> Result<Vec<Machine>> {
 ///
 /// # Errors
 /// What could not be removed; the rest is tried at the next time.
-pub fn clean(place: Place, state: &Path) -> Result<Cleaned> {
-    if !state.exists() && place == Place::Namespace {
+pub fn clean(mode: NetworkMode, state: &Path) -> Result<Cleaned> {
+    if !state.exists() && mode == NetworkMode::Namespace {
         return Ok(Cleaned::default());
     }
-    if place == Place::Namespace {
+    if mode == NetworkMode::Namespace {
         // All else went with the namespace.
         let machines = State::open(state)?.free_dead()?;
         return Ok(Cleaned { machines, strays: Vec::new() });
@@ -67,16 +67,16 @@ pub fn clean(place: Place, state: &Path) -> Result<Cleaned> {
 /// # Errors
 /// What could not be removed.
 pub fn sweep(home: &Path) -> Result<()> {
-    let place = Place::here();
-    let state = place.state_directory(home);
+    let mode = NetworkMode::here();
+    let state = mode.state_directory(home);
     if list(&state)?.is_empty() {
         return Ok(());
     }
-    clean(place, &state).map(drop)
+    clean(mode, &state).map(drop)
 }
 
 /// Tries what a network interface needs on this host, and changes nothing.
-pub fn check(place: Place, config: &HostConfig) -> Vec<Check> {
+pub fn check(mode: NetworkMode, config: &HostConfig) -> Vec<Check> {
     let program = |name: &'static str, package: &str| match nft::program(name) {
         Some(path) => Ok(path.display().to_string()),
         None => Err(Error::Missing { program: name.into(), package: package.into() }),
@@ -86,17 +86,17 @@ pub fn check(place: Place, config: &HostConfig) -> Vec<Check> {
     let of_all = |name, result| Check { name, only: None, result };
     let mut checks = vec![
         of_all(
-            "place",
-            Ok(match place {
-                Place::Host => format!("the host, on bridge {}", config.bridge),
-                Place::Namespace => "namespaces of their own".into(),
+            "network mode",
+            Ok(match mode {
+                NetworkMode::Host => format!("the host, on bridge {}", config.bridge),
+                NetworkMode::Namespace => "namespaces of their own".into(),
             }),
         ),
         of_all("taps", tun),
         of_all("nft", program("nft", "nftables")),
     ];
-    match place {
-        Place::Host => {
+    match mode {
+        NetworkMode::Host => {
             let rules = nft::check(&rules::sample(config))
                 // Of nobody, so that nothing is forgotten.
                 .and_then(|()| conntrack::available())
@@ -106,7 +106,7 @@ pub fn check(place: Place, config: &HostConfig) -> Vec<Check> {
                 .map(|_| format!("{} is free", config.subnet));
             checks.extend([of_all("rules", rules), of_all("subnet", subnet)]);
         }
-        Place::Namespace => checks.push(Check {
+        NetworkMode::Namespace => checks.push(Check {
             name: "slirp4netns",
             only: Some("full"),
             result: program("slirp4netns", "slirp4netns"),

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serve::SocketFile;
 
 use crate::helper::Made;
-use crate::place::{Place, confine, leave_root};
+use crate::mode::{NetworkMode, confine, leave_root};
 use crate::rules::Kind;
 use crate::state::Machine;
 use crate::{Error, Request, Result, wire};
@@ -102,7 +102,7 @@ fn start(helper: &UnixStream, request: &Request) -> Result<Started> {
     let socket = SocketFile::bind(&request.directory)?;
     // While the helper works: this process reads what guests write.
     confine(CapabilitySet::SETUID | CapabilitySet::SETGID)?;
-    if request.place == Place::Host {
+    if request.mode == NetworkMode::Host {
         leave_root()?;
     }
     confine(CapabilitySet::empty())?;
@@ -128,7 +128,7 @@ pub(crate) fn possible(request: &Request) -> Result<()> {
             reason: "it is a machine without a network interface".into(),
         });
     }
-    if Kind::of(&request.policy) == Kind::Open && request.place == Place::Namespace {
+    if Kind::of(&request.policy) == Kind::Open && request.mode == NetworkMode::Namespace {
         slirp::available()?;
     }
     Ok(())

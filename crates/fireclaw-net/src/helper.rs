@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::netlink::{Link, Netlink};
 use crate::nft::Nft;
-use crate::place::{Place, confine, enter_namespaces, host_addresses};
+use crate::mode::{NetworkMode, confine, enter_namespaces, host_addresses};
 use crate::rules::{Guest, Kind, Ports, Refused};
 use crate::state::{Lock, Machine, State, lock};
 use crate::watch::Watch;
@@ -108,23 +108,23 @@ fn counts(address: Ipv4Addr) -> Result<Vec<Refused>> {
 
 /// Held while something of the host is made or removed. A namespace is its helper's alone.
 fn alone(request: &Request) -> Result<Option<Lock>> {
-    match request.place {
-        Place::Host => lock(&request.state).map(Some),
-        Place::Namespace => Ok(None),
+    match request.mode {
+        NetworkMode::Host => lock(&request.state).map(Some),
+        NetworkMode::Namespace => Ok(None),
     }
 }
 
 /// Makes everything, or removes what it made before it failed.
 fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {
-    let host = host_addresses(request.place)?;
-    if request.place == Place::Namespace {
+    let host = host_addresses(request.mode)?;
+    if request.mode == NetworkMode::Namespace {
         enter_namespaces()?;
     }
     // It gets ready while all else is made.
     let nft = Nft::waiting()?;
     let _alone = alone(&request)?;
     let mut state = State::open(&request.state)?;
-    if request.place == Place::Host {
+    if request.mode == NetworkMode::Host {
         let netlink = Netlink::open()?;
         host::sweep(&netlink, &state)?;
         host::reconcile(&netlink, &state)?;
@@ -137,7 +137,7 @@ fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {
         Machine {
             address: Ipv4Addr::UNSPECIFIED,
             owner: request.owner.clone(),
-            place: request.place,
+            mode: request.mode,
             policy: request.policy.word().into(),
             directory: request.directory.clone(),
             helper: own_stamp()?,
@@ -170,9 +170,9 @@ fn make_things(
     host: Vec<Ipv4Net>,
 ) -> Result<(Guest, Option<Watch>, Vec<OwnedFd>)> {
     // What the host had before is noted; a namespace had nothing.
-    let noted = (request.place == Place::Host).then_some(state);
+    let noted = (request.mode == NetworkMode::Host).then_some(state);
     let netlink = Netlink::open()?;
-    if request.place == Place::Namespace
+    if request.mode == NetworkMode::Namespace
         && let Some(lo) = netlink.link("lo")?
     {
         netlink.up(lo.index)?;
@@ -184,13 +184,13 @@ fn make_things(
     host::quiet(&name)?;
     let (ports, mut descriptors) = listen(request.config.gateway())?;
     let kind = Kind::of(&request.policy);
-    let guest = Guest { address: machine.address, ports, kind, place: request.place, host };
-    let watch = match request.place {
-        Place::Host => Some(Watch::open()?),
-        Place::Namespace => None,
+    let guest = Guest { address: machine.address, ports, kind, mode: request.mode, host };
+    let watch = match request.mode {
+        NetworkMode::Host => Some(Watch::open()?),
+        NetworkMode::Namespace => None,
     };
     nft.set(&rules::set_up(&request.config, &guest))?;
-    if request.place == Place::Host {
+    if request.mode == NetworkMode::Host {
         // Who cannot forget connections now cannot do it at the end.
         conntrack::available()?;
     }
@@ -204,7 +204,7 @@ fn make_things(
         AttachmentKind::Named => {
             let user = rustix::process::geteuid().as_raw();
             tap::keep(&tap, request.user.unwrap_or(user))?;
-            if request.place == Place::Namespace {
+            if request.mode == NetworkMode::Namespace {
                 descriptors.extend([own_namespace("user")?, own_namespace("net")?]);
             }
         }
@@ -241,14 +241,14 @@ fn own_namespace(kind: &str) -> Result<OwnedFd> {
 
 /// Removes what belongs to the machine, while the lock is held.
 fn remove(request: &Request, state: &State, machine: &Machine) -> Result<()> {
-    match request.place {
-        Place::Host => {
+    match request.mode {
+        NetworkMode::Host => {
             let netlink = Netlink::open()?;
             host::remove(&netlink, state, machine)?;
             host::reconcile(&netlink, state)
         }
         // It goes with the last process in it.
-        Place::Namespace => state.free(machine).map(drop),
+        NetworkMode::Namespace => state.free(machine).map(drop),
     }
 }
 
@@ -335,11 +335,11 @@ impl Kept {
     /// Writes the policy down; the host forwards if a machine's policy needs it.
     fn note_policy(&self) -> Result<()> {
         self.state.set_policy(self.machine.address, &self.machine.policy)?;
-        match self.request.place {
-            Place::Host if self.guest.kind == Kind::Open => host::forward(Some(&self.state)),
-            Place::Host => host::reconcile(&Netlink::open()?, &self.state),
-            Place::Namespace if self.guest.kind == Kind::Open => host::forward(None),
-            Place::Namespace => Ok(()),
+        match self.request.mode {
+            NetworkMode::Host if self.guest.kind == Kind::Open => host::forward(Some(&self.state)),
+            NetworkMode::Host => host::reconcile(&Netlink::open()?, &self.state),
+            NetworkMode::Namespace if self.guest.kind == Kind::Open => host::forward(None),
+            NetworkMode::Namespace => Ok(()),
         }
     }
 

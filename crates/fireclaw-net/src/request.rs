@@ -9,7 +9,7 @@ use fireclaw_vm::AttachmentKind;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Mac;
-use crate::place::Place;
+use crate::mode::NetworkMode;
 use crate::state::Machine;
 
 /// What a machine's network is to be.
@@ -23,9 +23,9 @@ pub struct Request {
     pub owner: String,
     /// An existing directory for the gateway's socket `net.sock` and its log `net.log`.
     pub directory: PathBuf,
-    /// Where tap and rules are to be; see [`Place::here`].
-    pub place: Place,
-    /// Where the addresses are written down; see [`Place::state_directory`].
+    /// Where tap and rules are to be; see [`NetworkMode::here`].
+    pub mode: NetworkMode,
+    /// Where the addresses are written down; see [`NetworkMode::state_directory`].
     pub state: PathBuf,
     /// How the VMM gets at the tap.
     pub attachment: AttachmentKind,

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::address::{CLOSED, METADATA, Mac, tap_name};
-use crate::place::Place;
+use crate::mode::NetworkMode;
 use build::{
     accept, add, chain, commented, compare, element, field, flush, gone, hook, is, meta, prefix,
     refusal, rule, table, to, to_any,
@@ -74,7 +74,7 @@ pub(crate) struct Guest {
     pub address: Ipv4Addr,
     pub ports: Ports,
     pub kind: Kind,
-    pub place: Place,
+    pub mode: NetworkMode,
     /// Addresses of the host that its own namespace does not know of.
     pub host: Vec<Ipv4Net>,
 }
@@ -174,7 +174,7 @@ pub(crate) fn sample(config: &HostConfig) -> Vec<Value> {
     let address = config.gateway();
     set_up_on(
         config,
-        &Guest { address, ports, kind: Kind::Open, place: Place::Host, host: Vec::new() },
+        &Guest { address, ports, kind: Kind::Open, mode: NetworkMode::Host, host: Vec::new() },
         "lo",
     )
 }
@@ -231,9 +231,9 @@ fn redirects(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
     let gateway = config.gateway();
     let nat = &names.nat;
     let tcp = || is(meta("l4proto"), "tcp");
-    let proxied = match (guest.kind, guest.place) {
+    let proxied = match (guest.kind, guest.mode) {
         // The services of the host only.
-        (Kind::Open, Place::Host) => vec![to(gateway), tcp(), redirect(config, guest.ports.proxy)],
+        (Kind::Open, NetworkMode::Host) => vec![to(gateway), tcp(), redirect(config, guest.ports.proxy)],
         _ => vec![tcp(), redirect(config, guest.ports.proxy)],
     };
     vec![
@@ -281,10 +281,10 @@ fn filter(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
         rules.push(no("the host", vec![to_any(guest.host.iter().copied())]));
     }
     rules.push(no("another machine", vec![is(field("ip", "daddr"), prefix(config.subnet))]));
-    let transports = match guest.place {
-        Place::Host => json!({ "set": ["tcp", "udp"] }),
+    let transports = match guest.mode {
+        NetworkMode::Host => json!({ "set": ["tcp", "udp"] }),
         // Connections are the proxy's.
-        Place::Namespace => "udp".into(),
+        NetworkMode::Namespace => "udp".into(),
     };
     let transports = is(meta("l4proto"), transports);
     // No other: an error would be about somebody's connection, maybe another machine's.

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
 use crate::address::tap_name;
-use crate::place::Place;
+use crate::mode::NetworkMode;
 use crate::{Error, ProcessStamp, Result};
 
 /// The version of the tables, in SQLite's `user_version`.
@@ -41,7 +41,7 @@ pub struct Machine {
     /// For whom it is: a run's or an agent's name.
     pub owner: String,
     /// Where its tap and rules are.
-    pub place: Place,
+    pub mode: NetworkMode,
     /// The first word of the policy that it started with.
     pub policy: String,
     /// Where its gateway's socket is.
@@ -57,7 +57,7 @@ impl Machine {
     }
 }
 
-/// The addresses of one place, open.
+/// The addresses of one mode, open.
 #[derive(Debug)]
 pub(crate) struct State {
     db: Connection,
@@ -106,7 +106,7 @@ fn make_directory(directory: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     // A home is mended by whoever owns it; this one is ours alone.
-    if directory == Path::new(crate::place::RUN) { close_to_others(directory) } else { Ok(()) }
+    if directory == Path::new(crate::mode::RUN) { close_to_others(directory) } else { Ok(()) }
 }
 
 impl State {
@@ -170,7 +170,7 @@ impl State {
             params![
                 address,
                 machine.owner,
-                machine.place.word(),
+                machine.mode.word(),
                 machine.policy,
                 machine.directory.to_string_lossy(),
                 machine.helper.pid,
@@ -248,12 +248,12 @@ fn start_time(stamp: ProcessStamp) -> i64 {
 }
 
 fn machine(row: &Row<'_>) -> rusqlite::Result<Machine> {
-    let place: String = row.get("place")?;
+    let mode: String = row.get("place")?;
     let directory: String = row.get("directory")?;
     Ok(Machine {
         address: row.get::<_, u32>("address")?.into(),
         owner: row.get("owner")?,
-        place: if place == "host" { Place::Host } else { Place::Namespace },
+        mode: if mode == "host" { NetworkMode::Host } else { NetworkMode::Namespace },
         policy: row.get("policy")?,
         directory: directory.into(),
         helper: ProcessStamp {
@@ -271,7 +271,7 @@ mod tests {
         Machine {
             address: Ipv4Addr::UNSPECIFIED,
             owner: owner.into(),
-            place: Place::Host,
+            mode: NetworkMode::Host,
             policy: "local".into(),
             directory: "/tmp/x".into(),
             helper: ProcessStamp::of(rustix::process::getpid().as_raw_nonzero().get()).unwrap(),

@@ -8,11 +8,11 @@ use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::path::Path;
 
 use common::{Machine, PROGRAM, request, runtime};
-use fireclaw_net::{Error, Place};
+use fireclaw_net::{Error, NetworkMode};
 use fireclaw_netlab::{Wire, enter, run};
 use fireclaw_vm::TapAttachment;
 
-const PLACES: [Place; 2] = [Place::Host, Place::Namespace];
+const PLACES: [NetworkMode; 2] = [NetworkMode::Host, NetworkMode::Namespace];
 
 /// Segments with each byte of flags, and errors of ICMP about connections that never were.
 const OF_NO_CONNECTION: &str = r#"
@@ -33,18 +33,18 @@ sent()
 #[test]
 fn nothing_leaves_the_host_with_a_machines_address() {
     let Some(lab) = enter("nothing_leaves_the_host_with_a_machines_address") else { return };
-    for place in PLACES {
-        let machine = Machine::start(place, "full", "machine");
+    for mode in PLACES {
+        let machine = Machine::start(mode, "full", "machine");
         machine.python(OF_NO_CONNECTION);
         let own = machine.interface.address.octets();
         let left = |frame: &[u8]| frame.get(26..30) == Some(&own);
-        assert!(!lab.internet.wire.any(left), "{place:?}");
+        assert!(!lab.internet.wire.any(left), "{mode:?}");
         // What others are told of their connections they are told by their hosts.
         let server = Ipv4Addr::new(203, 0, 113, 20).octets();
         let told = |frame: &[u8]| {
             frame.get(30..34) == Some(&server) && frame[23] == 1 && frame.get(34) != Some(&8)
         };
-        assert!(!lab.internet.wire.any(told), "{place:?}");
+        assert!(!lab.internet.wire.any(told), "{mode:?}");
         assert!(machine.status().packets.iter().any(|refused| refused.what == "of no connection"));
         machine.end();
     }
@@ -69,9 +69,9 @@ for address in (GATEWAY, "192.0.2.2", "127.0.0.1", OTHER): print(who_has(address
 #[test]
 fn a_guest_cannot_ask_for_the_hosts_addresses() {
     let Some(_lab) = enter("a_guest_cannot_ask_for_the_hosts_addresses") else { return };
-    for place in PLACES {
-        let machine = Machine::start(place, "local", "machine");
-        assert_eq!(machine.python(WHO_HAS), "True\nFalse\nFalse\nFalse\n", "{place:?}");
+    for mode in PLACES {
+        let machine = Machine::start(mode, "local", "machine");
+        assert_eq!(machine.python(WHO_HAS), "True\nFalse\nFalse\nFalse\n", "{mode:?}");
         machine.end();
     }
 }
@@ -83,12 +83,12 @@ fn a_bridge_with_others_on_it_is_not_used() {
     run("ip", &["link", "add", "lan0", "type", "veth", "peer", "name", "lan1"]);
     run("ip", &["link", "set", "lan0", "master", "fcbr0"]);
     let directory = tempfile::tempdir().unwrap();
-    let request = request(Place::Host, "local", directory.path());
+    let request = request(NetworkMode::Host, "local", directory.path());
     let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
     let error = runtime().block_on(open).unwrap_err();
     assert!(matches!(&error, Error::Conflict { with, .. } if with.contains("lan0")), "{error}");
     run("ip", &["link", "set", "lan0", "nomaster"]);
-    let machine = Machine::start(Place::Host, "local", "machine");
+    let machine = Machine::start(NetworkMode::Host, "local", "machine");
     assert_eq!(machine.way("service"), "open");
     machine.end();
 }
@@ -105,7 +105,7 @@ fn ports(list: &str, address: Ipv4Addr) -> Vec<u16> {
 #[test]
 fn a_gateway_hears_its_machine_alone() {
     let Some(lab) = enter("a_gateway_hears_its_machine_alone") else { return };
-    let machine = Machine::start(Place::Host, "local", "machine");
+    let machine = Machine::start(NetworkMode::Host, "local", "machine");
     let gateway = machine.interface.gateway;
     let (tcp, udp) = (ports("/proc/net/tcp", gateway), ports("/proc/net/udp", gateway));
     assert_eq!((tcp.len(), udp.len()), (2, 1));
@@ -173,15 +173,15 @@ for address, port in ((GATEWAY, 11434), (INTERNET, 80), (ELSEWHERE, 22)):
 #[test]
 fn too_many_connections_are_reset_and_disturb_nobody() {
     let Some(_lab) = enter("too_many_connections_are_reset_and_disturb_nobody") else { return };
-    for place in PLACES {
+    for mode in PLACES {
         for policy in ["allow:allowed.example,host.fireclaw.internal:11434", "full"] {
-            let machine = Machine::start(place, policy, "machine");
+            let machine = Machine::start(mode, policy, "machine");
             let said = machine.python(&[QUIET, HALF_OPEN].concat());
             let said: Vec<&str> = said.lines().filter(|line| line.starts_with('=')).collect();
-            assert_eq!(said, ["= refused"; 3], "{place:?}, {policy}");
+            assert_eq!(said, ["= refused"; 3], "{mode:?}, {policy}");
             let packets = machine.status().packets;
             assert!(packets.iter().any(|refused| refused.what == "too many connections"));
-            let other = Machine::start(place, "allow:allowed.example", "other");
+            let other = Machine::start(mode, "allow:allowed.example", "other");
             assert_eq!(other.way("allowed"), "open");
             other.end();
             machine.end();
@@ -196,9 +196,9 @@ fn nothing_of_a_machines_connections_stays() {
         let count = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
         count.unwrap().trim().parse::<u32>().unwrap()
     };
-    let other = Machine::start(Place::Host, "full", "other");
+    let other = Machine::start(NetworkMode::Host, "full", "other");
     let mut stream = other.guest.namespace.run(|| TcpStream::connect("203.0.113.20:22").unwrap());
-    let machine = Machine::start(Place::Host, "full", "machine");
+    let machine = Machine::start(NetworkMode::Host, "full", "machine");
     // Nobody says that they end.
     machine.python(&format!(
         "{QUIET}
@@ -236,9 +236,9 @@ fn nonsense() -> Vec<Vec<u8>> {
 #[test]
 fn nonsense_at_the_tap_is_lost() {
     let Some(_lab) = enter("nonsense_at_the_tap_is_lost") else { return };
-    for place in PLACES {
+    for mode in PLACES {
         let directory = tempfile::tempdir().unwrap();
-        let request = request(place, "full", directory.path());
+        let request = request(mode, "full", directory.path());
         let runtime = runtime();
         let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
         let gateway = runtime.block_on(open).unwrap();
@@ -257,7 +257,7 @@ fn nonsense_at_the_tap_is_lost() {
             taken += usize::from(rustix::io::write(tap, &frame).is_ok());
         }
         assert!(taken > 0, "the tap takes some");
-        let other = Machine::start(place, "full", "other");
+        let other = Machine::start(mode, "full", "other");
         assert_eq!(other.way("raw"), "open");
         other.end();
         runtime.block_on(gateway.client().status()).unwrap();
@@ -315,8 +315,8 @@ while attempt(lambda: http(resolve("allowed.example", tcp=True), 80, "allowed.ex
 #[test]
 fn a_flooded_gateway_recovers() {
     let Some(_lab) = enter("a_flooded_gateway_recovers") else { return };
-    for place in PLACES {
-        let machine = Machine::start(place, "allow:allowed.example", "machine");
+    for mode in PLACES {
+        let machine = Machine::start(mode, "allow:allowed.example", "machine");
         assert_eq!(machine.way("allowed"), "open");
         let said = machine.python(FLOOD);
         assert!(said.contains("full refused"), "{said}");
@@ -382,7 +382,7 @@ for what, first in {
 #[test]
 fn first_bytes_are_judged_however_they_come() {
     let Some(_lab) = enter("first_bytes_are_judged_however_they_come") else { return };
-    let machine = Machine::start(Place::Host, "allow:allowed.example", "machine");
+    let machine = Machine::start(NetworkMode::Host, "allow:allowed.example", "machine");
     let said = machine.python(FIRST_BYTES);
     let lines: Vec<&str> = said.lines().filter(|line| line.starts_with('=')).collect();
     assert_eq!(lines.len(), 24, "{said}");
@@ -417,8 +417,8 @@ sent()
 #[test]
 fn a_guest_is_nobody_else() {
     let Some(_lab) = enter("a_guest_is_nobody_else") else { return };
-    let machine = Machine::start(Place::Host, "local", "machine");
-    let other = Machine::start(Place::Host, "local", "other");
+    let machine = Machine::start(NetworkMode::Host, "local", "machine");
+    let other = Machine::start(NetworkMode::Host, "local", "other");
     assert_eq!(other.interface.address, Ipv4Addr::new(172, 16, 0, 3));
     assert_eq!(other.way("service"), "open");
     let wire = other.guest.namespace.run(Wire::new);
@@ -452,9 +452,9 @@ fn addresses_that_are_the_hosts_in_other_ways_are_closed() {
     run("ip", &["link", "add", "docker0", "type", "bridge"]);
     run("ip", &["addr", "add", "172.17.0.1/16", "dev", "docker0"]);
     run("ip", &["link", "set", "docker0", "up"]);
-    for place in PLACES {
+    for mode in PLACES {
         for policy in ["local", "allow:sub.allowed.example", "full"] {
-            let machine = Machine::start(place, policy, "machine");
+            let machine = Machine::start(mode, policy, "machine");
             machine.guest.namespace.run(|| {
                 for setting in ["all", "eth0"] {
                     run("sysctl", &["-q", &format!("net.ipv4.conf.{setting}.route_localnet=1")]);
@@ -480,7 +480,7 @@ fn addresses_that_are_the_hosts_in_other_ways_are_closed() {
             ] {
                 let speak = format!("print('=', attempt(lambda: speak('{address}', {port})))");
                 let said = machine.python(&speak);
-                assert!(!said.contains("= open"), "{place:?}, {policy}: {address}:{port}: {said}");
+                assert!(!said.contains("= open"), "{mode:?}, {policy}: {address}:{port}: {said}");
             }
             machine.end();
         }
@@ -490,14 +490,14 @@ fn addresses_that_are_the_hosts_in_other_ways_are_closed() {
 #[test]
 fn a_pinned_address_that_becomes_the_hosts_is_closed() {
     let Some(_lab) = enter("a_pinned_address_that_becomes_the_hosts_is_closed") else { return };
-    for place in PLACES {
-        let machine = Machine::start(place, "allow:sub.allowed.example", "machine");
+    for mode in PLACES {
+        let machine = Machine::start(mode, "allow:sub.allowed.example", "machine");
         assert_eq!(machine.way("below"), "open");
         run("ip", &["addr", "add", "198.51.100.10/32", "dev", "up0"]);
         let said = machine.python(
             "print(attempt(lambda: http('198.51.100.10', 2222, 'sub.allowed.example', 'hello')))",
         );
-        assert!(said.ends_with("refused\n"), "{place:?}: {said}");
+        assert!(said.ends_with("refused\n"), "{mode:?}: {said}");
         run("ip", &["addr", "del", "198.51.100.10/32", "dev", "up0"]);
         machine.end();
     }
@@ -519,7 +519,7 @@ fn a_gateway_obeys_however_many_connections_there_are() {
     let Some(_lab) = enter("a_gateway_obeys_however_many_connections_there_are") else { return };
     // As a shell starts programs: the soft limit is for those who use select(2).
     let arguments = ["--nofile=1024:4096", PROGRAM];
-    let machine = Machine::start_by("prlimit", &arguments, Place::Host, "allow:elsewhere.example");
+    let machine = Machine::start_by("prlimit", &arguments, NetworkMode::Host, "allow:elsewhere.example");
     let mut guest = machine.python_process(HOLD);
     let mut held = String::new();
     BufReader::new(guest.stdout.as_mut().unwrap()).read_line(&mut held).unwrap();

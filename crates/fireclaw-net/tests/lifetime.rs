@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use common::{Machine, PROGRAM, STATE, request, runtime, without_nft};
-use fireclaw_net::{Cleaned, Error, Place, ProcessStamp, Request, clean, list};
+use fireclaw_net::{Cleaned, Error, NetworkMode, ProcessStamp, Request, clean, list};
 use fireclaw_netlab::{enter, run};
 use fireclaw_policy::HostConfig;
 use fireclaw_vm::{AttachmentKind, TapAttachment};
@@ -77,7 +77,7 @@ fn nothing_left(before: &(String, String)) {
     while list(Path::new(STATE)).unwrap().iter().any(|machine| machine.helper.lives()) {
         std::thread::yield_now();
     }
-    clean(Place::Host, Path::new(STATE)).unwrap();
+    clean(NetworkMode::Host, Path::new(STATE)).unwrap();
     assert_eq!(list(Path::new(STATE)).unwrap(), []);
     assert_eq!(&host(), before);
 }
@@ -86,8 +86,8 @@ fn nothing_left(before: &(String, String)) {
 fn everything_goes_with_the_machine() {
     let Some(_lab) = enter("everything_goes_with_the_machine") else { return };
     let before = strangers();
-    let first = Machine::start(Place::Host, "local", "first");
-    let second = Machine::start(Place::Host, "full", "second");
+    let first = Machine::start(NetworkMode::Host, "local", "first");
+    let second = Machine::start(NetworkMode::Host, "full", "second");
     assert_eq!(first.interface.address, Ipv4Addr::new(172, 16, 0, 2));
     assert_eq!(second.interface.mac.to_string(), "02:fc:ac:10:00:03");
     let owners: Vec<String> =
@@ -106,11 +106,11 @@ fn everything_goes_with_the_machine() {
 #[test]
 fn a_gateway_lives_as_long_as_the_monitor() {
     let Some(_lab) = enter("a_gateway_lives_as_long_as_the_monitor") else { return };
-    for place in [Place::Host, Place::Namespace] {
+    for mode in [NetworkMode::Host, NetworkMode::Namespace] {
         let before = strangers_once();
         let vmm = Vmm::start();
         let stamp = vmm.stamp();
-        let mut machine = Machine::start(place, "local", "kept");
+        let mut machine = Machine::start(mode, "local", "kept");
         let gateway = machine.gateway.take().unwrap();
         let (client, process) = (gateway.client().clone(), gateway.process());
         machine.runtime.block_on(gateway.belongs_to(stamp)).unwrap();
@@ -134,9 +134,9 @@ fn strangers_once() -> (String, String) {
 fn whoever_is_killed_nothing_stays() {
     let Some(_lab) = enter("whoever_is_killed_nothing_stays") else { return };
     let before = strangers();
-    for place in [Place::Host, Place::Namespace] {
+    for mode in [NetworkMode::Host, NetworkMode::Namespace] {
         // The starter goes: everything goes.
-        let mut machine = Machine::start(place, "full", "starter");
+        let mut machine = Machine::start(mode, "full", "starter");
         let gateway = machine.gateway.take().unwrap();
         let process = gateway.process();
         drop(gateway);
@@ -144,7 +144,7 @@ fn whoever_is_killed_nothing_stays() {
         assert_eq!(host(), before);
 
         // The gateway is killed: its helper removes everything.
-        let machine = Machine::start(place, "full", "gateway");
+        let machine = Machine::start(mode, "full", "gateway");
         let gateway = machine.gateway.as_ref().unwrap();
         let helper = gateway.machine().helper;
         kill(gateway.process());
@@ -153,24 +153,24 @@ fn whoever_is_killed_nothing_stays() {
         assert_eq!(list(Path::new(STATE)).unwrap(), []);
 
         // The helper is killed: the gateway ends, and what stays is found.
-        let machine = Machine::start(place, "full", "helper");
+        let machine = Machine::start(mode, "full", "helper");
         let gateway = machine.gateway.as_ref().unwrap();
         kill(gateway.machine().helper);
         wait_for_end(gateway.process());
-        let cleaned = clean(place, Path::new(STATE)).unwrap();
+        let cleaned = clean(mode, Path::new(STATE)).unwrap();
         assert_eq!(cleaned.machines.len(), 1);
         assert_eq!(host(), before);
-        assert_eq!(clean(place, Path::new(STATE)).unwrap(), Cleaned::default());
+        assert_eq!(clean(mode, Path::new(STATE)).unwrap(), Cleaned::default());
 
         // Both: the next machine finds it too.
-        let machine = Machine::start(place, "full", "both");
+        let machine = Machine::start(mode, "full", "both");
         let gateway = machine.gateway.as_ref().unwrap();
         let helper = gateway.machine().helper;
         kill(helper);
         kill(gateway.process());
         wait_for_end(helper);
         wait_for_end(gateway.process());
-        let next = Machine::start(place, "full", "next");
+        let next = Machine::start(mode, "full", "next");
         assert_eq!(next.interface, machine.interface, "the address was freed");
         next.end();
         assert_eq!(host(), before);
@@ -181,7 +181,7 @@ fn whoever_is_killed_nothing_stays() {
 #[test]
 fn a_way_out_that_ends_comes_back() {
     let Some(_lab) = enter("a_way_out_that_ends_comes_back") else { return };
-    let machine = Machine::start(Place::Namespace, "full", "machine");
+    let machine = Machine::start(NetworkMode::Namespace, "full", "machine");
     assert_eq!(machine.way("udp"), "open");
     let gateway = machine.gateway.as_ref().unwrap().process().pid.to_string();
     run("pkill", &["-KILL", "-P", &gateway, "slirp4netns"]);
@@ -205,7 +205,7 @@ fn killed_at_each_step_nothing_stays() {
             let log = directory.path().join("strace");
             let log = log.to_str().unwrap();
             let arguments = ["-f", "-q", "-A", "-o", log, "-e", &trace, "-e", &inject, PROGRAM];
-            let request = request(Place::Host, "full", directory.path());
+            let request = request(NetworkMode::Host, "full", directory.path());
             runtime().block_on(async {
                 // Killed, it fails, or the end does.
                 if let Ok(gateway) =
@@ -228,15 +228,15 @@ fn killed_at_each_step_nothing_stays() {
 fn addresses_are_given_once() {
     let Some(_lab) = enter("addresses_are_given_once") else { return };
     let before = strangers();
-    for place in [Place::Host, Place::Namespace] {
-        given_once(place);
+    for mode in [NetworkMode::Host, NetworkMode::Namespace] {
+        given_once(mode);
     }
     assert_eq!(list(Path::new(STATE)).unwrap(), []);
     assert_eq!(host(), before);
 }
 
 /// 200 are taken and given back, by eight at once.
-fn given_once(place: Place) {
+fn given_once(mode: NetworkMode) {
     let used = Mutex::new(HashSet::new());
     std::thread::scope(|scope| {
         for thread in 0..8 {
@@ -246,7 +246,7 @@ fn given_once(place: Place) {
                 let mut held = Vec::new();
                 for cycle in 0..25 {
                     let directory = tempfile::tempdir().unwrap();
-                    let request = request(place, "local", directory.path());
+                    let request = request(mode, "local", directory.path());
                     let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
                     let gateway = runtime.block_on(open).unwrap();
                     let address = gateway.interface().address;
@@ -273,7 +273,7 @@ fn what_is_in_use_is_not_taken() {
     let Some(_lab) = enter("what_is_in_use_is_not_taken") else { return };
     let refused = || {
         let directory = tempfile::tempdir().unwrap();
-        let request = request(Place::Host, "local", directory.path());
+        let request = request(NetworkMode::Host, "local", directory.path());
         let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
         runtime().block_on(open).unwrap_err()
     };
@@ -304,7 +304,7 @@ fn what_is_in_use_is_not_taken() {
     run("ip", &["addr", "add", "fd00:77::1/64", "dev", "fcbr0", "nodad"]);
     let addresses = || run("ip", &["-o", "addr", "show", "fcbr0", "scope", "global"]);
     let before = (settings(), addresses());
-    let machine = Machine::start(Place::Host, "local", "guest");
+    let machine = Machine::start(NetworkMode::Host, "local", "guest");
     assert_ne!((settings(), addresses()), before);
     assert_eq!(machine.way("service"), "open");
     machine.end();
@@ -316,10 +316,10 @@ fn what_is_in_use_is_not_taken() {
 fn all_that_run_are_in_one_network() {
     let Some(_lab) = enter("all_that_run_are_in_one_network") else { return };
     let before = host();
-    let machine = Machine::start(Place::Host, "local", "first");
+    let machine = Machine::start(NetworkMode::Host, "local", "first");
     let other = |change: fn(&mut HostConfig)| {
         let directory = tempfile::tempdir().unwrap();
-        let mut request = request(Place::Host, "local", directory.path());
+        let mut request = request(NetworkMode::Host, "local", directory.path());
         change(&mut request.config);
         let runtime = runtime();
         let gateway = runtime.block_on(fireclaw_net::open(Path::new(PROGRAM), &[], request))?;
@@ -346,8 +346,8 @@ fn all_that_run_are_in_one_network() {
 #[test]
 fn rules_that_somebody_removes_are_set_again() {
     let Some(lab) = enter("rules_that_somebody_removes_are_set_again") else { return };
-    let machine = Machine::start(Place::Host, "full", "machine");
-    let other = Machine::start(Place::Host, "local", "other");
+    let machine = Machine::start(NetworkMode::Host, "full", "machine");
+    let other = Machine::start(NetworkMode::Host, "local", "other");
     // Without what was counted and noted.
     let rules = || run("nft", &["-s", "-t", "list", "ruleset"]);
     let before = rules();
@@ -385,8 +385,8 @@ fn sorted(text: &str) -> Vec<&str> {
 fn nothing_passes_while_it_ends() {
     let Some(_lab) = enter("nothing_passes_while_it_ends") else { return };
     for last in [true, false] {
-        let other = (!last).then(|| Machine::start(Place::Host, "local", "other"));
-        let machine = Machine::start(Place::Host, "local", "machine");
+        let other = (!last).then(|| Machine::start(NetworkMode::Host, "local", "other"));
+        let machine = Machine::start(NetworkMode::Host, "local", "machine");
         assert_eq!(machine.way("service"), "open");
         let service = UdpSocket::bind("0.0.0.0:7777").unwrap();
         service.set_nonblocking(true).unwrap();
@@ -428,7 +428,7 @@ fn strays_with_our_names_are_removed() {
     let before = strangers();
     run("ip", &["tuntap", "add", "fc-ac100009", "mode", "tap"]);
     run("nft", &["add", "table", "netdev", "fc-ac10000a"]);
-    let cleaned = clean(Place::Host, Path::new(STATE)).unwrap();
+    let cleaned = clean(NetworkMode::Host, Path::new(STATE)).unwrap();
     assert_eq!(cleaned.strays, [Ipv4Addr::new(172, 16, 0, 9), Ipv4Addr::new(172, 16, 0, 10)]);
     assert_eq!(host(), before);
 }
@@ -436,19 +436,19 @@ fn strays_with_our_names_are_removed() {
 #[test]
 fn a_tap_by_name_is_opened_by_another() {
     let Some(_lab) = enter("a_tap_by_name_is_opened_by_another") else { return };
-    for place in [Place::Host, Place::Namespace] {
+    for mode in [NetworkMode::Host, NetworkMode::Namespace] {
         let directory = tempfile::tempdir().unwrap();
         let attachment = AttachmentKind::Named;
-        let request = Request { attachment, ..request(place, "local", directory.path()) };
+        let request = Request { attachment, ..request(mode, "local", directory.path()) };
         let runtime = runtime();
         let open = fireclaw_net::open(Path::new(PROGRAM), &[], request);
         let gateway = runtime.block_on(open).unwrap();
         let TapAttachment::Named { name, namespace } = gateway.attachment() else {
             panic!("a tap")
         };
-        assert_eq!(namespace.is_some(), place == Place::Namespace);
+        assert_eq!(namespace.is_some(), mode == NetworkMode::Namespace);
         assert_eq!(name, "fc-ac100002");
-        if place == Place::Host {
+        if mode == NetworkMode::Host {
             // Without an owner it would be everybody's who may make taps.
             let link = run("ip", &["-d", "link", "show", name]);
             assert!(link.contains(" user root ") || link.contains(" user 0 "), "{link}");
@@ -463,23 +463,23 @@ fn one_that_ends_at_once_is_not_waited_for() {
     let Some(_lab) = enter("one_that_ends_at_once_is_not_waited_for") else { return };
     let before = host();
     // Neither starts; the gateway alone is killed as it waits for its helper.
-    let error = refused_by("false", &[], Place::Host);
+    let error = refused_by("false", &[], NetworkMode::Host);
     assert!(error.to_string().contains("ended while it started"), "{error}");
     let words = r#"case $(head -c 14 | tail -c 10) in *Gateway*) echo its last words >&2; kill -9 $$;; esac
 exec cat"#;
-    let error = refused_by("sh", &["-c", words], Place::Host);
+    let error = refused_by("sh", &["-c", words], NetworkMode::Host);
     assert!(error.to_string().ends_with("ended while it started: its last words"), "{error}");
     assert_eq!(host(), before);
 }
 
 /// How a machine is refused, of which nothing is left.
-fn refused(place: Place) -> Error {
-    refused_by(PROGRAM, &[], place)
+fn refused(mode: NetworkMode) -> Error {
+    refused_by(PROGRAM, &[], mode)
 }
 
-fn refused_by(program: &str, arguments: &[&str], place: Place) -> Error {
+fn refused_by(program: &str, arguments: &[&str], mode: NetworkMode) -> Error {
     let directory = tempfile::tempdir().unwrap();
-    let request = request(place, "full", directory.path());
+    let request = request(mode, "full", directory.path());
     let open = fireclaw_net::open(Path::new(program), arguments, request);
     let error = runtime().block_on(open).unwrap_err();
     let left = run("ip", &["-o", "link"]);
@@ -508,8 +508,8 @@ fn a_kernel_without_nf_tables_is_named() {
     let inject = "inject=socket:error=EPROTONOSUPPORT";
     let script = format!("exec strace -qq -e trace=socket -e {inject} -o /dev/null NFT \"$@\"");
     let _before = before_nft(&script);
-    for place in [Place::Host, Place::Namespace] {
-        let error = refused(place);
+    for mode in [NetworkMode::Host, NetworkMode::Namespace] {
+        let error = refused(mode);
         assert!(error.to_string().contains("lacks nf_tables"), "{error}");
         assert!(error.to_string().contains("Protocol not supported"), "{error}");
         assert!(error.hint().unwrap().contains("none works without it"), "{error}");
@@ -519,7 +519,7 @@ fn a_kernel_without_nf_tables_is_named() {
 /// What `fireclaw net check` says of the rules.
 fn rules_checked() -> Result<String, Error> {
     let config = fireclaw_policy::HostConfig::parse("").unwrap();
-    let checks = fireclaw_net::check(Place::Host, &config);
+    let checks = fireclaw_net::check(NetworkMode::Host, &config);
     checks.into_iter().find(|check| check.name == "rules").unwrap().result
 }
 
@@ -546,8 +546,8 @@ esac
 printf %s \"$words\" | NFT \"$@\""
         );
         let _before = before_nft(&script);
-        for place in [Place::Host, Place::Namespace] {
-            let error = refused(place).to_string();
+        for mode in [NetworkMode::Host, NetworkMode::Namespace] {
+            let error = refused(mode).to_string();
             assert!(error.contains("this kernel lacks") && error.contains(part), "{error}");
             assert!(error.contains("No such file or directory"), "{error}");
         }
@@ -564,7 +564,7 @@ fn a_kernel_that_cannot_forget_connections_is_named() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let arguments = ["-qq", "-f", "-o", log.path().to_str().unwrap(), "-e", "trace=socket"];
     let arguments = [&arguments[..], &["-e", inject, PROGRAM]].concat();
-    let error = refused_by("strace", &arguments, Place::Host);
+    let error = refused_by("strace", &arguments, NetworkMode::Host);
     assert!(error.to_string().contains("lacks nf_conntrack_netlink"), "{error}");
     let log = std::fs::read_to_string(log.path()).unwrap();
     let injected: Vec<&str> = log.lines().filter(|line| line.contains("INJECTED")).collect();
@@ -575,7 +575,7 @@ fn a_kernel_that_cannot_forget_connections_is_named() {
 fn without_nft_it_is_said() {
     let Some(_lab) = enter("without_nft_it_is_said") else { return };
     without_nft();
-    let error = refused(Place::Host);
+    let error = refused(NetworkMode::Host);
     assert!(matches!(error, Error::Missing { .. } | Error::Rules { .. }), "{error}");
     assert!(error.hint().unwrap().contains("none works without it"), "{error}");
 }

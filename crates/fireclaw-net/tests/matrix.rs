@@ -4,17 +4,17 @@
 mod common;
 
 use common::Machine;
-use fireclaw_net::Place;
+use fireclaw_net::NetworkMode;
 use fireclaw_netlab::{Lab, enter, matrix};
 
 /// Everything under each policy.
-fn matrix_in(place: Place, lab: &Lab) {
-    let other = Machine::start(place, "full", "other");
+fn matrix_in(mode: NetworkMode, lab: &Lab) {
+    let other = Machine::start(mode, "full", "other");
     let listener = other.guest.namespace.run(|| std::net::TcpListener::bind("0.0.0.0:80").unwrap());
     let mut wrong = Vec::new();
     for (column, policy) in matrix::POLICIES.iter().enumerate() {
-        let machine = Machine::start(place, policy, "machine");
-        let word = format!("{place:?}-{column}");
+        let machine = Machine::start(mode, policy, "machine");
+        let word = format!("{mode:?}-{column}");
         let said = machine.probe(&other.interface, &word, &matrix::probes());
         let found = matrix::wrong(column, &said, &word, &lab.internet);
         wrong.extend(found.into_iter().map(|line| format!("{policy}: {line}")));
@@ -28,13 +28,13 @@ fn matrix_in(place: Place, lab: &Lab) {
 #[test]
 fn everything_on_the_host() {
     let Some(lab) = enter("everything_on_the_host") else { return };
-    matrix_in(Place::Host, &lab);
+    matrix_in(NetworkMode::Host, &lab);
 }
 
 #[test]
 fn everything_in_namespaces() {
     let Some(lab) = enter("everything_in_namespaces") else { return };
-    matrix_in(Place::Namespace, &lab);
+    matrix_in(NetworkMode::Namespace, &lab);
 }
 
 #[test]

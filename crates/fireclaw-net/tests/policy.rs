@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::{Machine, STATE, runtime, without_nft};
-use fireclaw_net::{Error, Place, clean, list};
+use fireclaw_net::{Error, NetworkMode, clean, list};
 use fireclaw_netlab::{Lab, enter, run};
 use rustix::fs::{FlockOperation, flock};
 use socket2::SockRef;
@@ -39,8 +39,8 @@ fn is_answered(stream: &mut TcpStream) -> bool {
 #[test]
 fn what_is_open_follows_the_policy() {
     let Some(_lab) = enter("what_is_open_follows_the_policy") else { return };
-    for place in [Place::Host, Place::Namespace] {
-        let machine = Machine::start(place, "allow:allowed.example,elsewhere.example", "machine");
+    for mode in [NetworkMode::Host, NetworkMode::Namespace] {
+        let machine = Machine::start(mode, "allow:allowed.example,elsewhere.example", "machine");
         let change = |policy: &str| {
             let policy = policy.parse().unwrap();
             machine.runtime.block_on(machine.client().set_policy(&policy))
@@ -75,7 +75,7 @@ fn what_is_open_follows_the_policy() {
 #[test]
 fn every_refusal_is_counted() {
     let Some(_lab) = enter("every_refusal_is_counted") else { return };
-    let machine = Machine::start(Place::Host, "allow:allowed.example", "machine");
+    let machine = Machine::start(NetworkMode::Host, "allow:allowed.example", "machine");
     for probe in ["resolve", "samehost", "raw", "udp", "icmp", "dns", "metadata", "ipv6", "spoof"] {
         machine.way(probe);
     }
@@ -103,7 +103,7 @@ fn every_refusal_is_counted() {
 #[test]
 fn the_hosts_new_addresses_are_closed_too() {
     let Some(_lab) = enter("the_hosts_new_addresses_are_closed_too") else { return };
-    let machine = Machine::start(Place::Namespace, "full", "machine");
+    let machine = Machine::start(NetworkMode::Namespace, "full", "machine");
     // Datagrams: connections are the proxy's, which asks for each of them.
     let refused = |address: &str| {
         machine.guest.namespace.run(|| {
@@ -142,7 +142,7 @@ fn a_connection_ends_as_its_server_ends_it() {
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     });
     for policy in ["allow:allowed.example", "full"] {
-        let machine = Machine::start(Place::Namespace, policy, "machine");
+        let machine = Machine::start(NetworkMode::Namespace, policy, "machine");
         assert_eq!(machine.way("resolve"), "open");
         let connect = |port| {
             let connect = || TcpStream::connect(("203.0.113.10", port)).unwrap();
@@ -168,7 +168,7 @@ fn ten_thousand_rules_hold() {
     let Some(_lab) = enter("ten_thousand_rules_hold") else { return };
     let many: Vec<String> = (0..9_999).map(|n| format!("*.d{n}.example:443")).collect();
     let policy = format!("allow:{},allowed.example", many.join(","));
-    let machine = Machine::start(Place::Host, &policy, "machine");
+    let machine = Machine::start(NetworkMode::Host, &policy, "machine");
     assert_eq!(machine.way("allowed"), "open");
     assert_eq!(machine.way("raw"), "refused");
     assert_eq!(machine.status().policy.to_string(), policy);
@@ -181,7 +181,7 @@ fn ten_thousand_rules_hold() {
 #[test]
 fn a_wider_policy_that_cannot_be_set_leaves_no_trace() {
     let Some(_lab) = enter("a_wider_policy_that_cannot_be_set_leaves_no_trace") else { return };
-    let machine = Machine::start(Place::Host, "allow:allowed.example", "machine");
+    let machine = Machine::start(NetworkMode::Host, "allow:allowed.example", "machine");
     let nft = without_nft();
     let full = "full".parse().unwrap();
     machine.runtime.block_on(machine.client().set_policy(&full)).unwrap_err();
@@ -197,7 +197,7 @@ fn a_wider_policy_that_cannot_be_set_leaves_no_trace() {
 fn rules_may_go_while_the_policy_changes() {
     let Some(_lab) = enter("rules_may_go_while_the_policy_changes") else { return };
     for (before, after) in [("full", "local"), ("local", "full")] {
-        let machine = Machine::start(Place::Host, before, "machine");
+        let machine = Machine::start(NetworkMode::Host, before, "machine");
         let held = File::options().write(true).open(Path::new(STATE).join("net.lock")).unwrap();
         flock(&held, FlockOperation::LockExclusive).unwrap();
         std::thread::scope(|scope| {
@@ -221,7 +221,7 @@ fn rules_may_go_while_the_policy_changes() {
 #[test]
 fn a_policy_that_cannot_be_held_ends_the_network() {
     let Some(_lab) = enter("a_policy_that_cannot_be_held_ends_the_network") else { return };
-    let machine = Machine::start(Place::Host, "full", "machine");
+    let machine = Machine::start(NetworkMode::Host, "full", "machine");
     let gateway = machine.gateway.as_ref().unwrap();
     let (process, helper) = (gateway.process(), gateway.machine().helper);
     let nft = without_nft();
@@ -243,7 +243,7 @@ fn a_policy_that_cannot_be_held_ends_the_network() {
     let error = runtime.block_on(gateway.take().unwrap().close()).unwrap_err();
     assert!(matches!(&error, Error::Left { reason } if reason.contains("nft")), "{error}");
     assert!(error.hint().unwrap().contains("net clean"));
-    let cleaned = clean(Place::Host, Path::new(STATE)).unwrap();
+    let cleaned = clean(NetworkMode::Host, Path::new(STATE)).unwrap();
     assert_eq!(cleaned.machines.len(), 1);
     assert_eq!(run("nft", &["list", "ruleset"]), "");
 }
@@ -251,7 +251,7 @@ fn a_policy_that_cannot_be_held_ends_the_network() {
 #[test]
 fn connections_are_bounded() {
     let Some(_lab) = enter("connections_are_bounded") else { return };
-    let machine = Machine::start(Place::Host, "full", "machine");
+    let machine = Machine::start(NetworkMode::Host, "full", "machine");
     let flood = "import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for port in range(20000, 26000):
@@ -272,7 +272,7 @@ for port in range(20000, 26000):
     let count: u32 = count.trim().parse().unwrap();
     assert!((4000..4300).contains(&count), "{count}");
     // Another machine has its own bound.
-    let other = Machine::start(Place::Host, "full", "other");
+    let other = Machine::start(NetworkMode::Host, "full", "other");
     assert_eq!(other.way("raw"), "open");
     other.end();
     machine.end();
@@ -281,7 +281,7 @@ for port in range(20000, 26000):
 #[test]
 fn a_gateway_is_nobody() {
     let Some(_lab) = enter("a_gateway_is_nobody") else { return };
-    let machine = Machine::start(Place::Host, "local", "machine");
+    let machine = Machine::start(NetworkMode::Host, "local", "machine");
     let pid = machine.gateway.as_ref().unwrap().process().pid;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |name: &str| {

@@ -36,22 +36,22 @@ impl Plan {
                 Some(interface.into())
             }
         };
-        let mut patience = FIRST_GREETING;
+        let mut timeout = FIRST_GREETING;
         loop {
             let machine: Machine = self.launcher.backend.adopt(run_dir, process).await?;
             // It may have been paused, and must answer now.
             machine.process.pause(false)?;
             let met = async {
-                Waiting::meet(machine, patience).await?.personalize(name, interface.clone()).await
+                Waiting::meet(machine, timeout).await?.personalize(name, interface.clone()).await
             };
             match met.await {
                 // A VMM that was stopped heard that the last host had gone and that
                 // we had come at once, and its guest noticed neither. Let it see us go.
                 Err(fireclaw_vm::Error::GuestSilent { .. })
-                    if patience < self.launcher.patience =>
+                    if timeout < self.launcher.timeout =>
                 {
                     tokio::time::sleep(ABSENCE).await;
-                    patience *= 2;
+                    timeout *= 2;
                 }
                 met => return Ok(met?),
             }

@@ -97,9 +97,9 @@ impl Host {
             }
             None => prober.choose(self.vmm).await?,
         };
-        let patience = boot_timeout(chosen.backend.kind())?;
+        let timeout = boot_timeout(chosen.backend.kind())?;
         let launcher =
-            Launcher { backend: Arc::from(chosen.backend), spec: machine, run, patience };
+            Launcher { backend: Arc::from(chosen.backend), spec: machine, run, timeout };
         Ok(Plan { host: self.clone(), spec, launcher, note: chosen.note })
     }
 }
@@ -180,7 +180,7 @@ fn boot_timeout(vmm: VmmKind) -> Result<Duration> {
             value,
             problem,
         }),
-        _ => Ok(vmm.boot_patience()),
+        _ => Ok(vmm.boot_timeout()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The network of a sandbox.
 
-use fireclaw_net::{Client, Gateway, Place, Request};
+use fireclaw_net::{Client, Gateway, NetworkMode, Request};
 use fireclaw_policy::{HostConfig, Network};
 use fireclaw_vm::{ProcessStamp, RunDir, TapAttachment};
 
@@ -72,14 +72,14 @@ impl Plan {
             (None, Some(own)) => (own.path().to_owned(), own.id().to_owned()),
             (None, None) => unreachable!("one of the two was made above"),
         };
-        let place = Place::here();
+        let mode = NetworkMode::here();
         let request = Request {
             policy: self.spec.network.clone(),
             config,
             owner: owner.clone(),
             directory,
-            place,
-            state: place.state_directory(home),
+            mode,
+            state: mode.state_directory(home),
             attachment: self.launcher.backend.capabilities().attachment,
             user: self.host.jail.map(|(user, _)| user),
         };

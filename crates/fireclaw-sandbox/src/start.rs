@@ -149,7 +149,7 @@ impl Coming<'_> {
         watch.ends(Phase::Prepare);
         watch.ends(Phase::FromPool);
         let come = async {
-            let waiting = Waiting::meet(machine, plan.launcher.patience).await?;
+            let waiting = Waiting::meet(machine, plan.launcher.timeout).await?;
             self.personalized(waiting, watch).await
         };
         match come.await {
@@ -168,7 +168,7 @@ impl Coming<'_> {
         let memory = Memory::RestoredFrom(&snapshot.directory);
         let machine = launcher.launch_in(self.kept(), memory, self.attachment()).await?;
         watch.ends(Phase::Restore);
-        self.personalized(Waiting::meet(machine, launcher.patience).await?, watch).await
+        self.personalized(Waiting::meet(machine, launcher.timeout).await?, watch).await
     }
 
     async fn cold(&self, watch: &mut impl Watch) -> Result<Guest> {

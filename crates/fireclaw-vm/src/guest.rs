@@ -32,7 +32,7 @@ pub struct Waiting {
     /// What the guest speaks.
     generation: u32,
     /// How long each further step may take.
-    pub(crate) patience: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// A machine whose guest has taken on its identity and runs commands.
@@ -159,14 +159,14 @@ fn since(needed: u32, what: &'static str, theirs: u32) -> fireclaw_protocol::Res
 }
 
 impl Waiting {
-    /// Waits until the guest is up: at most `patience`, as for each step that
+    /// Waits until the guest is up: at most `timeout`, as for each step that
     /// follows.
     ///
     /// # Errors
-    /// [`Error::GuestSilent`] after `patience`, [`Error::VmmDied`] if the VMM
+    /// [`Error::GuestSilent`] after `timeout`, [`Error::VmmDied`] if the VMM
     /// ends first, [`Error::Protocol`] for a guest that does not keep to the
     /// protocol. The machine is dropped, which kills it.
-    pub async fn meet(mut machine: Machine, patience: Duration) -> Result<Self> {
+    pub async fn meet(mut machine: Machine, timeout: Duration) -> Result<Self> {
         let mut hello = None;
         if !machine.has_said_hello {
             let had_a_host = machine.is_restored;
@@ -178,13 +178,13 @@ impl Waiting {
                     meet_guest(stream).await
                 }
             };
-            hello = Some(attended(process, patience, talk).await?);
+            hello = Some(attended(process, timeout, talk).await?);
         }
         // A guest that said hello before its snapshot was taken is of our own: a
         // snapshot depends on the generation.
         let generation = hello.as_ref().map_or(GENERATION, |hello| hello.generation);
         let hello = hello.filter(|_| !machine.is_restored);
-        Ok(Self { machine, hello, generation, patience })
+        Ok(Self { machine, hello, generation, timeout })
     }
 
     /// What the guest said of itself when it booted; nothing after a restore.
@@ -203,7 +203,7 @@ impl Waiting {
         let identity = fresh_identity("fireclaw", None)?;
         let Machine { process, stream, .. } = &mut self.machine;
         let talk = prepare_guest(stream, identity, command);
-        attended(process, self.patience + limit, talk).await
+        attended(process, self.timeout + limit, talk).await
     }
 
     /// Writes the machine's snapshot and ends it.
@@ -231,7 +231,7 @@ impl Waiting {
         let identity = fresh_identity(hostname, interface)?;
         let Machine { process, stream, .. } = &mut self.machine;
         let talk = personalize_guest(stream, identity, self.generation, wall_clock_ns);
-        let clock_within = attended(process, self.patience, talk).await?;
+        let clock_within = attended(process, self.timeout, talk).await?;
         let Machine { process, stream, control, run_dir, .. } = self.machine;
         let (session, driver) = Session::host(stream);
         let commands = Commands { session, generation: self.generation, last_id: Arc::default() };
@@ -319,20 +319,20 @@ impl Guest {
     }
 }
 
-/// Talks with a guest for as long as there is patience and a VMM.
+/// Talks with a guest for as long as there is timeout and a VMM.
 async fn attended<T>(
     process: &mut VmmProcess,
-    patience: Duration,
+    timeout: Duration,
     talk: impl Future<Output = fireclaw_protocol::Result<T>>,
 ) -> Result<T> {
     let outcome = tokio::select! {
-        outcome = tokio::time::timeout(patience, talk) => outcome,
+        outcome = tokio::time::timeout(timeout, talk) => outcome,
         death = process.ended() => return Err(death),
     };
     match outcome {
         Ok(Ok(said)) => Ok(said),
         Ok(Err(e)) => Err(explain(process, e).await),
-        Err(_) => Err(Error::GuestSilent { limit: patience, console: process.console() }),
+        Err(_) => Err(Error::GuestSilent { limit: timeout, console: process.console() }),
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Launcher {
     /// Where run directories are made.
     pub run: PathBuf,
     /// How long a guest may take to answer.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 impl Launcher {
@@ -80,7 +80,7 @@ impl Launcher {
     ) -> Result<Waiting> {
         let machine = self.launch_in(kept, memory, attachment).await?;
         on_start();
-        match Waiting::meet(machine, self.patience / 4).await {
+        match Waiting::meet(machine, self.timeout / 4).await {
             Err(Error::GuestSilent { .. }) => {
                 if let Memory::SavedTo(directory) = memory {
                     let _ = std::fs::remove_file(directory.join(MEMORY_FILE));
@@ -88,10 +88,10 @@ impl Launcher {
                 if let Some(run_dir) = kept {
                     clear_kept(run_dir).await;
                 }
-                Waiting::meet(self.launch_in(kept, memory, attachment).await?, self.patience).await
+                Waiting::meet(self.launch_in(kept, memory, attachment).await?, self.timeout).await
             }
             Ok(mut waiting) => {
-                waiting.patience = self.patience;
+                waiting.timeout = self.timeout;
                 Ok(waiting)
             }
             Err(e) => Err(e),

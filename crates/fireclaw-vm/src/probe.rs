@@ -194,7 +194,7 @@ pub fn open_kvm() -> std::result::Result<(), String> {
 impl VmmKind {
     /// How long a guest may take to report before a run gives up: generous,
     /// because a loaded machine is slow and only a dead guest takes this long.
-    pub fn boot_patience(self) -> Duration {
+    pub fn boot_timeout(self) -> Duration {
         Duration::from_secs(if self.hardware() { 30 } else { 120 })
     }
 }

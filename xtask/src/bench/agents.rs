@@ -26,7 +26,7 @@ const IDLE_GOAL_PERCENT: f64 = 1.0;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// How long people wait for anything.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The built-in agent, which asks no model until it is spoken to, in a machine like
 /// that of `fireclaw run`.
@@ -241,7 +241,7 @@ impl Person {
         let password = fs::read_to_string(overseer.home.path().join("irc/password"))?;
         let socket = TcpStream::connect(("127.0.0.1", overseer.port))?;
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
         let lines = BufReader::new(socket.try_clone()?);
         let mut person = Self { socket, lines };
         person.send(&format!("PASS {}", password.trim_end()))?;
@@ -264,7 +264,7 @@ impl Person {
 
     /// Waits for a line with all of these words.
     fn until(&mut self, words: &[&str]) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut line = Vec::new();
         while Instant::now() < deadline {
             line.clear();

@@ -178,7 +178,7 @@ pub async fn measure(plan: &Plan, kernel: &str, runs: usize) -> Result<Clones> {
 
 async fn restored(launcher: &Launcher, snapshot: &Snapshot) -> Result<Guest> {
     let machine = launcher.launch(Memory::RestoredFrom(&snapshot.directory), None).await?;
-    Ok(Waiting::meet(machine, launcher.patience).await?.personalize("bench", None).await?)
+    Ok(Waiting::meet(machine, launcher.timeout).await?.personalize("bench", None).await?)
 }
 
 /// Runs a command to its end and gives what it wrote.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use comfy_table::{Table, presets};
 use fireclaw_image::Home;
-use fireclaw_net::{Gateway, Interface, Place, Request};
+use fireclaw_net::{Gateway, Interface, NetworkMode, Request};
 use fireclaw_netlab::{Lab, ip};
 use fireclaw_policy::{HostConfig, Network};
 use fireclaw_protocol::hello;
@@ -56,7 +56,7 @@ pub struct Networks {
 /// What an interface carries to one place, and beside it what a bare tap does.
 #[derive(Debug, Serialize, Deserialize)]
 struct Carried {
-    place: Place,
+    mode: NetworkMode,
     policy: String,
     to: To,
     /// Bytes for each second, out and in.
@@ -85,7 +85,7 @@ struct Pair {
 /// What an interface takes to be made and to be removed.
 #[derive(Debug, Serialize, Deserialize)]
 struct Opening {
-    place: Place,
+    mode: NetworkMode,
     policy: String,
     open_ms: Spread,
     close_ms: Spread,
@@ -101,13 +101,13 @@ impl Networks {
             "there and back, µs",
             "connect, µs",
         ]);
-        for Carried { place, policy, to, out, back, turn, connect } in &self.interfaces {
+        for Carried { mode, policy, to, out, back, turn, connect } in &self.interfaces {
             let to = match to {
                 To::Host => "to the host",
                 To::Internet => "to the internet",
             };
             carried.add_row([
-                format!("`{policy}` {to}, {}", word(*place)),
+                format!("`{policy}` {to}, {}", word(*mode)),
                 out.text(1.0 / f64::from(1 << 20)),
                 back.text(1.0 / f64::from(1 << 20)),
                 turn.text(1e6),
@@ -116,8 +116,8 @@ impl Networks {
         }
         carried.add_row(["goal", RATIO_GOAL, RATIO_GOAL, RATIO_GOAL, ""]);
         let mut opened = table(["interface", "make, ms", "remove, ms"]);
-        for Opening { place, policy, open_ms, close_ms } in &self.opening {
-            let what = format!("`{policy}`, {}", word(*place));
+        for Opening { mode, policy, open_ms, close_ms } in &self.opening {
+            let what = format!("`{policy}`, {}", word(*mode));
             opened.add_row([what, open_ms.text(), close_ms.text()]);
         }
         opened.add_row(["goal", OPEN_GOAL, ""]);
@@ -138,10 +138,10 @@ fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
     table
 }
 
-fn word(place: Place) -> &'static str {
-    match place {
-        Place::Host => "with root",
-        Place::Namespace => "without",
+fn word(mode: NetworkMode) -> &'static str {
+    match mode {
+        NetworkMode::Host => "with root",
+        NetworkMode::Namespace => "without",
     }
 }
 
@@ -180,13 +180,13 @@ async fn all(lab: &Lab, runs: usize) -> Result<Networks> {
     let plan = Host::new(home.clone()).plan(spec).await?;
     let bench = Bench { home, plan };
     let mut figures = Networks { interfaces: vec![], opening: vec![] };
-    for place in [Place::Host, Place::Namespace] {
+    for mode in [NetworkMode::Host, NetworkMode::Namespace] {
         for policy in ["local", "allow", "full"] {
-            figures.opening.push(bench.opening(place, policy, runs).await?);
+            figures.opening.push(bench.opening(mode, policy, runs).await?);
         }
     }
     lab.internet.namespace.run(|| ip("route add 10.99.0.0/24 via 192.0.2.2"));
-    for place in [Place::Host, Place::Namespace] {
+    for mode in [NetworkMode::Host, NetworkMode::Namespace] {
         for (policy, to) in [
             ("local", To::Host),
             ("allow", To::Host),
@@ -194,7 +194,7 @@ async fn all(lab: &Lab, runs: usize) -> Result<Networks> {
             ("allow", To::Internet),
             ("full", To::Internet),
         ] {
-            figures.interfaces.push(bench.carried(place, policy, to, runs).await?);
+            figures.interfaces.push(bench.carried(mode, policy, to, runs).await?);
         }
     }
     Ok(figures)
@@ -238,11 +238,11 @@ impl Bench {
         let memory = Memory::RestoredFrom(&snapshot.directory);
         let launcher = self.plan.launcher();
         let machine = launcher.launch(memory, Some(attachment)).await?;
-        let waiting = Waiting::meet(machine, launcher.patience).await?;
+        let waiting = Waiting::meet(machine, launcher.timeout).await?;
         Ok(waiting.personalize("bench", Some(interface)).await?)
     }
 
-    fn request(&self, place: Place, policy: &str, directory: &Path) -> Result<Request> {
+    fn request(&self, mode: NetworkMode, policy: &str, directory: &Path) -> Result<Request> {
         let config = format!("[[service]]\nname = \"bench\"\naddress = \"127.0.0.1:{PORT}\"");
         let policy = match policy {
             "allow" => format!("allow:{NAME}:{PORT},host.fireclaw.internal:{PORT}"),
@@ -253,20 +253,20 @@ impl Bench {
             config: HostConfig::parse(&config).map_err(anyhow::Error::msg)?,
             owner: "bench".into(),
             directory: directory.into(),
-            place,
-            state: place.state_directory(self.home.root()),
+            mode,
+            state: mode.state_directory(self.home.root()),
             attachment: self.plan.launcher().backend.capabilities().attachment,
             user: None,
         })
     }
 
-    async fn open(&self, place: Place, policy: &str, directory: &Path) -> Result<Gateway> {
+    async fn open(&self, mode: NetworkMode, policy: &str, directory: &Path) -> Result<Gateway> {
         let program = crate::root().join("target/release/fireclaw");
-        let request = self.request(place, policy, directory)?;
+        let request = self.request(mode, policy, directory)?;
         Ok(fireclaw_net::open(&program, &["gateway"], request).await?)
     }
 
-    async fn opening(&self, place: Place, policy: &str, runs: usize) -> Result<Opening> {
+    async fn opening(&self, mode: NetworkMode, policy: &str, runs: usize) -> Result<Opening> {
         let (mut opens, mut closes) = (vec![], vec![]);
         // The first is not counted: programs come from the disk.
         for n in 0..=runs {
@@ -275,26 +275,26 @@ impl Bench {
             // nobody makes another meanwhile.
             tokio::time::sleep(APART).await;
             let start = Instant::now();
-            let gateway = self.open(place, policy, directory.path()).await?;
+            let gateway = self.open(mode, policy, directory.path()).await?;
             let open = milliseconds(start);
             let start = Instant::now();
             gateway.close().await?;
             let close = milliseconds(start);
             if n > 0 {
                 say!(
-                    "{policy} {place:?} {n}/{runs}: made in {open:.0} ms, removed in {close:.0} ms"
+                    "{policy} {mode:?} {n}/{runs}: made in {open:.0} ms, removed in {close:.0} ms"
                 );
                 opens.push(open);
                 closes.push(close);
             }
         }
         let (open_ms, close_ms) = (Spread::of(opens), Spread::of(closes));
-        Ok(Opening { place, policy: policy.into(), open_ms, close_ms })
+        Ok(Opening { mode, policy: policy.into(), open_ms, close_ms })
     }
 
-    async fn carried(&self, place: Place, policy: &str, to: To, runs: usize) -> Result<Carried> {
+    async fn carried(&self, mode: NetworkMode, policy: &str, to: To, runs: usize) -> Result<Carried> {
         let directory = tempfile::tempdir()?;
-        let gateway = self.open(place, policy, directory.path()).await?;
+        let gateway = self.open(mode, policy, directory.path()).await?;
         let Interface { gateway: host, .. } = gateway.interface();
         // Both are as old: what a machine has translated makes it faster.
         let bare = self.bare().await?;
@@ -316,7 +316,7 @@ impl Bench {
                 (traffic(&bare.guest, &bare_host).await?, interface)
             };
             if n > 0 {
-                say!("{policy} {to:?} {place:?} {n}/{runs}: {bare:.4?} {interface:.4?}");
+                say!("{policy} {to:?} {mode:?} {n}/{runs}: {bare:.4?} {interface:.4?}");
                 bares.push(bare);
                 interfaces.push(interface);
             }
@@ -342,7 +342,7 @@ impl Bench {
             Pair { ratio: ratio(&bare, &interface), bare: rate(&bare), interface: rate(&interface) }
         };
         Ok(Carried {
-            place,
+            mode,
             policy: policy.into(),
             to,
             out: rates(0),

@@ -18,7 +18,7 @@ use super::table::{Running, Table, variable};
 const MARK: &str = "FIRECLAW_CALL";
 
 /// How long killed processes may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often the table is read by a kill that cannot wait: each time there were processes
 /// that started since. A command that forks faster than that is ended with the next one.
@@ -67,7 +67,7 @@ impl Tree {
     /// Kills all of it and waits until it is gone, unless the kernel holds on to it.
     pub async fn kill(&mut self) {
         let start = Instant::now();
-        while self.pass().1 && start.elapsed() < PATIENCE {
+        while self.pass().1 && start.elapsed() < TIMEOUT {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

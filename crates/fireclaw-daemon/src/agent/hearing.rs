@@ -84,7 +84,7 @@ impl Agent {
             Some(Heard::Message(chat)) => self.said(chat),
             Some(Heard::Connected { nick }) => {
                 self.log.add(&format!("is on the chat server as {nick}"));
-                let case = self.voice.status().case;
+                let case = self.connection.status().case;
                 if !case.same(&nick, &self.row.nick) && self.life.nick() != nick {
                     self.tell(Event::Renamed { agent: self.name(), nick: nick.clone() });
                 }
@@ -121,7 +121,7 @@ impl Agent {
             Some(Heard::Refused { target, numeric, reason }) => {
                 self.log.add(&format!("{target}: {reason} ({numeric})"));
                 if NOT_JOINED.contains(&numeric) {
-                    let case = self.voice.status().case;
+                    let case = self.connection.status().case;
                     self.invited.retain(|invited| !case.same(invited, &target));
                     let (agent, channel) = (self.name(), target);
                     self.tell(Event::CannotJoin { agent, channel, reason });
@@ -181,7 +181,7 @@ impl Agent {
     /// Tells somebody what became of their `stop`.
     pub(super) fn tell_stopped(&self, from: &str, place: &str, stopped: bool) {
         let text = if stopped { "stopped" } else { "nothing of yours is under way here" };
-        match self.voice.status().case.same(place, from) {
+        match self.connection.status().case.same(place, from) {
             true => self.say_soon(place, text),
             false => self.say_soon(place, &format!("{from}: {text}")),
         }
@@ -206,7 +206,7 @@ impl Agent {
     pub(super) fn tell_asker(&self, question: &Question) {
         let (id, ask) = (question.id, &question.ask);
         let Some((granted, by)) = &question.verdict else { return };
-        let case = self.voice.status().case;
+        let case = self.connection.status().case;
         let is_told = case.same(&ask.place, &self.shared.config.control);
         if ask.asker.is_empty()
             || is_told
@@ -234,9 +234,9 @@ impl Agent {
     /// Somebody wants it in a channel. It goes where people with the right want it, and
     /// never where what is said commands.
     fn asked_to_join(&mut self, channel: &str, by: &Source, account: Option<&str>) {
-        let case = self.voice.status().case;
+        let case = self.connection.status().case;
         if let Some(refusal) = self.declines(channel, by, account) {
-            // Now and then: whoever may not invite must not fill the log or the voice either.
+            // Now and then: whoever may not invite must not fill the log or the connection either.
             if self.declined.is_none_or(|last| last.elapsed() > DECLINED) {
                 self.declined = Some(Instant::now());
                 self.log.add(&format!("is invited to {channel} by {}: {refusal}", by.nick));
@@ -248,15 +248,15 @@ impl Agent {
         }
         self.log.add(&format!("is invited to {channel} by {}", by.nick));
         self.invited.push(channel.to_owned());
-        let (voice, channel) = (self.voice.clone(), channel.to_owned());
+        let (connection, channel) = (self.connection.clone(), channel.to_owned());
         tokio::task::spawn_local(async move {
-            let _ = voice.join(&channel).await;
+            let _ = connection.join(&channel).await;
         });
     }
 
     /// Why an invitation is not followed, if it is not.
     fn declines(&self, channel: &str, by: &Source, account: Option<&str>) -> Option<&'static str> {
-        let case = self.voice.status().case;
+        let case = self.connection.status().case;
         if case.same(channel, &self.shared.config.control) {
             return Some("agents do not join the control channel");
         }
@@ -270,12 +270,12 @@ impl Agent {
 
     /// It is in a channel now. Only where it was asked to come does it come again.
     fn joined(&mut self, channel: &str) {
-        let case = self.voice.status().case;
+        let case = self.connection.status().case;
         if case.same(channel, &self.shared.config.control) {
             self.log.add(&format!("was put into {channel}, and leaves it"));
-            let (voice, channel) = (self.voice.clone(), channel.to_owned());
+            let (connection, channel) = (self.connection.clone(), channel.to_owned());
             tokio::task::spawn_local(async move {
-                let _ = voice.part(&channel, "agents do not join the control channel").await;
+                let _ = connection.part(&channel, "agents do not join the control channel").await;
             });
             return;
         }
@@ -287,7 +287,7 @@ impl Agent {
     }
 
     fn said(&mut self, chat: Chat) -> Option<Heeded> {
-        let now = self.voice.status();
+        let now = self.connection.status();
         let from = chat.from.nick.clone();
         if now.case.same(&from, &now.nick) || chat.kind == ChatKind::Notice {
             return None;
@@ -372,9 +372,9 @@ impl Agent {
 
     /// Says a short thing of the host's own.
     pub(super) fn say_soon(&self, place: &str, text: &str) {
-        let (voice, place, text) = (self.voice.clone(), place.to_owned(), text.to_owned());
+        let (connection, place, text) = (self.connection.clone(), place.to_owned(), text.to_owned());
         tokio::task::spawn_local(async move {
-            let _ = voice.say(&place, &text).await;
+            let _ = connection.say(&place, &text).await;
         });
     }
 }

@@ -520,8 +520,8 @@ impl<'a> Live<'a> {
                     ..ChatRequest::default()
                 };
                 let ticket = self.agent.shared.broker.ask(&self.agent.row.name, request);
-                let (voice, place) = (self.agent.voice.clone(), active.pending.place.clone());
-                let handle = self.thoughts.spawn_local(think(ticket, ask, message, voice, place));
+                let (connection, place) = (self.agent.connection.clone(), active.pending.place.clone());
+                let handle = self.thoughts.spawn_local(think(ticket, ask, message, connection, place));
                 self.asks.insert(ask, (message, handle));
                 Ok(())
             }
@@ -533,7 +533,7 @@ impl<'a> Live<'a> {
                 self.questions.retain(|_, (_, of)| *of != message);
                 if let Some(active) = self.active.remove(&message) {
                     info!(message_id = message, "is done with a message");
-                    let _ = self.agent.voice.typing(&active.pending.place, Typing::Done).await;
+                    let _ = self.agent.connection.typing(&active.pending.place, Typing::Done).await;
                 }
                 self.agent.finish(message);
                 self.agent.end_if_done();
@@ -564,12 +564,12 @@ impl<'a> Live<'a> {
             return Ok(());
         }
         let (place, hops) = (active.pending.place.clone(), active.pending.hops);
-        let budget = self.agent.voice.budget(&place);
+        let budget = self.agent.connection.budget(&place);
         let folded = fold(&active.addressed(text), budget, MOST_LINES, Formatting::Remove);
         self.agent.shared.talk.borrow_mut().says(&name, &place, hops);
         let rest = folded.rest.then_some(LEFT_OUT);
         for line in folded.lines.iter().map(String::as_str).chain(rest) {
-            if let Err(e) = self.agent.voice.say(&place, line).await {
+            if let Err(e) = self.agent.connection.say(&place, line).await {
                 self.agent.log.add(&format!("could not say something in {place}: {e}"));
                 break;
             }

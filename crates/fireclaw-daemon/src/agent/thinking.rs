@@ -32,7 +32,7 @@ pub async fn think(
     mut ticket: Ticket,
     ask: u64,
     message: u64,
-    voice: Handle,
+    connection: Handle,
     place: String,
 ) -> Thought {
     let mut told = false;
@@ -49,7 +49,7 @@ pub async fn think(
             position = over(silence) => {
                 told = true;
                 let text = format!("the model is busy: {position} before you");
-                let _ = voice.say(&place, &text).await;
+                let _ = connection.say(&place, &text).await;
                 continue;
             }
         };
@@ -63,7 +63,7 @@ pub async fn think(
                     let seconds = wait.as_secs();
                     let text =
                         format!("the model is busy: {position} before you, about {seconds} s");
-                    let _ = voice.say(&place, &text).await;
+                    let _ = connection.say(&place, &text).await;
                 }
             }
             Event::Queued { position, estimate: None } => {
@@ -73,7 +73,7 @@ pub async fn think(
             Event::Started | Event::Text(_) => {
                 if shown.is_none_or(|at| at.elapsed() > SHOWN) {
                     shown = Some(Instant::now());
-                    let _ = voice.typing(&place, Typing::Active).await;
+                    let _ = connection.typing(&place, Typing::Active).await;
                 }
             }
             Event::Done(step, _) => break Ok(step),

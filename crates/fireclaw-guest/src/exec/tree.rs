@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// How long killed processes may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The process tree of one command.
 ///
@@ -46,7 +46,7 @@ impl Tree {
         // The kernel has no wait for an empty cgroup. Killed processes leave it
         // within a tick, unless one is stuck in the kernel: hence the bound.
         let start = Instant::now();
-        while start.elapsed() < PATIENCE
+        while start.elapsed() < TIMEOUT
             && fs::read_to_string(directory.join("cgroup.events"))
                 .is_ok_and(|events| events.contains("populated 1"))
         {

@@ -26,7 +26,7 @@ const SPEAK: Duration = Duration::from_secs(10);
 /// Serves the guest's connections for as long as the gateway lives. Others on the host, or on
 /// its wire, reach the port too and are sent away.
 pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, guest: Ipv4Addr) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok((client, from)) = listener.accept().await else {
             // Out of descriptors or memory: it passes.
@@ -37,7 +37,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, guest: Ipv
             refuse(client);
             continue;
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             shared.deny(&wanted.ip().to_string(), Some(wanted.port()), "too many connections");
             refuse(client);
             continue;
@@ -45,7 +45,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, guest: Ipv
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             connection(&shared, client, wanted).await;
-            drop(place);
+            drop(permit);
         });
     }
 }

@@ -52,13 +52,13 @@ pub(super) struct Resolver {
     guest: Ipv4Addr,
     /// The host's, and when its configuration was written.
     host: Mutex<Option<(SystemTime, Arc<TokioResolver>)>>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Resolver {
     pub fn new(shared: Arc<Shared>, guest: Ipv4Addr) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(QUESTIONS));
-        Arc::new(Self { shared, guest, host: Mutex::default(), places })
+        let permits = Arc::new(Semaphore::new(QUESTIONS));
+        Arc::new(Self { shared, guest, host: Mutex::default(), permits })
     }
 
     /// Answers over UDP for as long as the gateway lives.
@@ -71,14 +71,14 @@ impl Resolver {
                 continue;
             }
             // Too many at a time are lost, as on any network; the guest asks again.
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
+            let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { continue };
             let question = buffer.get(..length).unwrap_or_default().to_vec();
             let (resolver, socket) = (Arc::clone(&self), Arc::clone(&socket));
             tokio::spawn(async move {
                 if let Some(answer) = resolver.answer(&question, true).await {
                     let _ = socket.send_to(&answer, from).await;
                 }
-                drop(place);
+                drop(permit);
             });
         }
     }
@@ -93,12 +93,12 @@ impl Resolver {
             if from.ip() != self.guest {
                 continue;
             }
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
+            let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { continue };
             let resolver = Arc::clone(&self);
             tokio::spawn(async move {
                 // A client that does not follow the protocol is left.
                 let _ = resolver.stream(stream).await;
-                drop(place);
+                drop(permit);
             });
         }
     }

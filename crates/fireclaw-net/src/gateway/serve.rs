@@ -22,7 +22,7 @@ use super::{lifetime, proxy};
 use crate::control::{Ask, MAX_LINE, SOCKET, Status};
 use crate::helper::{self, Answer};
 use crate::netlink::{self, Netlink};
-use crate::place::{Place, host_addresses};
+use crate::mode::{NetworkMode, host_addresses};
 use crate::rules::{Kind, Refused};
 use crate::state::Machine;
 use crate::{Error, Interface, ProcessStamp, Request, Result, wire};
@@ -98,7 +98,7 @@ pub(super) fn run(
             let listener = listener.map_err(Error::system("listening"))?;
             gateway.connect(Kind::of(&gateway.request.policy)).await?;
             gateway.spawn(proxy, dns, dns_tcp).map_err(Error::system("listening"))?;
-            if gateway.request.place == Place::Namespace {
+            if gateway.request.mode == NetworkMode::Namespace {
                 let socket = lifetime::watch(Netlink::watch_local()?);
                 let socket = socket.map_err(Error::system("watching addresses"))?;
                 tokio::spawn(Arc::clone(&gateway).follow_addresses(socket));
@@ -175,7 +175,7 @@ impl Gateway {
     /// The way out of a namespace, if it is needed.
     async fn connect(&self, kind: Kind) -> Result<()> {
         let there = locked(&self.uplink).take();
-        let needed = kind == Kind::Open && self.request.place == Place::Namespace;
+        let needed = kind == Kind::Open && self.request.mode == NetworkMode::Namespace;
         let uplink = match there {
             Some(uplink) if needed => Some(uplink),
             None if needed => Some(Uplink::start(self.machine.helper).await?),
@@ -240,7 +240,7 @@ impl Gateway {
 
     /// Has the helper set rules, with the addresses that the host has now.
     async fn rules(&self, kind: Kind, policy: &str, known: &mut Vec<Ipv4Net>) -> Result<()> {
-        let host = host_addresses(self.request.place)?;
+        let host = host_addresses(self.request.mode)?;
         let rules = helper::Ask::Rules { kind, policy: policy.into(), host: host.clone() };
         self.ask(rules).await?;
         *known = host;
@@ -304,7 +304,7 @@ impl Gateway {
 
     async fn tell_addresses(&self) -> Result<()> {
         let mut known = self.known.lock().await;
-        if host_addresses(Place::Namespace)? == *known {
+        if host_addresses(NetworkMode::Namespace)? == *known {
             return Ok(());
         }
         let policy = self.shared.policy();
@@ -313,17 +313,17 @@ impl Gateway {
 
     /// Hears who asks.
     async fn listen(self: Arc<Self>, listener: UnixListener) {
-        let places = Arc::new(tokio::sync::Semaphore::new(ASKING));
+        let permits = Arc::new(tokio::sync::Semaphore::new(ASKING));
         loop {
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             let gateway = Arc::clone(&self);
             tokio::spawn(async move {
                 let _ = gateway.hear(stream).await;
-                drop(place);
+                drop(permit);
             });
         }
     }

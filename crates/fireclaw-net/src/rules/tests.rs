@@ -8,13 +8,13 @@ use super::*;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 2);
 
-fn guest(policy: &Network, place: Place) -> Guest {
+fn guest(policy: &Network, mode: NetworkMode) -> Guest {
     let ports = Ports { proxy: 40_001, dns: 40_002, dns_tcp: 40_003 };
-    let host = match place {
-        Place::Host => Vec::new(),
-        Place::Namespace => vec!["192.0.2.0/24".parse().unwrap()],
+    let host = match mode {
+        NetworkMode::Host => Vec::new(),
+        NetworkMode::Namespace => vec!["192.0.2.0/24".parse().unwrap()],
     };
-    Guest { address: ADDRESS, ports, kind: Kind::of(policy), place, host }
+    Guest { address: ADDRESS, ports, kind: Kind::of(policy), mode, host }
 }
 
 #[track_caller]
@@ -56,22 +56,22 @@ fn the_rules_of_each_policy_are_as_they_were_read() {
     let config = HostConfig::default();
     let target = fireclaw_policy::Target::parse("example.org").unwrap();
     let allow = Network::Allow { allow: vec![target], deny: Vec::new(), dns: Default::default() };
-    for (place, of) in [(Place::Host, "host"), (Place::Namespace, "namespace")] {
+    for (mode, of) in [(NetworkMode::Host, "host"), (NetworkMode::Namespace, "namespace")] {
         for (name, network) in [("local", &Network::Local), ("full", &Network::Full)] {
-            is_golden(&format!("{name}-{of}"), &policy(&config, &guest(network, place)));
+            is_golden(&format!("{name}-{of}"), &policy(&config, &guest(network, mode)));
         }
         // What a proxy decides is not in the packet rules.
         for network in [&allow, &Network::None] {
-            is_golden(&format!("local-{of}"), &policy(&config, &guest(network, place)));
+            is_golden(&format!("local-{of}"), &policy(&config, &guest(network, mode)));
         }
-        is_golden(&format!("full-{of}-ranges"), &policy(&ranges(), &guest(&Network::Full, place)));
+        is_golden(&format!("full-{of}-ranges"), &policy(&ranges(), &guest(&Network::Full, mode)));
     }
 }
 
 #[test]
 fn a_machine_gets_the_parts_together() {
     let config = HostConfig::default();
-    let guest = guest(&Network::Local, Place::Host);
+    let guest = guest(&Network::Local, NetworkMode::Host);
     let whole = set_up(&config, &guest);
     for part in [
         base(&config),

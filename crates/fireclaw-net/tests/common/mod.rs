@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use fireclaw_net::{Gateway, Interface, Place, Request};
+use fireclaw_net::{Gateway, Interface, NetworkMode, Request};
 use fireclaw_netlab::matrix::{self, Sides};
 use fireclaw_netlab::{CONFIG, Guest};
 use fireclaw_policy::HostConfig;
@@ -19,13 +19,13 @@ pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-pub fn request(place: Place, policy: &str, directory: &Path) -> Request {
+pub fn request(mode: NetworkMode, policy: &str, directory: &Path) -> Request {
     Request {
         policy: policy.parse().unwrap(),
         config: HostConfig::parse(CONFIG).unwrap(),
         owner: "test".into(),
         directory: directory.into(),
-        place,
+        mode,
         state: STATE.into(),
         attachment: AttachmentKind::Tap,
         user: None,
@@ -51,16 +51,16 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn start(place: Place, policy: &str, owner: &str) -> Self {
+    pub fn start(mode: NetworkMode, policy: &str, owner: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let request = Request { owner: owner.into(), ..request(place, policy, directory.path()) };
+        let request = Request { owner: owner.into(), ..request(mode, policy, directory.path()) };
         Self::start_with(PROGRAM, &[], directory, request)
     }
 
     /// Whose gateway another program starts.
-    pub fn start_by(program: &str, arguments: &[&str], place: Place, policy: &str) -> Self {
+    pub fn start_by(program: &str, arguments: &[&str], mode: NetworkMode, policy: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let request = request(place, policy, directory.path());
+        let request = request(mode, policy, directory.path());
         Self::start_with(program, arguments, directory, request)
     }
 

@@ -199,7 +199,7 @@ impl Keeper {
     async fn ready(&self) -> Result<Machine> {
         let memory = Memory::RestoredFrom(&self.pool.snapshot.directory);
         let machine = self.pool.launcher.launch(memory, None).await?;
-        let mut waiting = Waiting::meet(machine, self.pool.launcher.patience).await?;
+        let mut waiting = Waiting::meet(machine, self.pool.launcher.timeout).await?;
         for _ in 0..REHEARSALS {
             // Whether it succeeds is no matter: an image may have no shell.
             waiting.prepare(shell("true", WARMING)).await?;

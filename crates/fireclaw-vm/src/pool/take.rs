@@ -19,7 +19,7 @@ use crate::{Machine, VmmProcess};
 
 /// How long a pool may take to make its offer: one that is stuck must not cost
 /// more than a restore.
-const PATIENCE: Duration = Duration::from_millis(100);
+const TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A machine from the pool with this id in `directory`, if there is a pool and
 /// it has one ready. Its guest waits for its identity.
@@ -30,7 +30,7 @@ pub async fn take(directory: &Path, id: &str) -> Option<Machine> {
     let dir = SocketDir::open(directory).ok()?;
     let connection = UnixStream::connect(dir.name(&socket_name(id))).await.ok()?;
     let offer = receive(&connection);
-    let (offer, stream) = tokio::time::timeout(PATIENCE, offer).await.ok()?.ok()??;
+    let (offer, stream) = tokio::time::timeout(TIMEOUT, offer).await.ok()?.ok()??;
     let stream = StdUnixStream::from(stream);
     stream.set_nonblocking(true).ok()?;
     let stream = UnixStream::from_std(stream).ok()?;

@@ -19,7 +19,7 @@ const MAX_LINE: u64 = 256 * 1024;
 
 /// How long QEMU may take for an answer. Its main loop can be busy with the
 /// guest's first instructions on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection in command mode.
 ///
@@ -90,7 +90,7 @@ impl Qmp {
     }
 
     async fn answer(&mut self, doing: &str) -> Result<Value> {
-        match tokio::time::timeout(PATIENCE, self.answers.recv()).await {
+        match tokio::time::timeout(TIMEOUT, self.answers.recv()).await {
             Err(_) => Err(refused(doing, "no answer in time")),
             Ok(None) => Err(refused(doing, "the connection was closed")),
             Ok(Some(answer)) => answer,

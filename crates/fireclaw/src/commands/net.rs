@@ -5,7 +5,7 @@ mod check;
 use clap::Subcommand;
 use comfy_table::{Table, presets};
 use fireclaw_image::Home;
-use fireclaw_net::{Client, Machine, Place, Status};
+use fireclaw_net::{Client, Machine, NetworkMode, Status};
 
 use super::{print, print_json};
 use crate::error::Result;
@@ -62,8 +62,8 @@ struct Row {
 
 /// Does what was asked.
 pub fn execute(args: &Args) -> Result<u8> {
-    let place = Place::here();
-    let state = place.state_directory(Home::from_environment().root());
+    let mode = NetworkMode::here();
+    let state = mode.state_directory(Home::from_environment().root());
     match args.action {
         Action::Ls { denials, json } => {
             let rows = rows(fireclaw_net::list(&state)?)?;
@@ -74,9 +74,9 @@ pub fn execute(args: &Args) -> Result<u8> {
             }
             Ok(0)
         }
-        Action::Check { json, ref host } => check::execute(place, host, json),
+        Action::Check { json, ref host } => check::execute(mode, host, json),
         Action::Prune => {
-            let cleaned = fireclaw_net::clean(place, &state)?;
+            let cleaned = fireclaw_net::clean(mode, &state)?;
             for machine in &cleaned.machines {
                 print(&format!("removed what {} left at {}", machine.owner, machine.address))?;
             }

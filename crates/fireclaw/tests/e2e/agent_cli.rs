@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
-use crate::harness::{Home, alone, finish, patience, wait};
+use crate::harness::{Home, alone, finish, timeout, wait};
 use crate::overseer::Overseer;
 
 #[test]
@@ -39,19 +39,19 @@ fn the_command_line_does_what_people_do() {
     assert!(!left.exists() && overseer.agents().is_empty());
     overseer.end();
     let home = Home::empty();
-    let none = finish(home.fireclaw(["agent", "ls"]), Vec::new(), patience());
+    let none = finish(home.fireclaw(["agent", "ls"]), Vec::new(), timeout());
     none.exits(1).says(&["no overseer runs", "fireclaw overseer"]);
     let none = home.fireclaw(["agent", "exec", "cli", "--", "true"]);
-    finish(none, Vec::new(), patience()).exits(125).says(&["no overseer runs"]);
+    finish(none, Vec::new(), timeout()).exits(125).says(&["no overseer runs"]);
 }
 
 #[test]
 fn words_of_before_go_on_working() {
     let home = Home::new();
     for words in [&["images", "ls"][..], &["net", "clean"]] {
-        finish(home.fireclaw(words), Vec::new(), patience()).exits(0);
+        finish(home.fireclaw(words), Vec::new(), timeout()).exits(0);
     }
-    finish(home.fireclaw(["agent", "list"]), Vec::new(), patience())
+    finish(home.fireclaw(["agent", "list"]), Vec::new(), timeout())
         .exits(1)
         .says(&["no overseer"]);
 }
@@ -62,7 +62,7 @@ fn templates_are_listed_shown_and_checked() {
     let template = |words: &[&str]| {
         let mut command = home.fireclaw(["template"]);
         command.args(words);
-        finish(command, Vec::new(), patience())
+        finish(command, Vec::new(), timeout())
     };
     let list = template(&["ls"]).exits(0).stdout();
     for name in ["worker", "coder", "researcher", "quick", "creative"] {
@@ -122,7 +122,7 @@ fn a_log_is_followed_until_its_agent_ends() {
         assert!(line.contains(&format!("invited to {room} by ann")), "{line}");
     }
     overseer.fireclaw(&["agent", "stop", "puppet"]).exits(0);
-    assert_eq!(wait(&mut follow, patience()).code(), Some(1));
+    assert_eq!(wait(&mut follow, timeout()).code(), Some(1));
     overseer.end();
 }
 
@@ -158,7 +158,7 @@ fn an_overseer_says_why_it_cannot_start() {
     let begin = |words: &[&str]| {
         let mut command = home.fireclaw(["overseer"]);
         command.args(words);
-        finish(command, Vec::new(), patience())
+        finish(command, Vec::new(), timeout())
     };
     overseer.end();
     let channel = begin(&["--port", &port, "--channel", "control"]);

@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{alone, cpu_ticks, finish, patience, shared_home, wait_until};
+use crate::harness::{alone, cpu_ticks, finish, timeout, shared_home, wait_until};
 use crate::overseer::Overseer;
 
 /// The calls by which the overseer makes and frees what is outside of it. Its own state
@@ -187,7 +187,7 @@ fn a_full_disk_of_the_host_ends_no_command_in_silence() {
     again.args(namespaces).args(["sh", "-c", script, "sh"]).arg(std::env::current_exe().unwrap());
     again.args(["--exact", "agent_faults::inside_a_full_disk", "--ignored", "--nocapture"]);
     again.env("TMPDIR", directory.path()).env("FIRECLAW_HOME", shared_home());
-    let done = finish(again, Vec::new(), patience() * 2).exits(0);
+    let done = finish(again, Vec::new(), timeout() * 2).exits(0);
     assert!(done.stdout().contains("1 passed"), "{}", done.stdout());
 }
 

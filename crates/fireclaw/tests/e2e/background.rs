@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Home, binary, patience, wait};
+use crate::harness::{Home, binary, timeout, wait};
 
 /// An interactive shell on a terminal of its own.
 struct Shell {
@@ -47,7 +47,7 @@ impl Shell {
     /// Stops the job in front. The key is pressed again while the shell itself is still in
     /// front: it tells that a job goes to the front before it puts it there.
     fn stops(&mut self) {
-        let deadline = Instant::now() + patience();
+        let deadline = Instant::now() + timeout();
         loop {
             self.types("\x1a");
             if self.sees("Stopped", Instant::now() + Duration::from_millis(300)).is_ok() {
@@ -60,7 +60,7 @@ impl Shell {
     /// Waits for words on the screen after those that were waited for before.
     #[track_caller]
     fn until(&mut self, words: &str) {
-        if let Err(e) = self.sees(words, Instant::now() + patience()) {
+        if let Err(e) = self.sees(words, Instant::now() + timeout()) {
             panic!("no {words:?} ({e}) in {:?}", self.seen);
         }
     }
@@ -119,6 +119,6 @@ fn a_run_in_the_background_goes_on_and_reads_what_is_typed_once_it_is_in_front()
     shell.until("got again");
     shell.until("bash-");
     shell.types("exit\n");
-    assert!(wait(&mut shell.child, patience()).success());
+    assert!(wait(&mut shell.child, timeout()).success());
     home.is_clean();
 }

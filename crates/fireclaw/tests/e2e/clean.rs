@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::harness::{Home, alone, finish, is_alive, patience, signal, vmm_of, wait, wait_until};
+use crate::harness::{Home, alone, finish, is_alive, timeout, signal, vmm_of, wait, wait_until};
 
 /// What could leak: processes, mounts, and every file, socket or directory
 /// below the home and the home's own temporary directory.
@@ -67,7 +67,7 @@ fn eight_at_once() {
         .collect();
     let mut ids = std::collections::HashSet::new();
     for (n, child) in children.into_iter().enumerate() {
-        let done = crate::harness::finish_child(child, patience()).exits(0);
+        let done = crate::harness::finish_child(child, timeout()).exits(0);
         let stdout = done.stdout();
         let mut lines = stdout.lines();
         assert_eq!(lines.next(), Some(n.to_string().as_str()));
@@ -83,7 +83,7 @@ fn a_killed_run_takes_its_vmm_along_and_the_next_one_sweeps() {
     let mut child = home.fireclaw(["run", "sleep 600"]).spawn().unwrap();
     let vmm = vmm_of(&child);
     signal(&child, Signal::KILL);
-    wait(&mut child, patience());
+    wait(&mut child, timeout());
     wait_until("the VMM to die with its owner", || !is_alive(vmm));
     let left = fs::read_dir(home.path().join("run")).unwrap().count();
     assert_eq!(left, 2, "a directory and its lock are left for the sweep");
@@ -107,8 +107,8 @@ fn doctor_sweeps_and_says_so() {
     wait_until("the orphan to be there", || {
         !crate::harness::processes_mentioning("fireclaw-00000000deadbeef").is_empty()
     });
-    let done = finish(home.fireclaw(["doctor", "--json"]), Vec::new(), patience()).exits(0);
+    let done = finish(home.fireclaw(["doctor", "--json"]), Vec::new(), timeout()).exits(0);
     assert!(done.stdout().contains("cleared away 1 machine"), "{}", done.stdout());
-    assert!(!wait(&mut orphan, patience()).success());
+    assert!(!wait(&mut orphan, timeout()).success());
     home.is_clean();
 }

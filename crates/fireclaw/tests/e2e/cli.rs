@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use crate::harness::{Home, finish, patience};
+use crate::harness::{Home, finish, timeout};
 
 /// docs/reference/cli.md is the help of every command, kept by this test.
 /// `UPDATE_REFERENCE=1 cargo test reference` rewrites it.
@@ -23,7 +23,7 @@ fn the_reference_is_up_to_date() {
             .env_remove("FIRECLAW_QUIET")
             .env_remove("FIRECLAW_MODEL_SERVER")
             .env("COLUMNS", "100");
-        let done = finish(help, Vec::new(), patience()).exits(0);
+        let done = finish(help, Vec::new(), timeout()).exits(0);
         let title = format!("fireclaw {command}");
         let _ = write!(page, "\n## `{}`\n\n```text\n{}```\n", title.trim(), done.stdout());
         // Its own commands come next, as they stand in its help.
@@ -53,12 +53,12 @@ fn the_reference_is_up_to_date() {
 fn completions_and_manual_pages_are_written() {
     let home = Home::empty();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let done = finish(home.fireclaw(["completions", shell]), Vec::new(), patience()).exits(0);
+        let done = finish(home.fireclaw(["completions", shell]), Vec::new(), timeout()).exits(0);
         assert!(done.stdout().contains("fireclaw") && done.stdout().contains("timeout"));
     }
     let pages = home.path().join("man");
     let man = home.fireclaw(["man".as_ref(), "--dir".as_ref(), pages.as_os_str()]);
-    finish(man, Vec::new(), patience()).exits(0);
+    finish(man, Vec::new(), timeout()).exits(0);
     let run = fs::read_to_string(pages.join("fireclaw-run.1")).unwrap();
     assert!(run.contains(".TH") && run.contains("timeout"));
 }
@@ -66,9 +66,9 @@ fn completions_and_manual_pages_are_written() {
 #[test]
 fn doctor_tells_people_and_programs() {
     let home = Home::new();
-    let text = finish(home.fireclaw(["doctor"]), Vec::new(), patience()).exits(0).stdout();
+    let text = finish(home.fireclaw(["doctor"]), Vec::new(), timeout()).exits(0).stdout();
     assert!(text.contains("ready: fireclaw run works here"), "{text}");
-    let json = finish(home.fireclaw(["doctor", "--json"]), Vec::new(), patience()).exits(0);
+    let json = finish(home.fireclaw(["doctor", "--json"]), Vec::new(), timeout()).exits(0);
     let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(report["ready"], true);
     let names: Vec<_> = report["checks"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
@@ -80,7 +80,7 @@ fn doctor_tells_people_and_programs() {
 #[test]
 fn doctor_fails_where_nothing_is_set_up() {
     let home = Home::empty();
-    let done = finish(home.fireclaw(["doctor"]), Vec::new(), patience()).exits(1);
+    let done = finish(home.fireclaw(["doctor"]), Vec::new(), timeout()).exits(1);
     assert!(done.stdout().contains("FAIL") && done.stdout().contains("hint: run `fireclaw setup`"));
     assert!(done.stdout().contains("not ready"));
 }
@@ -90,7 +90,7 @@ fn the_emulation_is_said_in_one_line_unless_quiet() {
     let home = Home::new();
     let mut command = home.fireclaw(["run", "true"]);
     command.env_remove("FIRECLAW_QUIET").env_remove("FIRECLAW_MODEL_SERVER");
-    let done = finish(command, Vec::new(), patience()).exits(0);
+    let done = finish(command, Vec::new(), timeout()).exits(0);
     let lines = done.stderr().lines().count();
     assert!(lines <= 1, "{}", done.stderr());
     if lines == 1 {

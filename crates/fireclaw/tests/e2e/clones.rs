@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Home, alone, finish, finish_child, is_alive, patience, processes_of, signal, vmm_of, wait,
+    Home, alone, finish, finish_child, is_alive, timeout, processes_of, signal, vmm_of, wait,
     wait_until,
 };
 
@@ -63,7 +63,7 @@ fn interrupted_clones_all_end() {
         lines.next().unwrap().unwrap();
     }
     signal(&child, Signal::INT);
-    finish_child(child, patience()).exits(130);
+    finish_child(child, timeout()).exits(130);
     home.is_clean();
 }
 
@@ -98,13 +98,13 @@ fn a_run_takes_what_waits_and_another_takes_its_place() {
     let other = home.run(["-v", "--memory", "192", "true"]).exits(0);
     assert!(!other.stderr().contains("from pool"));
     // There is one pool of a kind.
-    let again = finish(home.fireclaw(["pool"]), Vec::new(), patience());
+    let again = finish(home.fireclaw(["pool"]), Vec::new(), timeout());
     again.exits(1).says(&["runs already"]);
-    let large = finish(home.fireclaw(["pool", "--size", "257"]), Vec::new(), patience());
+    let large = finish(home.fireclaw(["pool", "--size", "257"]), Vec::new(), timeout());
     large.exits(2).says(&["1 to 256"]);
 
     signal(&waiting, Signal::TERM);
-    assert!(wait(&mut waiting, patience()).success());
+    assert!(wait(&mut waiting, timeout()).success());
     home.is_clean();
     let sockets = fs::read_dir(home.path().join("pool")).unwrap().count();
     assert_eq!(sockets, 0);
@@ -128,23 +128,23 @@ fn a_pool_survives_its_takers_and_they_hear_of_its_end() {
         }
         // The pool had none ready yet, so this run started its own.
         signal(&child, Signal::KILL);
-        wait(&mut child, patience());
+        wait(&mut child, timeout());
     };
     // Whoever took a machine and is killed leaves none behind.
     let (mut taker, machine) = hold();
     signal(&taker, Signal::KILL);
-    wait(&mut taker, patience());
+    wait(&mut taker, timeout());
     wait_until("the machine to be gone", || !is_alive(machine));
     // A machine that dies under its taker is told of, and replaced.
     let (taker, machine) = hold();
     let pid = rustix::process::Pid::from_raw(machine).unwrap();
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
-    finish_child(taker, patience()).exits(125).says(&["ended by signal 9"]);
+    finish_child(taker, timeout()).exits(125).says(&["ended by signal 9"]);
     // The pool dies: its machines go with it, and the runs that have them say so.
     let (taker, machine) = hold();
     signal(&waiting, Signal::KILL);
-    wait(&mut waiting, patience());
-    finish_child(taker, patience()).exits(125).says(&["its pool ended"]);
+    wait(&mut waiting, timeout());
+    finish_child(taker, timeout()).exits(125).says(&["its pool ended"]);
     wait_until("the machine to be gone", || !is_alive(machine));
     // What it left is swept, and the next run does without it.
     home.run(["-v", "true"]).exits(0).says(&["fireclaw: restore"]);
@@ -156,7 +156,7 @@ fn doctor_proves_that_clones_share_nothing() {
     let _alone = alone();
     let home = Home::new();
     let doctor = home.fireclaw(["doctor", "--prove", "--json"]);
-    let done = finish(doctor, Vec::new(), patience()).exits(0);
+    let done = finish(doctor, Vec::new(), timeout()).exits(0);
     let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
     let proved = report["proved"].as_array().unwrap();
     for name in ["wall clock", "monotonic clock", "randomness", "identity", "disks", "leaks"] {

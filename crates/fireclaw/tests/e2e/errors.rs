@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Done, Home, finish, patience};
+use crate::harness::{Done, Home, finish, timeout};
 
 fn run_with(
     home: &Home,
@@ -12,7 +12,7 @@ fn run_with(
     let mut command = home.fireclaw(["run"]);
     command.args(arguments);
     prepare(&mut command);
-    finish(command, Vec::new(), patience())
+    finish(command, Vec::new(), timeout())
 }
 
 #[test]
@@ -54,12 +54,12 @@ fn a_small_stack_is_made_larger_or_told() {
     let mut shell = std::process::Command::new("bash");
     shell.args(["-c", "ulimit -S -s 64; exec \"$0\" run -n true"]).arg(crate::harness::binary());
     shell.env("FIRECLAW_HOME", home.path());
-    finish(shell, Vec::new(), patience()).exits(0);
+    finish(shell, Vec::new(), timeout()).exits(0);
     // What nobody but root may raise: here nobody may at all.
     let mut shell = std::process::Command::new("setpriv");
     shell.args(["--bounding-set", "-all", "--inh-caps", "-all", "bash", "-c"]);
     shell.args(["ulimit -s 64; exec \"$0\" --version"]).arg(crate::harness::binary());
-    finish(shell, Vec::new(), patience()).exits(125).says(&["64 KiB", "ulimit -s 8192"]);
+    finish(shell, Vec::new(), timeout()).exits(125).says(&["64 KiB", "ulimit -s 8192"]);
 }
 
 #[test]

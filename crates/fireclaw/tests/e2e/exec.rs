@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::harness::{Done, alone, finish, finish_child, patience, signal, wait, wait_until};
+use crate::harness::{Done, alone, finish, finish_child, timeout, signal, wait, wait_until};
 use crate::overseer::Overseer;
 
 /// The command, not started yet.
@@ -18,7 +18,7 @@ fn command(overseer: &Overseer, words: &[&str]) -> Command {
 
 /// The command to its end.
 fn exec(overseer: &Overseer, input: &[u8], words: &[&str]) -> Done {
-    finish(command(overseer, words), input.to_vec(), patience())
+    finish(command(overseer, words), input.to_vec(), timeout())
 }
 
 /// The command once it has said `ready`.
@@ -97,12 +97,12 @@ fn a_command_of_an_agents_machine_has_our_streams() {
         assert_eq!(answer, format!("got {word}\n"));
     }
     drop(stdin);
-    assert!(wait(&mut child, patience()).success());
+    assert!(wait(&mut child, timeout()).success());
 
     // Who reads no more has enough.
     let (mut child, output) = started(&overseer, Stdio::null(), "echo ready; exec yes");
     drop(output);
-    assert_eq!(wait(&mut child, patience()).code(), Some(141));
+    assert_eq!(wait(&mut child, timeout()).code(), Some(141));
     is_gone(&overseer, "yes");
     overseer.fireclaw(&["agent", "stop", "puppet"]).exits(0);
     overseer.end();
@@ -132,7 +132,7 @@ fn many_commands_at_once_wait_for_their_turn() {
     });
     ann.say("puppet", "run touch /workspace/go");
     for child in children {
-        assert_eq!(finish_child(child, patience()).exits(0).stdout(), "went\n");
+        assert_eq!(finish_child(child, timeout()).exits(0).stdout(), "went\n");
     }
     assert_eq!(overseer.ready("puppet"), machine, "it is the same machine");
     overseer.end();
@@ -150,7 +150,7 @@ fn a_command_of_an_agents_machine_ends_with_who_asked() {
     let sleeps = "echo ready; exec sleep 1000";
     let (mut child, _output) = started(&overseer, zero(), sleeps);
     signal(&child, Signal::INT);
-    assert_eq!(wait(&mut child, patience()).code(), Some(130));
+    assert_eq!(wait(&mut child, timeout()).code(), Some(130));
     is_gone(&overseer, "sleep");
     // It may have its own way of ending.
     let own = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done";
@@ -158,18 +158,18 @@ fn a_command_of_an_agents_machine_ends_with_who_asked() {
     signal(&child, Signal::TERM);
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();
-    assert_eq!((rest.as_str(), wait(&mut child, patience()).code()), ("bye\n", Some(7)));
+    assert_eq!((rest.as_str(), wait(&mut child, timeout()).code()), ("bye\n", Some(7)));
     // A second signal is not asked about.
     let stubborn = "trap '' INT; echo ready; exec sleep 1000";
     let (mut child, _output) = started(&overseer, Stdio::null(), stubborn);
     signal(&child, Signal::INT);
     signal(&child, Signal::TERM);
-    assert!(matches!(wait(&mut child, patience()).code(), Some(130 | 143)));
+    assert!(matches!(wait(&mut child, timeout()).code(), Some(130 | 143)));
     is_gone(&overseer, "sleep");
     // Nor is kill -9.
     let (mut child, _output) = started(&overseer, zero(), sleeps);
     signal(&child, Signal::KILL);
-    wait(&mut child, patience());
+    wait(&mut child, timeout());
     is_gone(&overseer, "sleep");
 
     // Nor is nonsense on the connection.
@@ -222,6 +222,6 @@ fn a_command_of_an_agents_machine_ends_with_who_asked() {
     let (child, _output) = started(&overseer, Stdio::null(), sleeps);
     overseer.fireclaw(&["agent", "stop", "puppet"]).exits(0);
     // Who ends the machine has its processes end first.
-    finish_child(child, patience()).exits(143);
+    finish_child(child, timeout()).exits(143);
     overseer.end();
 }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Home, finish_child, patience, vmm_of};
+use crate::harness::{Home, finish_child, timeout, vmm_of};
 
 #[test]
 fn a_kernel_panic_shows_the_console() {
@@ -32,7 +32,7 @@ fn a_killed_monitor_is_said_to_have_died() {
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     kill_process(Pid::from_raw(vmm).unwrap(), Signal::KILL).unwrap();
-    finish_child(child, patience()).exits(125).says(&["ended unexpectedly", "signal 9"]);
+    finish_child(child, timeout()).exits(125).says(&["ended unexpectedly", "signal 9"]);
     home.is_clean();
 }
 
@@ -42,7 +42,7 @@ fn a_guest_that_never_answers_is_bounded() {
     let mut command = home.fireclaw(["run", "--no-snapshot", "true"]);
     // No guest is up so soon: to the host it is one that never answers.
     command.env("FIRECLAW_BOOT_TIMEOUT", "0.1").stderr(Stdio::piped());
-    finish_child(command.spawn().unwrap(), patience())
+    finish_child(command.spawn().unwrap(), timeout())
         .exits(125)
         .says(&["did not answer within", "FIRECLAW_BOOT_TIMEOUT"]);
     home.is_clean();

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Done, Home, alone, finish, patience, wait_until};
+use crate::harness::{Done, Home, alone, finish, timeout, wait_until};
 use crate::overseer::{Overseer, is_gone, kill};
 
 /// The id of the machine that an image was made on.
@@ -60,7 +60,7 @@ fn the_hosts_randomness_reaches_the_guests_kernel() {
 #[test]
 fn an_image_has_its_own_places_and_no_id_of_its_maker() {
     let home = Home::with_images_of_its_own();
-    finish(home.fireclaw(["image", "add", "own", "-"]), root(), patience()).exits(0);
+    finish(home.fireclaw(["image", "add", "own", "-"]), root(), timeout()).exits(0);
 
     let script = "stat -c '%a %u %n' /run /run/postgresql /tmp /tmp/app && : >/run/postgresql/s &&
         cat /tmp/app /etc/machine-id /var/lib/dbus/machine-id";
@@ -250,7 +250,7 @@ while 1: time.sleep(100)";
 /// A command by the daemon's socket, as any program asks for it; the answer's body.
 fn ask(overseer: &Overseer, exec: &Value) -> Value {
     let mut socket = UnixStream::connect(overseer.home.path().join("daemon.sock")).unwrap();
-    socket.set_read_timeout(Some(patience())).unwrap();
+    socket.set_read_timeout(Some(timeout())).unwrap();
     let body = exec.to_string();
     write!(
         socket,

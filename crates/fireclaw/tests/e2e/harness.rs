@@ -23,7 +23,7 @@ pub fn slowdown() -> u32 {
 }
 
 /// No single command of a test may take longer.
-pub fn patience() -> Duration {
+pub fn timeout() -> Duration {
     Duration::from_secs(180) * slowdown()
 }
 
@@ -40,7 +40,7 @@ pub fn shared_home() -> &'static Path {
         // What a first run finds out about this host, no test needs to again.
         let mut first = Command::new(binary());
         first.args(["run", "true"]).env("FIRECLAW_HOME", &home);
-        finish(first, Vec::new(), patience()).exits(0);
+        finish(first, Vec::new(), timeout()).exits(0);
         home
     })
 }
@@ -150,7 +150,7 @@ impl Home {
     pub fn run<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Done {
         let mut command = self.fireclaw(["run"]);
         command.args(arguments);
-        finish(command, Vec::new(), patience())
+        finish(command, Vec::new(), timeout())
     }
 
     /// Asserts that nothing runs or lies around under this home.
@@ -218,7 +218,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         if condition() {
             return;
         }
-        assert!(start.elapsed() < patience(), "waited in vain for {what}");
+        assert!(start.elapsed() < timeout(), "waited in vain for {what}");
         // Asking may take a whole command: what is waited for gets half of the processor.
         thread::sleep(asked.elapsed().max(Duration::from_millis(5)));
     }

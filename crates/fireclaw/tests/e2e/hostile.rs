@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStderr, Stdio};
 
-use crate::harness::{Home, finish_child, patience};
+use crate::harness::{Home, finish_child, timeout};
 
 /// Takes the stream to the host as PID 1 has it, and waits for its turn.
 const TAKE: &str = r#"
@@ -55,7 +55,7 @@ fn a_guest_that_opens_a_channel_is_ended_and_that_is_said() {
     child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
     let told = line(&mut said);
     assert!(told.contains("the guest wants to open a channel"), "{told}");
-    finish_child(child, patience()).exits(125);
+    finish_child(child, timeout()).exits(125);
     home.is_clean();
 }
 
@@ -80,7 +80,7 @@ os._exit(0)
     let more = peak_kib(&child) - before;
     assert!(more < 8 * 1024, "{more} KiB more for 200 KiB");
     stdin.write_all(b"end\n").unwrap();
-    let done = finish_child(child, patience()).exits(0);
+    let done = finish_child(child, timeout()).exits(0);
     assert_eq!(done.stdout, vec![b'x'; 200 * 1024], "nothing is lost either");
     home.is_clean();
 }

@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Done, Home, alone, binary, finish, finish_child, is_alive, patience, process_of, signal, wait,
+    Done, Home, alone, binary, finish, finish_child, is_alive, timeout, process_of, signal, wait,
     wait_until,
 };
 
 fn fireclaw(home: &Home, arguments: &[&str]) -> Done {
-    finish(home.fireclaw(arguments), Vec::new(), patience())
+    finish(home.fireclaw(arguments), Vec::new(), timeout())
 }
 
 /// A root file system that has nothing of ours and almost nothing at all.
@@ -90,7 +90,7 @@ fn a_guest_sees_what_was_in_the_archive() {
         entry(&mut tar, (Symlink, name.as_bytes(), "busybox", 0o777), b"", plain);
     }
     let add = home.fireclaw(["image", "add", "rich", "-"]);
-    finish(add, tar.into_inner().unwrap(), patience()).exits(0);
+    finish(add, tar.into_inner().unwrap(), timeout()).exits(0);
 
     let script = "for f in /odd-*; do printf '%s=' \"$f\"; cat \"$f\"; done | od -An -tx1
         stat -c '%h %a %u %Y' /a/second; stat -c '%s %b' /sparse; tail -c 4 /sparse | od -An -c
@@ -124,7 +124,7 @@ fn saved_images() -> Vec<u8> {
         layer(&[(b"etc/which", b"two"), (b"etc/.wh.gone", b"")]),
     ];
     let digest = |bytes: &[u8]| {
-        let sum = finish(Command::new("sha256sum"), bytes.to_vec(), patience()).stdout();
+        let sum = finish(Command::new("sha256sum"), bytes.to_vec(), timeout()).stdout();
         sum.split_whitespace().next().unwrap().to_owned()
     };
     let ids: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", digest(layer))).collect();
@@ -173,7 +173,7 @@ fn a_terminal_is_not_waited_for_as_an_archive() {
     let line = format!("{} images add x -", binary().display());
     let mut command = Command::new("script");
     command.args(["-qec", &line, "/dev/null"]).env("FIRECLAW_HOME", home.path());
-    let done = finish(command, Vec::new(), patience());
+    let done = finish(command, Vec::new(), timeout());
     let said = done.stdout() + &done.stderr();
     assert!(said.contains("which is a terminal") && said.contains("docker export"), "{said}");
 }
@@ -182,7 +182,7 @@ fn a_terminal_is_not_waited_for_as_an_archive() {
 fn any_root_file_system_boots_unmodified() {
     let home = Home::with_images_of_its_own();
     let add = home.fireclaw(["image", "add", "tiny", "-"]);
-    finish(add, busybox_root(), patience()).exits(0);
+    finish(add, busybox_root(), timeout()).exits(0);
 
     let script = "id -u && ls / && echo x > /new && cat /new && uname -n";
     let done = home.run(["--image", "tiny", script]).exits(0);
@@ -211,7 +211,7 @@ fn what_is_no_root_file_system_is_refused() {
         ("layer", one_file("etc/.wh.old"), "docker save"),
     ] {
         let add = home.fireclaw(["image", "add", name, "-"]);
-        finish(add, input, patience()).exits(1).says(&[said]);
+        finish(add, input, timeout()).exits(1).says(&[said]);
     }
     let left = fs::read_dir(home.path().join("images")).map_or(0, Iterator::count);
     assert_eq!(left, 0, "a refused archive leaves nothing");
@@ -255,8 +255,8 @@ fn set_up_survives_being_killed_and_doubled() {
         fs::read_dir(home.path().join("images")).is_ok_and(|d| d.count() > 0)
     });
     signal(&first, Signal::KILL);
-    wait(&mut first, patience());
-    let done = finish_child(second, patience()).exits(0);
+    wait(&mut first, timeout());
+    let done = finish_child(second, timeout()).exits(0);
     assert!(done.stderr().contains("another set-up is at work"), "{}", done.stderr());
     assert!(
         !done.stderr().contains("downloading packages with apt\n[1/3]"),
@@ -317,7 +317,7 @@ fn a_killed_import_leaves_one_partial_file_until_the_home_is_changed_again() {
     };
     wait_until("the image to be begun", || !new().is_empty());
     signal(&child, Signal::KILL);
-    wait(&mut child, patience());
+    wait(&mut child, timeout());
     let left = new();
     let partial = format!(".ext4.partial-{}", child.id());
     let is_partial = |file: &str| file.contains("images/cut-") && file.ends_with(&partial);
@@ -337,7 +337,7 @@ fn an_interrupted_set_up_leaves_nothing() {
     let child = setup.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mmdebstrap = process_of(&child, "mmdebstrap");
     signal(&child, Signal::INT);
-    finish_child(child, patience()).exits(130).says(&["interrupted", "goes on where it was"]);
+    finish_child(child, timeout()).exits(130).says(&["interrupted", "goes on where it was"]);
     wait_until("mmdebstrap to end", || !is_alive(mmdebstrap));
     home.is_clean();
     let left: Vec<_> =
@@ -353,7 +353,7 @@ fn too_little_space_is_said_before_anything_is_fetched() {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).arg(binary());
     command.env("FIRECLAW_HOME", home.path());
-    finish(command, Vec::new(), patience()).exits(1).says(&[
+    finish(command, Vec::new(), timeout()).exits(1).says(&[
         "no space left",
         "1500 MiB are needed",
         "hint:",
@@ -369,7 +369,7 @@ fn an_image_that_outgrows_the_disk_leaves_nothing() {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).arg(binary());
     command.env("FIRECLAW_HOME", home.path());
-    let done = finish(command, busybox_root(), patience()).exits(1).says(&["no space left"]);
+    let done = finish(command, busybox_root(), timeout()).exits(1).says(&["no space left"]);
     assert!(!done.stderr().contains("images/"), "{}", done.stderr());
 }
 
@@ -378,7 +378,7 @@ fn no_mmdebstrap_is_said_with_how_to_get_it() {
     let home = Home::empty();
     let mut command = home.fireclaw(["setup"]);
     command.env("PATH", "/nonexistent");
-    finish(command, Vec::new(), patience())
+    finish(command, Vec::new(), timeout())
         .exits(1)
         .says(&["mmdebstrap is not installed", "apt-get install mmdebstrap"]);
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use rcgen::{CertificateParams, KeyPair};
 
-use crate::harness::{finish_child, patience, wait_until};
+use crate::harness::{finish_child, timeout, wait_until};
 use crate::overseer::free_port;
 
 /// What it can do beyond the RFCs, by its own modules' names.
@@ -128,6 +128,6 @@ pub fn says(mut command: Command, words: &str) -> String {
     let child = command.spawn().unwrap();
     wait_until(words, || fs::read_to_string(said.path()).unwrap().contains(words));
     crate::harness::signal(&child, rustix::process::Signal::TERM);
-    finish_child(child, patience());
+    finish_child(child, timeout());
     fs::read_to_string(said.path()).unwrap()
 }

@@ -22,7 +22,7 @@ use fireclaw_vm::{
 };
 use tokio::io::AsyncReadExt;
 
-use crate::harness::{alone, finish, patience, shared_home};
+use crate::harness::{alone, finish, timeout, shared_home};
 
 /// The network's end on the host, and where the guests are told to ask for names.
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -69,7 +69,7 @@ fn inside(test: &str) {
     again.arg("-Urn").arg(std::env::current_exe().unwrap());
     again.args(["--exact", test, "--ignored", "--nocapture", "--test-threads", "1"]);
     again.env("FIRECLAW_HOME", shared_home());
-    let done = finish(again, Vec::new(), patience() * 2).exits(0);
+    let done = finish(again, Vec::new(), timeout() * 2).exits(0);
     assert!(done.stdout().contains("1 passed"), "{}", done.stdout());
 }
 
@@ -105,7 +105,7 @@ async fn cold_and_clones(kernel: &str, directory: &Path) {
     for (tap, number) in taps.iter().zip(3..) {
         let memory = Memory::RestoredFrom(&snapshot.directory);
         let machine = launcher.launch(memory, Some(&tap.0)).await.unwrap();
-        let waiting = Waiting::meet(machine, patience()).await.unwrap();
+        let waiting = Waiting::meet(machine, timeout()).await.unwrap();
         clones.push(check(waiting, interface(number), port).await);
     }
     // Both run now, and neither was ever seen under another address.
@@ -120,7 +120,7 @@ async fn cold_and_clones(kernel: &str, directory: &Path) {
 
     // One that is told of no interface has it, down and silent.
     let machine = launcher.launch(Memory::RestoredFrom(&snapshot.directory), Some(&taps[0].0));
-    let waiting = Waiting::meet(machine.await.unwrap(), patience()).await.unwrap();
+    let waiting = Waiting::meet(machine.await.unwrap(), timeout()).await.unwrap();
     let guest = waiting.personalize("alone", None).await.unwrap();
     let (_, said) = run(&guest, "cat /sys/class/net/eth0/operstate; ip route").await;
     assert_eq!(said, "down\n");
@@ -140,7 +140,7 @@ fn inside_adopted() {
         let attachment = Some(&tap.0);
         let launch = Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, attachment };
         let machine = backend.launch(launch).await.unwrap();
-        let waiting = Waiting::meet(machine, patience()).await.unwrap();
+        let waiting = Waiting::meet(machine, timeout()).await.unwrap();
         let guest = check(waiting, interface(2), port).await;
         let stamp = guest.stamp().unwrap();
         drop(guest);
@@ -149,7 +149,7 @@ fn inside_adopted() {
         // another is taken on, and nothing of the first stays.
         let adopt = async || {
             let machine = backend.adopt(&run_dir, stamp).await.unwrap();
-            Waiting::meet(machine, patience()).await.unwrap()
+            Waiting::meet(machine, timeout()).await.unwrap()
         };
         let guest = adopt().await.personalize("kept", Some(interface(2))).await.unwrap();
         let (status, said) = run(&guest, "ip address add 10.78.0.1/24 dev eth0").await;
@@ -217,7 +217,7 @@ async fn check(waiting: Waiting, interface: Interface, port: u16) -> Guest {
 async fn run(guest: &Guest, line: &str) -> (ExitStatus, String) {
     let argv = ["/bin/sh", "-c", &format!("exec 2>&1\n{line}")];
     let argv = argv.map(|word| word.as_bytes().to_vec().into()).into();
-    let timeout_ms = u64::try_from(patience().as_millis()).ok();
+    let timeout_ms = u64::try_from(timeout().as_millis()).ok();
     let request = ExecRequest { argv, timeout_ms, ..ExecRequest::default() };
     let mut exec = guest.commands().exec(request).await.unwrap();
     let mut said = String::new();
@@ -261,7 +261,7 @@ async fn launcher(kernel: &str, directory: &Path) -> Launcher {
         _ => Choice::Auto,
     };
     let backend = Prober { spec: &spec, run: &run, cache }.choose(choice).await.unwrap().backend;
-    Launcher { backend: backend.into(), spec, run, patience: patience() }
+    Launcher { backend: backend.into(), spec, run, timeout: timeout() }
 }
 
 /// The interface of the guest with this number.
@@ -312,7 +312,7 @@ impl Bridge {
     }
 
     fn seen(&self) -> String {
-        finish(command("bridge", "fdb show br bridge"), Vec::new(), patience()).exits(0).stdout()
+        finish(command("bridge", "fdb show br bridge"), Vec::new(), timeout()).exits(0).stdout()
     }
 }
 
@@ -351,13 +351,13 @@ impl Drop for Tap {
 /// How many packets a guest has sent into a tap.
 fn sent_by_guest(tap: &str) -> u64 {
     let show = command("ip", &format!("-s -j link show dev {tap}"));
-    let shown = finish(show, Vec::new(), patience()).exits(0);
+    let shown = finish(show, Vec::new(), timeout()).exits(0);
     let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
     shown[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
 }
 
 fn ip(arguments: &str) {
-    finish(command("ip", arguments), Vec::new(), patience()).exits(0);
+    finish(command("ip", arguments), Vec::new(), timeout()).exits(0);
 }
 
 fn command(program: &str, arguments: &str) -> Command {

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::harness::{Home, alone, finish, patience};
+use crate::harness::{Home, alone, finish, timeout};
 use crate::overseer::Overseer;
 
 #[test]
@@ -85,12 +85,12 @@ fn a_command_logs_what_it_is_asked_to() {
                 command
             },
             Vec::new(),
-            patience(),
+            timeout(),
         )
     };
     logged("fireclaw_sandbox=debug").exits(0).says(&["DEBUG", "it is up", "vmm_pid="]);
     assert_eq!(logged("off").exits(0).stderr(), "");
     logged("=").exits(2).says(&["FIRECLAW_LOG=\"=\"", "FIRECLAW_LOG=info,fireclaw_vm=debug"]);
-    let none = finish(home.fireclaw(["logs"]), Vec::new(), patience()).exits(1);
+    let none = finish(home.fireclaw(["logs"]), Vec::new(), timeout()).exits(1);
     none.says(&["there is no log in", "fireclaw overseer"]);
 }

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::process::{Command, Stdio};
 
-use crate::harness::{Home, finish, patience, signal, wait, wait_until};
+use crate::harness::{Home, finish, timeout, signal, wait, wait_until};
 use crate::overseer::free_port;
 
 fn full() -> File {
@@ -18,7 +18,7 @@ fn gone() -> std::io::PipeWriter {
 fn code(mut command: Command, stderr: impl Into<Stdio>) -> Option<i32> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
     // A status that a signal ended has no code.
-    wait(&mut command.spawn().unwrap(), patience()).code()
+    wait(&mut command.spawn().unwrap(), timeout()).code()
 }
 
 #[test]
@@ -69,11 +69,11 @@ fn an_overseer_lives_whoever_reads_what_it_says() {
         let mut overseer = command.spawn().unwrap();
         wait_until("the overseer to answer", || {
             assert_eq!(overseer.try_wait().unwrap(), None);
-            let done = finish(home.fireclaw(["agent", "ls"]), Vec::new(), patience());
+            let done = finish(home.fireclaw(["agent", "ls"]), Vec::new(), timeout());
             done.status.success()
         });
         signal(&overseer, rustix::process::Signal::TERM);
-        assert_eq!(wait(&mut overseer, patience()).code(), Some(0));
+        assert_eq!(wait(&mut overseer, timeout()).code(), Some(0));
     }
     home.is_clean();
 }

@@ -11,7 +11,7 @@ use std::thread;
 
 use rustix::process::Signal;
 
-use crate::harness::{Done, Home, finish, is_alive, patience, signal, wait, wait_until};
+use crate::harness::{Done, Home, finish, is_alive, timeout, signal, wait, wait_until};
 use crate::person::Person;
 
 /// What the agents of most tests do.
@@ -79,13 +79,13 @@ impl Overseer {
     /// Kills it as nothing can be prepared for.
     pub fn kill(&mut self) {
         signal(&self.child, Signal::KILL);
-        wait(&mut self.child, patience());
+        wait(&mut self.child, timeout());
     }
 
     /// Ends it, and leaves its agents where they are.
     pub fn stop(&mut self) {
         signal(&self.child, Signal::TERM);
-        assert!(wait(&mut self.child, patience()).success());
+        assert!(wait(&mut self.child, timeout()).success());
     }
 
     /// Whether it still runs.
@@ -120,7 +120,7 @@ impl Overseer {
 
     /// `fireclaw` with these words, to its end.
     pub fn fireclaw(&self, words: &[&str]) -> Done {
-        finish(self.home.fireclaw(words), Vec::new(), patience())
+        finish(self.home.fireclaw(words), Vec::new(), timeout())
     }
 
     /// All agents, as `agent ls --json` has them.

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Instant;
 
-use crate::harness::{patience, wait_until};
+use crate::harness::{timeout, wait_until};
 
 /// Somebody with a plain socket.
 pub struct Person {
@@ -75,7 +75,7 @@ impl Person {
         let place = if place == "me" { self.nick.clone() } else { place.to_owned() };
         let (start, middle) = (format!(":{from}!"), format!(" PRIVMSG {place} :"));
         let mut seen = Vec::new();
-        let deadline = Instant::now() + patience();
+        let deadline = Instant::now() + timeout();
         loop {
             let line = self.next(deadline, words, &seen);
             if line.starts_with(&start)
@@ -103,7 +103,7 @@ impl Person {
     /// All lines until one with some of these words comes, and that.
     #[track_caller]
     pub fn all_until(&mut self, words: &[&str]) -> Vec<String> {
-        let deadline = Instant::now() + patience();
+        let deadline = Instant::now() + timeout();
         let mut seen = Vec::new();
         loop {
             let line = self.next(deadline, &words.join(" or "), &seen);

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{alone, finish, is_alive, patience, wait_until};
+use crate::harness::{alone, finish, is_alive, timeout, wait_until};
 use crate::overseer::Overseer;
 
 /// The user nobody, who has no group but its own.
@@ -21,7 +21,7 @@ fn open_to_all(path: &Path) {
 fn as_nobody(program: &str, arguments: &[&str], path: &Path) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).arg(path).uid(NOBODY).gid(NOBODY).current_dir("/");
-    finish(command, Vec::new(), patience()).status.success()
+    finish(command, Vec::new(), timeout()).status.success()
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn what_an_overseer_keeps_is_its_owners_alone() {
                 if program == "flock" {
                     command.arg("true");
                 }
-                let done = finish(command, Vec::new(), patience());
+                let done = finish(command, Vec::new(), timeout());
                 assert!(!done.status.success(), "{program} {}", path.display());
                 assert!(done.stderr().contains("Permission denied"), "{}", done.stderr());
             }

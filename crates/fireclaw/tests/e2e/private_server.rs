@@ -5,13 +5,13 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 
-use crate::harness::{Home, finish, patience, wait_until};
+use crate::harness::{Home, finish, timeout, wait_until};
 use crate::overseer::{Overseer, is_gone, kill};
 
 /// All that the server says to somebody who only sends this, until it closes.
 fn refused(port: u16, lines: &str) -> String {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    socket.set_read_timeout(Some(patience())).unwrap();
+    socket.set_read_timeout(Some(timeout())).unwrap();
     socket.write_all(lines.as_bytes()).unwrap();
     let mut said = Vec::new();
     // It may reset the connection.
@@ -102,7 +102,7 @@ fn a_private_server_may_die_again_and_again() {
 fn an_owner_is_not_named_where_nobody_can_prove_who_he_is() {
     for owner in ["ann", "ann!*@*", "*!*@127.0.0.1"] {
         let home = Home::new();
-        finish(home.fireclaw(["overseer", "--owner", owner]), Vec::new(), patience())
+        finish(home.fireclaw(["overseer", "--owner", owner]), Vec::new(), timeout())
             .exits(2)
             .says(&["cannot tell who somebody is", "--server HOST --owner ACCOUNT"]);
         assert!(!home.path().join("irc").exists());

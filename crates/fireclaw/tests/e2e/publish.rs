@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
 
-use crate::harness::{Home, finish_child, patience, signal, wait, wait_until};
+use crate::harness::{Home, finish_child, timeout, signal, wait, wait_until};
 
 /// Serves files in the guest. Each connection is served in a thread.
 const FILES: &str = "python3 -c '
@@ -34,7 +34,7 @@ struct Run {
 
 /// Starts a run, up to the line `up` of its command.
 fn start(home: &Home, guest: &[u16], line: &str) -> Run {
-    let mut run = home.fireclaw(["run", "-n", "--timeout", &patience().as_secs().to_string()]);
+    let mut run = home.fireclaw(["run", "-n", "--timeout", &timeout().as_secs().to_string()]);
     for port in guest {
         run.args(["--publish", &format!("0:{port}")]);
     }
@@ -58,8 +58,8 @@ fn start(home: &Home, guest: &[u16], line: &str) -> Run {
 
 fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(patience())).unwrap();
-    stream.set_write_timeout(Some(patience())).unwrap();
+    stream.set_read_timeout(Some(timeout())).unwrap();
+    stream.set_write_timeout(Some(timeout())).unwrap();
     stream
 }
 
@@ -109,7 +109,7 @@ fn a_server_in_the_machine_is_reached_and_gone_with_it() {
 
     // Ctrl-C ends it, and the ports are free.
     signal(&run.child, Signal::INT);
-    assert_eq!(wait(&mut run.child, patience()).code(), Some(130));
+    assert_eq!(wait(&mut run.child, timeout()).code(), Some(130));
     for port in run.ports {
         TcpListener::bind(("127.0.0.1", port)).unwrap();
     }
@@ -142,7 +142,7 @@ print(\"up\", flush=True)
         assert_eq!(answer, address);
     }
     signal(&run.child, Signal::INT);
-    assert_eq!(wait(&mut run.child, patience()).code(), Some(130));
+    assert_eq!(wait(&mut run.child, timeout()).code(), Some(130));
     home.is_clean();
 }
 
@@ -167,7 +167,7 @@ stream.sendall(got[::-1] * 100)
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "noitseuq".repeat(100));
-    finish_child(run.child, patience()).exits(0);
+    finish_child(run.child, timeout()).exits(0);
     home.is_clean();
 }
 
@@ -204,7 +204,7 @@ stream.sendall(stream.recv(5))
     let mut answer = String::new();
     well.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "hello");
-    finish_child(run.child, patience()).exits(0);
+    finish_child(run.child, timeout()).exits(0);
     home.is_clean();
 }
 
@@ -243,7 +243,7 @@ fn sha256(bytes: &[u8]) -> String {
             sum
         },
         bytes.to_vec(),
-        patience(),
+        timeout(),
     )
     .exits(0);
     done.stdout().split(' ').next().unwrap().to_owned()

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::harness::{Done, Home, finish, patience, signal, wait};
+use crate::harness::{Done, Home, finish, timeout, signal, wait};
 
 /// The socket of a service manager (sd_notify(3)).
 struct Manager(UnixDatagram);
@@ -37,7 +37,7 @@ fn the_service_manager_is_told_when_it_serves_and_that_it_is_well() {
     let home = Home::new();
     let socket = home.path().join("notify");
     let manager = Manager(UnixDatagram::bind(&socket).unwrap());
-    manager.0.set_read_timeout(Some(patience())).unwrap();
+    manager.0.set_read_timeout(Some(timeout())).unwrap();
     let mut overseer = home.fireclaw(["overseer", "--port", "0"]);
     overseer.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // Half of it is how often the overseer says that it is well.
@@ -48,13 +48,13 @@ fn the_service_manager_is_told_when_it_serves_and_that_it_is_well() {
     assert!(!said.iter().any(|line| line == "WATCHDOG=1"), "{said:?}");
     assert!(said.contains(&"STATUS=agents: 0, of them ready: 0; machines: 0".to_owned()));
     // It is ready: whoever asks is answered.
-    finish(home.fireclaw(["agent", "ls"]), Vec::new(), patience()).exits(0);
+    finish(home.fireclaw(["agent", "ls"]), Vec::new(), timeout()).exits(0);
     for _ in 0..3 {
         manager.hears("WATCHDOG=1");
     }
     signal(&overseer, Signal::TERM);
     manager.hears("STOPPING=1");
-    assert!(wait(&mut overseer, patience()).success());
+    assert!(wait(&mut overseer, timeout()).success());
     home.is_clean();
 }
 
@@ -63,7 +63,7 @@ fn overseer(home: &Home, words: &[&str]) -> Done {
     let mut command = home.fireclaw(["overseer"]);
     command.args(words).env("XDG_CONFIG_HOME", home.path().join("config"));
     command.env("XDG_RUNTIME_DIR", home.path()).env("FIRECLAW_IRC_PASSWORD", "s3cret");
-    finish(command, Vec::new(), patience())
+    finish(command, Vec::new(), timeout())
 }
 
 /// Has systemd itself read a unit, where it is installed.

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use rustix::process::Signal;
 
 use crate::harness::{
-    Home, alone, finish, finish_child, patience, signal, vmm_of, wait, wait_until,
+    Home, alone, finish, finish_child, timeout, signal, vmm_of, wait, wait_until,
 };
 
 /// A home whose snapshots are its own.
@@ -20,7 +20,7 @@ fn home() -> Home {
 
 #[track_caller]
 fn names(home: &Home) -> Vec<String> {
-    let done = finish(home.fireclaw(["snapshot", "ls", "--json"]), Vec::new(), patience()).exits(0);
+    let done = finish(home.fireclaw(["snapshot", "ls", "--json"]), Vec::new(), timeout()).exits(0);
     let list: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
     list.as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap().to_owned()).collect()
 }
@@ -38,10 +38,10 @@ fn it_is_made_on_first_use_and_used_from_then_on() {
     home.run(["-v", "--memory", "192", "true"]).exits(0);
     assert_eq!(names(&home).len(), 2);
 
-    let list = finish(home.fireclaw(["snapshot", "ls"]), Vec::new(), patience()).exits(0);
+    let list = finish(home.fireclaw(["snapshot", "ls"]), Vec::new(), timeout()).exits(0);
     assert!(list.stdout().contains(&made[0]) && list.stdout().contains("256 MiB"));
     let remove =
-        |name: &str| finish(home.fireclaw(["snapshot", "rm", name]), Vec::new(), patience());
+        |name: &str| finish(home.fireclaw(["snapshot", "rm", name]), Vec::new(), timeout());
     remove(&made[0]).exits(0);
     remove(&made[0]).exits(1).says(&["no snapshot named", "there are:"]);
     remove("../images").exits(1);
@@ -60,7 +60,7 @@ fn clones_have_nothing_random_in_common() {
     let warm = "cat /etc/machine-id /proc/sys/kernel/random/boot_id; uuidgen; \
         python3 -c 'import os, random, uuid; os.getrandom(8); random.random(); uuid.uuid4()'";
     let create = ["snapshot", "create", "--name", "read-it-all", "--warm", warm];
-    finish(home.fireclaw(create), Vec::new(), patience()).exits(0);
+    finish(home.fireclaw(create), Vec::new(), timeout()).exits(0);
     let script = "head -c 8 /dev/urandom | od -An -tx1
         uuidgen
         hostname
@@ -70,7 +70,7 @@ print(os.getrandom(8).hex()); print(random.random()); print(uuid.uuid4())'";
     let mut seen = HashSet::new();
     // Eight at a time on one processor, itself emulated, take longer than the
     // minute that a command has if nothing else is said.
-    let limit = patience().as_secs().to_string();
+    let limit = timeout().as_secs().to_string();
     let rounds = 4;
     for _ in 0..rounds {
         let start = |_| {
@@ -78,7 +78,7 @@ print(os.getrandom(8).hex()); print(random.random()); print(uuid.uuid4())'";
             run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         };
         for child in (0..8).map(start).collect::<Vec<_>>() {
-            let stdout = finish_child(child, patience()).exits(0).stdout();
+            let stdout = finish_child(child, timeout()).exits(0).stdout();
             assert_eq!(stdout.lines().count(), 9, "{stdout}");
             for line in stdout.lines() {
                 assert!(seen.insert(line.to_owned()), "twice: {line}");
@@ -131,7 +131,7 @@ fn the_clock_is_as_right_as_is_said() {
         });
         let (took, off) = answers.min().unwrap();
         drop(stdin);
-        let done = finish_child(child, patience()).exits(0);
+        let done = finish_child(child, timeout()).exits(0);
         let said = done.stderr();
         let within = said.lines().find_map(|line| line.strip_prefix("fireclaw: clock within"));
         let within: f64 = within.unwrap().trim().trim_end_matches(" ms").parse().unwrap();
@@ -180,7 +180,7 @@ fn a_clone_takes_no_huge_pages() {
     let huge = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
     assert!(huge.is_none_or(|huge| huge.trim() == "0"), "{status}");
     signal(&child, Signal::TERM);
-    wait(&mut child, patience());
+    wait(&mut child, timeout());
     home.is_clean();
 }
 
@@ -218,7 +218,7 @@ fn one_that_cannot_be_restored_costs_a_boot_and_is_gone() {
 fn a_named_one_that_cannot_be_restored_is_made_anew_in_the_same_run() {
     let home = home();
     let create = ["snapshot", "create", "--name", "warm", "--warm", "echo before > /root/it"];
-    finish(home.fireclaw(create), Vec::new(), patience()).exits(0);
+    finish(home.fireclaw(create), Vec::new(), timeout()).exits(0);
     spoil_unseen(&home);
     let read = ["-v", "--snapshot", "warm", "cat /root/it"];
     let done = home.run(read).exits(0).says(&["the snapshot could not be used, so it is made"]);
@@ -241,7 +241,7 @@ fn a_killed_maker_leaves_nothing_that_is_used() {
         let mut child = home.fireclaw(["run", "true"]).spawn().unwrap();
         wait_until("the snapshot to be begun", half_done);
         signal(&child, Signal::KILL);
-        wait(&mut child, patience());
+        wait(&mut child, timeout());
         assert!(names(&home).is_empty(), "half a snapshot is listed");
     }
     home.run(["true"]).exits(0);
@@ -270,11 +270,11 @@ fn removing_it_does_not_disturb_who_runs_from_it() {
     let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(stdout.next().unwrap().unwrap(), "up");
     let name = &names(&home)[0];
-    finish(home.fireclaw(["snapshot", "rm", name]), Vec::new(), patience()).exits(0);
+    finish(home.fireclaw(["snapshot", "rm", name]), Vec::new(), timeout()).exits(0);
     // What it runs now was not in memory before.
     child.stdin.take().unwrap().write_all(b"go\n").unwrap();
     assert_eq!(stdout.next().unwrap().unwrap(), "42");
-    finish_child(child, patience()).exits(0);
+    finish_child(child, timeout()).exits(0);
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn a_named_one_has_run_its_command_before() {
     let snapshot = |arguments: &[&str]| {
         let mut command = home.fireclaw(["snapshot"]);
         command.args(arguments);
-        finish(command, Vec::new(), patience())
+        finish(command, Vec::new(), timeout())
     };
     let create =
         ["create", "--name", "warm", "--memory", "192", "--warm", "echo before > /root/it"];
@@ -353,7 +353,7 @@ fn a_maker_killed_at_each_step_leaves_the_old_or_the_new() {
             for (name, value) in run.get_envs() {
                 strace.env(name, value.unwrap_or_default());
             }
-            let done = finish(strace, Vec::new(), patience());
+            let done = finish(strace, Vec::new(), timeout());
             if done.code() == 0 {
                 break;
             }

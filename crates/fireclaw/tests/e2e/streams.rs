@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Home, alone, finish, finish_child, patience, resident_kib, signal, slowdown, vmm_of, wait,
+    Home, alone, finish, finish_child, timeout, resident_kib, signal, slowdown, vmm_of, wait,
 };
 
 #[test]
@@ -18,7 +18,7 @@ fn bytes_pass_through_unchanged() {
         (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut command = home.fireclaw(["run", "cat"]);
     command.stderr(Stdio::piped());
-    let done = finish(command, input.clone(), patience()).exits(0);
+    let done = finish(command, input.clone(), timeout()).exits(0);
     assert!(done.stdout == input, "{} bytes came back", done.stdout.len());
 }
 
@@ -47,14 +47,14 @@ fn input_streams_while_the_command_runs() {
     }
     drop(stdin);
     assert_eq!(answers.next().unwrap().unwrap(), "end");
-    assert!(wait(&mut child, patience()).success());
+    assert!(wait(&mut child, timeout()).success());
 }
 
 #[test]
 fn no_stdin_leaves_ours_alone() {
     let home = Home::new();
     let command = home.fireclaw(["run", "-n", "cat; echo end"]);
-    let done = finish(command, b"not for the guest".to_vec(), patience()).exits(0);
+    let done = finish(command, b"not for the guest".to_vec(), timeout()).exits(0);
     assert_eq!(done.stdout(), "end\n");
 }
 
@@ -77,7 +77,7 @@ fn a_gibibyte_of_output_arrives() {
         total += n as u64;
         highest = highest.max(resident_kib(pid));
     }
-    assert!(wait(&mut child, patience()).success());
+    assert!(wait(&mut child, timeout()).success());
     assert_eq!(total, size);
     assert!(highest < 64 * 1024, "fireclaw grew to {highest} KiB");
 }
@@ -119,7 +119,7 @@ fn a_stopped_reader_stops_the_command() {
     let mut rest = String::new();
     stderr.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "done\n");
-    assert!(wait(&mut child, patience()).success());
+    assert!(wait(&mut child, timeout()).success());
     let total = reader.join().unwrap();
     // The pipe, both windows and the guest's pipe: everything in between.
     assert!((64 * 1024..4 << 20).contains(&total), "{total} bytes were in flight");
@@ -132,7 +132,7 @@ fn a_reader_that_leaves_ends_the_command_like_any_pipe() {
     let mut start = [0; 4];
     child.stdout.take().unwrap().read_exact(&mut start).unwrap();
     assert_eq!(&start, b"y\ny\n");
-    let status = wait(&mut child, patience());
+    let status = wait(&mut child, timeout());
     assert_eq!(status.code(), Some(128 + 13), "SIGPIPE");
     home.is_clean();
 }
@@ -143,7 +143,7 @@ fn output_that_cannot_be_written_is_an_error() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let child =
         home.fireclaw(["run", "echo x"]).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
-    finish_child(child, patience()).exits(125).says(&["standard output", "No space left"]);
+    finish_child(child, timeout()).exits(125).says(&["standard output", "No space left"]);
     home.is_clean();
 }
 
@@ -176,7 +176,7 @@ fn signals_reach_the_command() {
         let mut rest = String::new();
         stdout.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, format!("caught {name}\n"));
-        assert_eq!(wait(&mut child, patience()).code(), Some(3));
+        assert_eq!(wait(&mut child, timeout()).code(), Some(3));
         home.is_clean();
     }
 }
@@ -186,7 +186,7 @@ fn an_interrupted_command_gives_130() {
     let home = Home::new();
     let (mut child, _stdout) = running(&home, "echo ready; exec sleep 600");
     signal(&child, Signal::INT);
-    assert_eq!(wait(&mut child, patience()).code(), Some(130));
+    assert_eq!(wait(&mut child, timeout()).code(), Some(130));
     home.is_clean();
 }
 
@@ -201,7 +201,7 @@ fn a_second_interrupt_does_not_wait() {
     stdout.read_line(&mut line).unwrap();
     assert_eq!(line, "caught\n");
     signal(&child, Signal::INT);
-    assert_eq!(wait(&mut child, patience()).code(), Some(130));
+    assert_eq!(wait(&mut child, timeout()).code(), Some(130));
     assert!(start.elapsed() < Duration::from_secs(4), "it waited for the command");
     home.is_clean();
 }
@@ -212,7 +212,7 @@ fn an_interrupt_during_boot_leaves_nothing() {
     let mut child = home.fireclaw(["run", "--no-snapshot", "sleep 600"]).spawn().unwrap();
     let vmm = vmm_of(&child);
     signal(&child, Signal::INT);
-    assert_eq!(wait(&mut child, patience()).code(), Some(130));
+    assert_eq!(wait(&mut child, timeout()).code(), Some(130));
     assert!(!crate::harness::is_alive(vmm));
     home.is_clean();
 }

@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use fireclaw_image::Home;
-use fireclaw_net::Place;
+use fireclaw_net::NetworkMode;
 use fireclaw_policy::{HOST_NAME, HostConfig, Network, Service};
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_sandbox::{Plan, SandboxSpec, Start};
@@ -46,12 +46,12 @@ const BUG: &str = "this is a bug: please report it, and use --network none until
 type Attempt = (&'static str, String, bool);
 
 /// Checks, and shows what was found.
-pub fn execute(place: Place, host: &Host, json: bool) -> Result<u8> {
+pub fn execute(mode: NetworkMode, host: &Host, json: bool) -> Result<u8> {
     let home = Home::from_environment();
     let config = HostConfig::load(home.root()).map_err(fireclaw_net::Error::from)?;
     let mut checks = Vec::new();
     let mut policies = vec!["local", "allow", "full"];
-    for fireclaw_net::Check { name, only, result } in fireclaw_net::check(place, &config) {
+    for fireclaw_net::Check { name, only, result } in fireclaw_net::check(mode, &config) {
         checks.push(match (result, only) {
             (Ok(found), _) => ok(name, found),
             (Err(error), None) => fail(name, error.to_string(), &error.hint().unwrap_or_default()),
@@ -193,8 +193,8 @@ async fn attempt(
             return Ok(fail(name, format!("{what}: {}", fireclaw_vm::escape(outcome)), BUG));
         }
     }
-    let place = Place::here();
-    let left = fireclaw_net::list(&place.state_directory(home.root()))?;
+    let mode = NetworkMode::here();
+    let left = fireclaw_net::list(&mode.state_directory(home.root()))?;
     if left.iter().any(|machine| Some(&machine.owner) == owner.as_ref()) {
         return Ok(fail(name, "something of it is left", "`fireclaw net prune` removes it"));
     }

@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::Signal;
 
 use super::{Who, on_a_host};
-use crate::harness::{is_alive, patience, signal, vmm_of, wait, wait_until};
+use crate::harness::{is_alive, timeout, signal, vmm_of, wait, wait_until};
 
 /// The VMM's user and group.
 const JAIL: [&str; 2] = ["--jail", "60001:60002"];
@@ -47,7 +47,7 @@ termios.tcflow(console, termios.TCOOFF)' && echo up; exec sleep 170";
             let mut machine = host.start_with(Who::Root, policy, &JAIL, line);
             let vmm = vmm_of(&machine.child);
             signal(&machine.child, Signal::KILL);
-            wait(&mut machine.child, patience());
+            wait(&mut machine.child, timeout());
             wait_until("its network to go", || host.list(Who::Root).is_empty());
             assert!(!fireclaw_netlab::run("ip", &["-o", "link"]).contains("fc-"));
             assert!(policy != "none" || is_alive(vmm));

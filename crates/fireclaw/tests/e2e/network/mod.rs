@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
-    Done, Home, alone, binary, finish, patience, shared_home, signal, wait, wait_until,
+    Done, Home, alone, binary, finish, timeout, shared_home, signal, wait, wait_until,
 };
 
 /// The host's address on the bridge.
@@ -71,12 +71,12 @@ impl Host {
     fn run(&self, who: Who, policy: &str, arguments: &[&str], stdin: &str) -> Done {
         let mut all = vec!["run", "--timeout", "170", "--network", policy];
         all.extend(arguments);
-        finish(self.fireclaw(who, &all), stdin.into(), patience())
+        finish(self.fireclaw(who, &all), stdin.into(), timeout())
     }
 
     /// Another command to its end.
     fn command(&self, who: Who, arguments: &[&str]) -> Done {
-        finish(self.fireclaw(who, arguments), Vec::new(), patience())
+        finish(self.fireclaw(who, arguments), Vec::new(), timeout())
     }
 
     /// Starts a machine, up to the line `up` of its command.
@@ -142,7 +142,7 @@ impl Machine {
         if self.child.try_wait().unwrap().is_none() {
             signal(&self.child, Signal::TERM);
         }
-        wait(&mut self.child, patience());
+        wait(&mut self.child, timeout());
     }
 }
 

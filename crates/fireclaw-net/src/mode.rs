@@ -14,22 +14,22 @@ pub(crate) const RUN: &str = "/run/fireclaw";
 
 /// Where a machine's tap, bridge and rules are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Place {
+pub enum NetworkMode {
     /// In the network namespace of the host, on one bridge for all: needs root.
     Host,
     /// In a user and network namespace of its own.
     Namespace,
 }
 
-impl Place {
-    /// The place that this process has to use: the host if it may.
+impl NetworkMode {
+    /// The mode that this process has to use: the host if it may.
     pub fn here() -> Self {
         let may = rustix::thread::capabilities(None)
             .is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN));
         if rustix::process::geteuid().is_root() && may { Self::Host } else { Self::Namespace }
     }
 
-    /// Where the state of this place is kept: with the taps of the host it ends at a reboot.
+    /// Where the state of this mode is kept: with the taps of the host it ends at a reboot.
     pub fn state_directory(self, home: &Path) -> PathBuf {
         match self {
             Self::Host => RUN.into(),
@@ -109,11 +109,11 @@ pub(crate) fn enter_namespaces() -> Result<()> {
     write("gid_map", format!("0 {group} 1"))
 }
 
-/// The host's own addresses, for a place that does not know them.
-pub(crate) fn host_addresses(place: Place) -> Result<Vec<Ipv4Net>> {
-    match place {
-        Place::Host => Ok(Vec::new()),
-        Place::Namespace => {
+/// The host's own addresses, for a mode that does not know them.
+pub(crate) fn host_addresses(mode: NetworkMode) -> Result<Vec<Ipv4Net>> {
+    match mode {
+        NetworkMode::Host => Ok(Vec::new()),
+        NetworkMode::Namespace => {
             // Not only those that devices have: a route makes others local too.
             Ok(Ipv4Net::aggregate(&Netlink::open()?.local()?))
         }
