@@ -9,7 +9,7 @@ use crate::history::{Exchange, Made};
 use crate::host::Reply;
 use crate::journal::Journal;
 use crate::prompt::{self, Prompt};
-use crate::queue::place_of;
+use crate::queue::conversation_of;
 use crate::repeats::{Repeat, Repeats};
 use crate::rounds::Round;
 use crate::shape::{Shape, shape};
@@ -28,10 +28,10 @@ const NO_ANSWER: &str = "(The model gave an empty answer. Ask again, or in other
 
 /// Answers a message: says it, and remembers what was said.
 pub async fn answer(shared: &Shared, incoming: &Incoming) {
-    let place = place_of(incoming);
+    let conversation = conversation_of(incoming);
     let (is_answered, note) = {
         let mut history = shared.history.borrow_mut();
-        let (exchanges, note) = history.of(&place);
+        let (exchanges, note) = history.of(&conversation);
         (exchanges.iter().any(|e| e.id == incoming.id), note)
     };
     note.into_iter().for_each(|note| shared.note(note));
@@ -60,7 +60,7 @@ pub async fn answer(shared: &Shared, incoming: &Incoming) {
         calls: Made::of(&rounds),
         answer: answer.to_owned(),
     };
-    let kept = shared.history.borrow_mut().append(&place, exchange);
+    let kept = shared.history.borrow_mut().append(&conversation, exchange);
     tell_of_forgetting(shared, incoming, kept).await;
 }
 
@@ -190,15 +190,15 @@ fn messages(
 ) -> Vec<Message> {
     /// What a line has besides messages and tools, in bytes.
     const FRAME: usize = 200;
-    let place = place_of(incoming);
-    let memory = shared.memory.indexes(&place);
+    let conversation = conversation_of(incoming);
+    let memory = shared.memory.indexes(&conversation);
     let mut history = shared.history.borrow_mut();
     let prompt = Prompt {
         config: &current.config,
         incoming,
         tools,
         memory: &memory,
-        history: history.of(&place).0,
+        history: history.of(&conversation).0,
         rounds,
         last_word,
         now: clock::seconds(),

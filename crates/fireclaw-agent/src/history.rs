@@ -1,4 +1,4 @@
-//! What was said in each place, in memory and in the workspace.
+//! What was said in each conversation, in memory and in the workspace.
 
 mod record;
 
@@ -14,7 +14,7 @@ use record::{MAX_TEXT, parse};
 /// When a file is larger it is written anew with what is in memory, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
 
-/// How much of a place is kept in memory, in bytes: more than most prompts have room for.
+/// How much of a conversation is kept in memory, in bytes: more than most prompts have room for.
 const MAX_PLACE: usize = 128 * 1024;
 
 /// The most that is read of a file: more than we write is not ours.
@@ -26,17 +26,17 @@ const MAX_PLACES: usize = 32;
 /// How many files are looked at when the agent starts.
 const MAX_CHECKED: usize = 256;
 
-/// The histories of all places.
+/// The histories of all conversations.
 #[derive(Debug)]
 pub struct History {
     directory: PathBuf,
-    places: HashMap<String, Place>,
-    /// Rises with each use, to find the place that was not used for longest.
+    conversations: HashMap<String, Conversation>,
+    /// Rises with each use, to find the conversation that was not used for longest.
     uses: u64,
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct Conversation {
     exchanges: VecDeque<Exchange>,
     size: usize,
     used: u64,
@@ -44,7 +44,7 @@ struct Place {
     is_behind: bool,
 }
 
-impl Place {
+impl Conversation {
     fn push(&mut self, exchange: Exchange) {
         self.size += exchange.size();
         self.exchanges.push_back(exchange);
@@ -58,7 +58,7 @@ impl Place {
 
 impl History {
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, places: HashMap::new(), uses: 0 }
+        Self { directory, conversations: HashMap::new(), uses: 0 }
     }
 
     /// Reads every file once, so that what is broken is known at the start. Says in words
@@ -70,11 +70,11 @@ impl History {
         histories.filter_map(|path| load(&path).1).collect()
     }
 
-    /// What was said in a place, oldest first, and in words what was wrong with its file.
-    pub fn of(&mut self, place: &str) -> (&VecDeque<Exchange>, Option<String>) {
-        let note = self.load(place);
+    /// What was said in a conversation, oldest first, and in words what was wrong with its file.
+    pub fn of(&mut self, conversation: &str) -> (&VecDeque<Exchange>, Option<String>) {
+        let note = self.load(conversation);
         self.uses += 1;
-        let known = self.places.entry(place.to_owned()).or_default();
+        let known = self.conversations.entry(conversation.to_owned()).or_default();
         known.used = self.uses;
         (&known.exchanges, note)
     }
@@ -83,37 +83,38 @@ impl History {
     ///
     /// # Errors
     /// When it is in memory only.
-    pub fn append(&mut self, place: &str, mut exchange: Exchange) -> io::Result<()> {
-        self.load(place);
+    pub fn append(&mut self, conversation: &str, mut exchange: Exchange) -> io::Result<()> {
+        self.load(conversation);
         exchange.text = cut::middle(&exchange.text, MAX_TEXT);
         exchange.answer = cut::middle(&exchange.answer, MAX_TEXT);
         let line = line(&exchange)?;
-        let known = self.places.entry(place.to_owned()).or_default();
+        let known = self.conversations.entry(conversation.to_owned()).or_default();
         known.push(exchange);
-        let written = write(&path(&self.directory, place), &line, known);
+        let written = write(&path(&self.directory, conversation), &line, known);
         known.is_behind = written.is_err();
         written
     }
 
-    /// Reads a place's file unless it is in memory.
-    fn load(&mut self, place: &str) -> Option<String> {
-        if self.places.contains_key(place) {
+    /// Reads a conversation's file unless it is in memory.
+    fn load(&mut self, conversation: &str) -> Option<String> {
+        if self.conversations.contains_key(conversation) {
             return None;
         }
-        if self.places.len() >= MAX_PLACES {
-            let oldest = self.places.iter().min_by_key(|(_, p)| p.used).map(|(n, _)| n.clone());
-            oldest.map(|name| self.places.remove(&name));
+        if self.conversations.len() >= MAX_PLACES {
+            let oldest =
+                self.conversations.iter().min_by_key(|(_, p)| p.used).map(|(n, _)| n.clone());
+            oldest.map(|name| self.conversations.remove(&name));
         }
-        let (exchanges, note) = load(&path(&self.directory, place));
-        let mut known = Place::default();
+        let (exchanges, note) = load(&path(&self.directory, conversation));
+        let mut known = Conversation::default();
         exchanges.into_iter().for_each(|exchange| known.push(exchange));
-        self.places.insert(place.to_owned(), known);
+        self.conversations.insert(conversation.to_owned(), known);
         note
     }
 }
 
-fn path(directory: &Path, place: &str) -> PathBuf {
-    directory.join(format!("{place}.jsonl"))
+fn path(directory: &Path, conversation: &str) -> PathBuf {
+    directory.join(format!("{conversation}.jsonl"))
 }
 
 fn line(exchange: &Exchange) -> io::Result<Vec<u8>> {
@@ -170,15 +171,15 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     Ok((bytes, before > 0))
 }
 
-/// Writes a place's newest line, or all of it where that does not do.
-fn write(path: &Path, line: &[u8], place: &Place) -> io::Result<()> {
+/// Writes a conversation's newest line, or all of it where that does not do.
+fn write(path: &Path, line: &[u8], conversation: &Conversation) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    if !place.is_behind && append(path, line)? {
+    if !conversation.is_behind && append(path, line)? {
         return Ok(());
     }
-    let lines: io::Result<Vec<_>> = place.exchanges.iter().map(self::line).collect();
+    let lines: io::Result<Vec<_>> = conversation.exchanges.iter().map(self::line).collect();
     files::replace(path, &lines?.concat())
 }
 
@@ -311,7 +312,7 @@ mod tests {
         for number in 0..MAX_PLACES * 2 {
             history.append(&format!("p{number}"), exchange(1)).unwrap();
         }
-        assert_eq!(history.places.len(), MAX_PLACES);
+        assert_eq!(history.conversations.len(), MAX_PLACES);
         assert_eq!(history.of("p0").0.len(), 1);
     }
 }

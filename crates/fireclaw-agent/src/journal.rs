@@ -31,12 +31,12 @@ impl Journal<'_> {
     }
 
     fn question(&self) -> String {
-        let Incoming { id, place, private, from, text, .. } = self.0;
-        let place = match private {
+        let Incoming { id, conversation, private, from, text, .. } = self.0;
+        let conversation = match private {
             true => "in private".to_owned(),
-            false => format!("in {}", cut::escaped(place, 64)),
+            false => format!("in {}", cut::escaped(conversation, 64)),
         };
-        format!("message {id} from {} {place}: {}", cut::escaped(from, 64), self.words(text))
+        format!("message {id} from {} {conversation}: {}", cut::escaped(from, 64), self.words(text))
     }
 
     fn call(&self, call: &ToolCall) -> String {
@@ -66,7 +66,7 @@ mod tests {
     fn incoming(private: bool, text: &str) -> Incoming {
         Incoming {
             id: 7,
-            place: if private { "ann" } else { "#agents" }.into(),
+            conversation: if private { "ann" } else { "#agents" }.into(),
             private,
             from: "ann".into(),
             text: text.into(),

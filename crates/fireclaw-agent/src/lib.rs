@@ -12,7 +12,7 @@
 //! | `MEMORY.md` | the index of the memories that are for everyone, in every prompt |
 //! | `memory/*.md` | what it saved for everyone |
 //! | `memory/PLACE/` | the same for one channel, or for one person in private |
-//! | `.fireclaw/history/*.jsonl` | what was said in each place, and what was called for it |
+//! | `.fireclaw/history/*.jsonl` | what was said in each conversation, and what was called for it |
 //! | `answers/*.md` | answers that were too long to be said |
 //! | `skills/*/SKILL.md`, `skills/*/run` | tools of its own |
 //!

@@ -1,7 +1,7 @@
 //! What the agent wants to remember: a file each, and an index that is in every prompt.
 //!
-//! Each memory has an audience. One that was made in a place, which is a channel or a
-//! private talk with one person, is in a folder of that place and used there only. Those
+//! Each memory has an audience. One that was made in a conversation, which is a channel or a
+//! private talk with one person, is in a folder of that conversation and used there only. Those
 //! beside the folders are for everyone: what a person said is, and what people put there
 //! themselves.
 
@@ -54,8 +54,8 @@ pub enum Error {
 pub enum Audience<'a> {
     /// Whoever speaks with the agent, wherever.
     Everyone,
-    /// Who is in this place, by the name that [`slug::place`] gives it.
-    Place(&'a str),
+    /// Who is in this conversation, by the name that [`slug::conversation`] gives it.
+    Conversation(&'a str),
 }
 
 impl Audience<'_> {
@@ -63,7 +63,7 @@ impl Audience<'_> {
     fn folder(self) -> String {
         match self {
             Self::Everyone => "memory".to_owned(),
-            Self::Place(place) => format!("memory/{place}"),
+            Self::Conversation(conversation) => format!("memory/{conversation}"),
         }
     }
 
@@ -71,7 +71,7 @@ impl Audience<'_> {
     fn index(self) -> String {
         match self {
             Self::Everyone => INDEX.to_owned(),
-            Self::Place(_) => format!("{}/{INDEX}", self.folder()),
+            Self::Conversation(_) => format!("{}/{INDEX}", self.folder()),
         }
     }
 }
@@ -103,9 +103,9 @@ impl Memory {
         Self { workspace: workspace.to_owned() }
     }
 
-    /// The indexes of what may be known in a place; empty ones are left out.
-    pub fn indexes(&self, place: &str) -> Vec<Index> {
-        let audiences = [Audience::Everyone, Audience::Place(place)];
+    /// The indexes of what may be known in a conversation; empty ones are left out.
+    pub fn indexes(&self, conversation: &str) -> Vec<Index> {
+        let audiences = [Audience::Everyone, Audience::Conversation(conversation)];
         let read = |audience: Audience<'_>| {
             let path = audience.index();
             let text = files::read(&self.workspace.join(&path), MAX_INDEX).ok()?.text;
@@ -116,8 +116,9 @@ impl Memory {
 
     /// Says in words what is too large or cannot be read.
     pub fn check(&self) -> Vec<String> {
-        let places = self.places();
-        let audiences = places.iter().map(|place| Audience::Place(place));
+        let conversations = self.conversations();
+        let audiences =
+            conversations.iter().map(|conversation| Audience::Conversation(conversation));
         let all = std::iter::once(Audience::Everyone).chain(audiences).flat_map(|audience| {
             let index = (audience.index(), self.workspace.join(audience.index()));
             std::iter::once(index).chain(self.list(audience))
@@ -191,11 +192,11 @@ impl Memory {
         Ok(files::replace(&path, new.as_bytes())?)
     }
 
-    /// What may be known in a place, as far as it is read.
-    pub fn all(&self, place: &str) -> Vec<Found> {
+    /// What may be known in a conversation, as far as it is read.
+    pub fn all(&self, conversation: &str) -> Vec<Found> {
         let mut room = MAX_SEARCHED;
         let mut all = Vec::new();
-        let audiences = [Audience::Place(place), Audience::Everyone];
+        let audiences = [Audience::Conversation(conversation), Audience::Everyone];
         for (name, path) in audiences.into_iter().flat_map(|audience| self.list(audience)) {
             let Ok(start) = files::read(&path, MAX_FILE.min(room)) else { continue };
             room -= start.text.len().min(room);
@@ -220,8 +221,8 @@ impl Memory {
         list
     }
 
-    /// The places that have memories.
-    fn places(&self) -> Vec<String> {
+    /// The conversations that have memories.
+    fn conversations(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.workspace.join("memory")) else { return Vec::new() };
         let folders = entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
         let names = folders.filter_map(|e| e.file_name().into_string().ok());
@@ -235,7 +236,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::Audience::{Everyone, Place};
+    use super::Audience::{Conversation, Everyone};
 
     fn index(memory: &Memory) -> String {
         memory.indexes("p").into_iter().map(|index| index.text).collect()
@@ -264,21 +265,21 @@ mod tests {
     fn a_memory_stays_in_its_place() {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::new(dir.path());
-        let saved = memory.save(Place("private-ann"), "door", "4711").unwrap();
+        let saved = memory.save(Conversation("private-ann"), "door", "4711").unwrap();
         assert_eq!(saved, "memory/private-ann/door.md");
-        memory.save(Place("channel-_23a"), "door", "It is green.").unwrap();
+        memory.save(Conversation("channel-_23a"), "door", "It is green.").unwrap();
         memory.save(Everyone, "door", "There is one.").unwrap();
-        let known = |place: &str| {
-            let all = memory.all(place).into_iter().map(|found| found.text);
-            let indexes = memory.indexes(place).into_iter().map(|index| index.text);
+        let known = |conversation: &str| {
+            let all = memory.all(conversation).into_iter().map(|found| found.text);
+            let indexes = memory.indexes(conversation).into_iter().map(|index| index.text);
             all.chain(indexes).collect::<String>()
         };
         let ann = known("private-ann");
         assert!(ann.contains("4711") && ann.contains("There is one.") && !ann.contains("green"));
         let channel = known("channel-_23a");
         assert!(channel.contains("green") && channel.contains("There is one."));
-        for place in ["channel-_23a", "private-bob", "channel-ann"] {
-            assert!(!known(place).contains("4711"), "{place}");
+        for conversation in ["channel-_23a", "private-bob", "channel-ann"] {
+            assert!(!known(conversation).contains("4711"), "{conversation}");
         }
         assert!(memory.check().is_empty());
         // One that cannot be read is told, wherever it is.
@@ -292,16 +293,16 @@ mod tests {
         fn no_memory_reaches_another_audience(
             saved in prop::collection::vec((0_usize..4, "[a-c./]{1,3}"), 1..12)
         ) {
-            let places = ["private-ann", "private-bob", "channel-_23a"];
+            let conversations = ["private-ann", "private-bob", "channel-_23a"];
             let dir = tempfile::tempdir().unwrap();
             let memory = Memory::new(dir.path());
             for (number, (audience, name)) in saved.iter().enumerate() {
-                let to = places.get(*audience).map_or(Everyone, |place| Place(place));
+                let to = conversations.get(*audience).map_or(Everyone, |conversation| Conversation(conversation));
                 memory.save(to, name, &format!("<secret {number} of {audience}>")).unwrap();
             }
-            for (at, place) in places.iter().enumerate() {
-                let all = memory.all(place).into_iter().map(|found| found.text);
-                let indexes = memory.indexes(place).into_iter().map(|index| index.text);
+            for (at, conversation) in conversations.iter().enumerate() {
+                let all = memory.all(conversation).into_iter().map(|found| found.text);
+                let indexes = memory.indexes(conversation).into_iter().map(|index| index.text);
                 let known: String = all.chain(indexes).collect();
                 for audience in 0..4 {
                     let of = format!(" of {audience}>");
@@ -332,7 +333,7 @@ mod tests {
         fs::write(dir.path().join("memory/big.md"), &huge).unwrap();
         let full = memory.save(Everyone, "a", "b");
         assert!(matches!(full, Err(Error::IndexFull { file, .. }) if file == "memory/a.md"));
-        assert!(matches!(memory.save(Place("p"), "a", &huge), Err(Error::TooLong)));
+        assert!(matches!(memory.save(Conversation("p"), "a", &huge), Err(Error::TooLong)));
         assert_eq!(fs::read_to_string(dir.path().join(INDEX)).unwrap(), huge);
         let notes = memory.check().join("\n");
         for name in ["MEMORY.md has 65537", "memory/big.md has", "memory/odd.md cannot"] {

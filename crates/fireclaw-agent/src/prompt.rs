@@ -107,16 +107,16 @@ impl Prompt<'_> {
 
     fn environment(&self) -> String {
         let Config { name, nick, model, max_lines, .. } = self.config;
-        let place = match self.incoming.private {
+        let conversation = match self.incoming.private {
             true => format!("in private with {}.", cut::line(&self.incoming.from, 64)),
             false => format!(
                 "in the channel {}. Each message begins with the nick of who wrote it; do not put yours before your answer.",
-                cut::line(&self.incoming.place, 64)
+                cut::line(&self.incoming.conversation, 64)
             ),
         };
         let nick = cut::line(nick, 64);
         let mut text = format!(
-            "You are {nick}{}, an AI agent on IRC, and talk {place} Answer in plain text without Markdown, shortly: at most {} lines.",
+            "You are {nick}{}, an AI agent on IRC, and talk {conversation} Answer in plain text without Markdown, shortly: at most {} lines.",
             match name == &nick {
                 true => String::new(),
                 false => format!(" (your agent's name is {})", cut::line(name, 64)),
@@ -245,7 +245,7 @@ mod tests {
         let said = |text: &&str| Said { from: "bob".into(), text: (*text).to_owned() };
         Incoming {
             id: 1,
-            place: "#agents".into(),
+            conversation: "#agents".into(),
             private: false,
             from: "ann".into(),
             text: text.into(),
@@ -331,7 +331,8 @@ mod tests {
     fn in_private_nobody_is_named() {
         let config = config();
         let history: VecDeque<Exchange> = [exchange("hello", "Hi.")].into();
-        let incoming = Incoming { private: true, place: "ann".into(), ..incoming("psst", &[]) };
+        let incoming =
+            Incoming { private: true, conversation: "ann".into(), ..incoming("psst", &[]) };
         let prompt = Prompt {
             config: &config,
             incoming: &incoming,

@@ -6,7 +6,7 @@ use fireclaw_protocol::agent::Incoming;
 
 use crate::slug;
 
-/// Messages that wait, in all places together. Each has at most a line's size, so this
+/// Messages that wait, in all conversations together. Each has at most a line's size, so this
 /// also bounds the memory they take.
 pub const MAX_WAITING: usize = 16;
 
@@ -39,11 +39,11 @@ pub enum Found {
     Nowhere,
 }
 
-/// Messages, in order within each place; places do not wait for each other.
+/// Messages, in order within each conversation; conversations do not wait for each other.
 #[derive(Debug, Default)]
 pub struct Queue {
     waiting: VecDeque<Incoming>,
-    /// By place.
+    /// By conversation.
     active: HashMap<String, u64>,
     /// Places and nicks that know that too many wait.
     told: HashSet<(String, String)>,
@@ -58,7 +58,7 @@ impl Queue {
             return Taken::Known;
         }
         if self.waiting.len() >= MAX_WAITING && !self.can_start(&message) {
-            let tell = self.told.insert((place_of(&message), message.from));
+            let tell = self.told.insert((conversation_of(&message), message.from));
             return Taken::Busy { tell };
         }
         self.waiting.push_back(message);
@@ -69,7 +69,7 @@ impl Queue {
     pub fn start(&mut self) -> Option<Incoming> {
         let at = self.waiting.iter().position(|m| self.can_start(m))?;
         let message = self.waiting.remove(at)?;
-        self.active.insert(place_of(&message), message.id);
+        self.active.insert(conversation_of(&message), message.id);
         self.told.clear();
         Some(message)
     }
@@ -90,23 +90,23 @@ impl Queue {
     }
 
     fn can_start(&self, message: &Incoming) -> bool {
-        self.active.len() < MAX_ACTIVE && !self.active.contains_key(&place_of(message))
+        self.active.len() < MAX_ACTIVE && !self.active.contains_key(&conversation_of(message))
     }
 }
 
-/// The place of a message as a key and as a part of a file's name.
-pub fn place_of(message: &Incoming) -> String {
-    slug::place(&message.place, message.private)
+/// The conversation of a message as a key and as a part of a file's name.
+pub fn conversation_of(message: &Incoming) -> String {
+    slug::conversation(&message.conversation, message.private)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn message(id: u64, place: &str) -> Incoming {
+    fn message(id: u64, conversation: &str) -> Incoming {
         Incoming {
             id,
-            place: place.into(),
+            conversation: conversation.into(),
             private: false,
             from: "ann".into(),
             text: "hi".into(),
@@ -118,8 +118,8 @@ mod tests {
     #[test]
     fn in_order_within_a_place_and_side_by_side_between_them() {
         let mut queue = Queue::default();
-        for (id, place) in [(1, "#a"), (2, "#A"), (3, "#b")] {
-            assert_eq!(queue.push(message(id, place)), Taken::Waits);
+        for (id, conversation) in [(1, "#a"), (2, "#A"), (3, "#b")] {
+            assert_eq!(queue.push(message(id, conversation)), Taken::Waits);
         }
         assert_eq!(queue.push(message(2, "#a")), Taken::Known);
         assert_eq!(queue.start().unwrap().id, 1);
@@ -140,7 +140,7 @@ mod tests {
         }
         assert_eq!(queue.push(message(90, "#a")), Taken::Busy { tell: true });
         assert_eq!(queue.push(message(91, "#a")), Taken::Busy { tell: false });
-        // Another place is not kept waiting by this one.
+        // Another conversation is not kept waiting by this one.
         assert_eq!(queue.push(message(92, "#b")), Taken::Waits);
         assert_eq!(queue.start().unwrap().id, 92);
         queue.finish(0);

@@ -1,17 +1,17 @@
 //! Names of files for names from outside: no separators, no dots, bounded length.
 
-/// The longest slug of a place, in bytes. With what is added to it, it fits a file name
+/// The longest slug of a conversation, in bytes. With what is added to it, it fits a file name
 /// (255 bytes on every file system of Linux).
 const MAX_PLACE: usize = 200;
 
 /// The longest slug of a memory, in bytes: people read these.
 const MAX_NAME: usize = 60;
 
-/// The name of a place's history. Two places have the same one only if they differ in the
+/// The name of a conversation's history. Two conversations have the same one only if they differ in the
 /// case of ASCII letters: nobody reads in a channel what was said in private.
-pub fn place(place: &str, private: bool) -> String {
+pub fn conversation(conversation: &str, private: bool) -> String {
     let mut slug = String::from(if private { "private-" } else { "channel-" });
-    for byte in place.bytes() {
+    for byte in conversation.bytes() {
         match byte.to_ascii_lowercase() {
             b @ (b'a'..=b'z' | b'0'..=b'9' | b'-') => slug.push(char::from(b)),
             // Escaped itself, `_` is always followed by two digits.
@@ -61,8 +61,8 @@ mod tests {
 
     #[test]
     fn examples() {
-        assert_eq!(place("#agents", false), "channel-_23agents");
-        assert_eq!(place("Ann_", true), "private-ann_5f");
+        assert_eq!(conversation("#agents", false), "channel-_23agents");
+        assert_eq!(conversation("Ann_", true), "private-ann_5f");
         assert_eq!(name("Ann's  birthday!"), "ann-s-birthday");
         assert_eq!(name("../../etc/passwd"), "etc-passwd");
         assert_eq!(name("日本"), name("日本"));
@@ -80,7 +80,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_name_leaves_its_directory(text in "(\\PC|[\\x00-\\x1f./\\\\]){0,120}", private: bool) {
-            prop_assert!(is_safe(&place(&text, private)));
+            prop_assert!(is_safe(&conversation(&text, private)));
             prop_assert!(is_safe(&name(&text)));
             prop_assert!(name(&text).len() <= MAX_NAME);
         }
@@ -89,7 +89,7 @@ mod tests {
         fn no_two_places_share_a_file(
             a in "[#&a-f_.0-9]{0,90}", b in "[#&a-f_.0-9]{0,90}", p: bool, q: bool
         ) {
-            prop_assert_eq!(place(&a, p) == place(&b, q), a == b && p == q);
+            prop_assert_eq!(conversation(&a, p) == conversation(&b, q), a == b && p == q);
         }
     }
 }

@@ -52,7 +52,7 @@ async fn what_was_answered_is_only_done() {
     host.ask(6, "more").await;
     host.done(6).await;
     // The same number somewhere else is another message.
-    let private = Incoming { private: true, place: "ann".into(), ..message(6, "more") };
+    let private = Incoming { private: true, conversation: "ann".into(), ..message(6, "more") };
     host.send(Event::Message(private)).await;
     let think = host.think().await;
     host.says(&think, "x").await;
@@ -131,8 +131,8 @@ async fn knows(host: &mut Host, incoming: Incoming, query: &str) -> String {
 }
 
 fn private(id: u64, nick: &str, text: &str) -> Incoming {
-    let (place, from) = (nick.into(), nick.into());
-    Incoming { private: true, place, from, ..message(id, text) }
+    let (conversation, from) = (nick.into(), nick.into());
+    Incoming { private: true, conversation, from, ..message(id, text) }
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn facts_are_saved_and_found() {
     assert!(here.contains("(memory/channel-_23agents/ann-s-cat.md): Ann's cat"), "{here}");
     assert!(here.contains("memory/channel-_23agents/ann-s-cat.md:\nAnn's cat"), "{here}");
     assert!(here.contains("ann asked: remember how my cat"), "{here}");
-    let other = Incoming { place: "#other".into(), ..message(4, "a cat?") };
+    let other = Incoming { conversation: "#other".into(), ..message(4, "a cat?") };
     let there = knows(&mut host, other, "cat called").await;
     assert!(!there.contains("Tom") && !there.contains("my cat"), "{there}");
     assert!(there.contains("deploy is on Friday"), "{there}");
@@ -169,7 +169,7 @@ async fn what_is_said_in_private_stays_there() {
     saves(&mut host, private(1, "ann", "my door code is 4711"), "door code", secret).await;
     let everywhere = [
         message(2, "the code?"),
-        Incoming { place: "#ann".into(), ..message(3, "the code?") },
+        Incoming { conversation: "#ann".into(), ..message(3, "the code?") },
         private(4, "bob", "ann's code?"),
         private(5, "ann_", "my code?"),
     ];

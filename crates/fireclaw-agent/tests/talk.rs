@@ -78,7 +78,7 @@ async fn a_model_that_says_nothing_is_asked_once_more_without_tools() {
 async fn a_nick_that_the_model_puts_before_its_answer_is_taken_away() {
     let home = home();
     let mut host = Host::start(&home, config()).await;
-    let private = |id| Incoming { place: "ann".into(), private: true, ..message(id, "hi") };
+    let private = |id| Incoming { conversation: "ann".into(), private: true, ..message(id, "hi") };
     for (id, incoming, answer, expected) in [
         (1, message(1, "hi"), "worker: Hello.", "Hello."),
         (2, message(2, "hi"), "WORKER:Hello.", "Hello."),
@@ -100,7 +100,7 @@ async fn in_private_the_question_stands_alone() {
     let home = home();
     let mut host = Host::start(&home, config()).await;
     for (id, text) in [(1, "hello"), (2, "again")] {
-        let private = Incoming { place: "ann".into(), private: true, ..message(id, text) };
+        let private = Incoming { conversation: "ann".into(), private: true, ..message(id, text) };
         host.send(Event::Message(private)).await;
         let think = host.think().await;
         assert_eq!(think.last().content, text);
@@ -155,15 +155,15 @@ async fn a_slow_place_does_not_keep_others_waiting() {
     host.ask(1, "slow").await;
     let slow = host.think().await;
     host.ask(2, "after it").await;
-    let other = Incoming { place: "#other".into(), ..message(3, "quick") };
+    let other = Incoming { conversation: "#other".into(), ..message(3, "quick") };
     host.send(Event::Message(other)).await;
     let quick = host.think().await;
     assert_eq!(quick.message, 3);
     assert!(quick.system().contains("#other"));
     host.says(&quick, "done").await;
     assert_eq!(host.said(3).await, "done");
-    // In private: another place, although it has the same name.
-    let private = Incoming { place: "ann".into(), private: true, ..message(4, "psst") };
+    // In private: another conversation, although it has the same name.
+    let private = Incoming { conversation: "ann".into(), private: true, ..message(4, "psst") };
     host.send(Event::Message(private)).await;
     let secret = host.think().await;
     assert!(secret.system().contains("in private with ann"));

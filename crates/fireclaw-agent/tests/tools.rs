@@ -240,7 +240,7 @@ async fn one_command_ends_without_another() {
     let mut host = Host::start(&home, config()).await;
     host.ask(1, "long").await;
     let long = host.think().await;
-    let other = Incoming { place: "#other".into(), ..message(2, "short") };
+    let other = Incoming { conversation: "#other".into(), ..message(2, "short") };
     host.send(Event::Message(other)).await;
     let short = host.think().await;
     host.runs(&long, "(setsid sh -c 'while ! test -e go; do sleep 0.01; done; echo kept >out' &); touch up; while ! test -e out; do sleep 0.01; done; cat out").await;

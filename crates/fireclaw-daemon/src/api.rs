@@ -1,4 +1,4 @@
-//! The daemon's door for programs of the same user: HTTP with JSON on a Unix socket.
+//! The daemon's interface for programs of the same user: HTTP with JSON on a Unix socket.
 //!
 //! All requests are in `docs/reference/api.md`.
 //!

@@ -267,7 +267,7 @@ impl Daemon {
         let row = AgentRow { ends, ..fresh_row(name.clone(), name) };
         let task = (!template.task.is_empty()).then(|| Pending {
             id: 0,
-            place: self.shared.config.lobby.clone(),
+            conversation: self.shared.config.lobby.clone(),
             private: false,
             sender: SCHEDULE.into(),
             from_agent: false,

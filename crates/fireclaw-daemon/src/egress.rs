@@ -61,7 +61,7 @@ impl Daemon {
             tool: TOOL.into(),
             what: target.to_string(),
             asker: who.to_string(),
-            place: self.config().control.clone(),
+            conversation: self.config().control.clone(),
             private: false,
         };
         let question = self.shared().state.borrow_mut().ask(name, &ask)?;

@@ -1,4 +1,4 @@
-//! The machines of agents: sandboxes that are kept, each with a workspace of its own.
+//! The machines of agents: sandboxes that are detached, each with a workspace of its own.
 
 mod provision;
 
@@ -138,13 +138,13 @@ impl Machines {
         id: &str,
         tell: impl Fn(&str),
     ) -> Result<Guest> {
-        let run_dir = RunDir::kept(&self.directory(), id)?;
+        let run_dir = RunDir::detached(&self.directory(), id)?;
         let (workspace, scratch) = (self.workspace(agent), self.scratch(id));
         disks::lasting(&workspace, template.workspace_mib, "workspace").await?;
         disks::passing(&scratch, template.disk_mib, "scratch").await?;
         let skills = self.skills(template).await?;
         let plan = self.plan(agent, template, policy, id, &tell).await?;
-        let start = Start { kept: Some((&run_dir, agent)), ..Start::default() };
+        let start = Start { detached: Some((&run_dir, agent)), ..Start::default() };
         let guest = plan.start(start, &mut Told { agent, tell: &tell }).await?.guest;
         let commands = guest.commands();
         let keep = async || {
@@ -173,7 +173,7 @@ impl Machines {
         tell: impl Fn(&str),
     ) -> Result<Guest> {
         let plan = self.plan(agent, template, policy, id, &tell).await?;
-        let run_dir = RunDir::kept(&self.directory(), id)?;
+        let run_dir = RunDir::detached(&self.directory(), id)?;
         Ok(plan.adopt(&run_dir, agent, process).await?)
     }
 
@@ -333,8 +333,8 @@ pub async fn health(commands: Commands, limit: Duration) -> Health {
 
 /// What comes over a channel, up to a bound; the rest is read and dropped.
 async fn read(from: &mut (impl tokio::io::AsyncRead + Unpin), most: u64) -> String {
-    let mut kept = Vec::new();
-    let _ = from.take(most).read_to_end(&mut kept).await;
+    let mut detached = Vec::new();
+    let _ = from.take(most).read_to_end(&mut detached).await;
     let _ = tokio::io::copy(from, &mut tokio::io::sink()).await;
-    String::from_utf8_lossy(&kept).into_owned()
+    String::from_utf8_lossy(&detached).into_owned()
 }

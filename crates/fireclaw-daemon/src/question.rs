@@ -24,7 +24,7 @@ pub struct Asked {
     /// Who caused it: the nick of who spoke.
     pub asker: String,
     /// Where: a channel, or that nick.
-    pub place: String,
+    pub conversation: String,
     /// Whether it was in private.
     pub private: bool,
 }
@@ -66,7 +66,9 @@ impl Question {
         let asker = match self.ask.private {
             true => format!(" for {}, in private:", visible(&self.ask.asker)),
             false if self.ask.asker.is_empty() => String::new(),
-            false => format!(" for {} in {}:", visible(&self.ask.asker), visible(&self.ask.place)),
+            false => {
+                format!(" for {} in {}:", visible(&self.ask.asker), visible(&self.ask.conversation))
+            }
         };
         let head = format!("#{id}{asker} {} wants to {}:", self.agent, visible(&self.ask.tool));
         let shown = visible(&self.ask.what);
@@ -158,7 +160,7 @@ mod tests {
             tool: "run_command".into(),
             what: what.into(),
             asker: "ann".into(),
-            place: "#agents".into(),
+            conversation: "#agents".into(),
             private: false,
         };
         Question { id: 23, agent: "worker".into(), ask, verdict: None, asked: 0, said: None }
@@ -197,7 +199,7 @@ mod tests {
     fn who_asked_is_told_and_in_private_no_more_than_that() {
         let mut asked = question("true");
         asked.ask.private = true;
-        asked.ask.place = "ann".into();
+        asked.ask.conversation = "ann".into();
         let line = "#23 for ann, in private: worker wants to run_command: true";
         assert_eq!(asked.lines().unwrap(), [line]);
     }

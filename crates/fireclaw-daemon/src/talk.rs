@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub struct Talk {
     max_hops: u32,
     pause: Duration,
-    /// By agent and place: the hops of what it last said there.
+    /// By agent and conversation: the hops of what it last said there.
     said: HashMap<(String, String), u32>,
     /// By the two agents: until when they do not hear each other.
     paused: HashMap<(String, String), Instant>,
@@ -36,13 +36,19 @@ impl Talk {
         Self { max_hops, pause, said: HashMap::new(), paused: HashMap::new() }
     }
 
-    /// An agent says something in a place, in answer to something with so many hops.
-    pub fn says(&mut self, agent: &str, place: &str, hops: u32) {
-        self.said.insert((agent.to_owned(), place.to_owned()), hops + 1);
+    /// An agent says something in a conversation, in answer to something with so many hops.
+    pub fn says(&mut self, agent: &str, conversation: &str, hops: u32) {
+        self.said.insert((agent.to_owned(), conversation.to_owned()), hops + 1);
     }
 
-    /// Whether one agent hears what another says to it in a place.
-    pub fn hears(&mut self, listener: &str, speaker: &str, place: &str, now: Instant) -> Verdict {
+    /// Whether one agent hears what another says to it in a conversation.
+    pub fn hears(
+        &mut self,
+        listener: &str,
+        speaker: &str,
+        conversation: &str,
+        now: Instant,
+    ) -> Verdict {
         let pair = match listener < speaker {
             true => (listener.to_owned(), speaker.to_owned()),
             false => (speaker.to_owned(), listener.to_owned()),
@@ -52,7 +58,8 @@ impl Talk {
             return Verdict::Silent;
         }
         // An agent that speaks without having been spoken to starts anew.
-        let hops = self.said.get(&(speaker.to_owned(), place.to_owned())).copied().unwrap_or(1);
+        let hops =
+            self.said.get(&(speaker.to_owned(), conversation.to_owned())).copied().unwrap_or(1);
         if hops <= self.max_hops {
             return Verdict::Heard(hops);
         }

@@ -61,9 +61,9 @@ impl Broker {
         }
         let (go, turn) = oneshot::channel();
         match Shared::enter(&self.shared, agent, &request.model, go, events.clone()) {
-            Ok(place) => {
-                let id = place.id;
-                let task = tokio::spawn(request::run(place, turn, request, events));
+            Ok(slot) => {
+                let id = slot.id;
+                let task = tokio::spawn(request::run(slot, turn, request, events));
                 Ticket::new(heard, self.shared.clone(), id, task)
             }
             Err(error) => Ticket::refused(error),

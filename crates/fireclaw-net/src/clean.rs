@@ -5,8 +5,8 @@ use std::path::Path;
 
 use fireclaw_policy::HostConfig;
 
-use crate::netlink::Netlink;
 use crate::mode::NetworkMode;
+use crate::netlink::Netlink;
 use crate::state::{Machine, State, lock};
 use crate::{Error, Result, conntrack, host, nft, rules};
 

@@ -14,9 +14,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
+use crate::mode::{NetworkMode, confine, enter_namespaces, host_addresses};
 use crate::netlink::{Link, Netlink};
 use crate::nft::Nft;
-use crate::mode::{NetworkMode, confine, enter_namespaces, host_addresses};
 use crate::rules::{Guest, Kind, Ports, Refused};
 use crate::state::{Lock, Machine, State, lock};
 use crate::watch::Watch;

@@ -233,7 +233,9 @@ fn redirects(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
     let tcp = || is(meta("l4proto"), "tcp");
     let proxied = match (guest.kind, guest.mode) {
         // The services of the host only.
-        (Kind::Open, NetworkMode::Host) => vec![to(gateway), tcp(), redirect(config, guest.ports.proxy)],
+        (Kind::Open, NetworkMode::Host) => {
+            vec![to(gateway), tcp(), redirect(config, guest.ports.proxy)]
+        }
         _ => vec![tcp(), redirect(config, guest.ports.proxy)],
     };
     vec![

@@ -519,7 +519,8 @@ fn a_gateway_obeys_however_many_connections_there_are() {
     let Some(_lab) = enter("a_gateway_obeys_however_many_connections_there_are") else { return };
     // As a shell starts programs: the soft limit is for those who use select(2).
     let arguments = ["--nofile=1024:4096", PROGRAM];
-    let machine = Machine::start_by("prlimit", &arguments, NetworkMode::Host, "allow:elsewhere.example");
+    let machine =
+        Machine::start_by("prlimit", &arguments, NetworkMode::Host, "allow:elsewhere.example");
     let mut guest = machine.python_process(HOLD);
     let mut held = String::new();
     BufReader::new(guest.stdout.as_mut().unwrap()).read_line(&mut held).unwrap();

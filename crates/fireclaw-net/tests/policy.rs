@@ -242,7 +242,7 @@ fn a_policy_that_cannot_be_held_ends_the_network() {
     let Machine { mut gateway, runtime, .. } = machine;
     let error = runtime.block_on(gateway.take().unwrap().close()).unwrap_err();
     assert!(matches!(&error, Error::Left { reason } if reason.contains("nft")), "{error}");
-    assert!(error.hint().unwrap().contains("net clean"));
+    assert!(error.hint().unwrap().contains("net prune"));
     let cleaned = clean(NetworkMode::Host, Path::new(STATE)).unwrap();
     assert_eq!(cleaned.machines.len(), 1);
     assert_eq!(run("nft", &["list", "ruleset"]), "");

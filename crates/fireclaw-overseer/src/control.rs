@@ -98,8 +98,8 @@ pub async fn run(
                 None => std::future::pending::<()>().await,
             },
             Some(told) = events.next() => {
-                let (voice, place) = (voice.clone(), control.clone());
-                let reply = Reply { voice, place, is_urgent: false };
+                let (voice, conversation) = (voice.clone(), control.clone());
+                let reply = Reply { voice, conversation, is_urgent: false };
                 match told {
                     Ok(Told::Asked(question)) => questions.put(daemon, reply, *question),
                     Ok(event) => reply.say(&advice::event(&event)).await,
@@ -129,20 +129,20 @@ impl Drop for Goodbye {
 #[derive(Clone)]
 struct Reply {
     voice: Handle,
-    place: String,
+    conversation: String,
     /// Whether it waits for nobody's chatter.
     is_urgent: bool,
 }
 
 impl Reply {
     async fn say(&self, text: &str) {
-        let text = marked(text, self.voice.budget(&self.place));
+        let text = marked(text, self.voice.budget(&self.conversation));
         let said = match self.is_urgent {
-            true => self.voice.say_urgent(&self.place, &text).await,
-            false => self.voice.say(&self.place, &text).await,
+            true => self.voice.say_urgent(&self.conversation, &text).await,
+            false => self.voice.say(&self.conversation, &text).await,
         };
         if let Err(e) = said {
-            say!("fireclaw: not said in {}: {e}: {text}", self.place);
+            say!("fireclaw: not said in {}: {e}: {text}", self.conversation);
         }
     }
 }
@@ -169,8 +169,8 @@ fn listen(daemon: &Daemon, voice: &Handle, control: &str, pace: &mut Pace, chat:
     // In private a nick is all there is of an operator.
     let may = is_control && daemon.may(&chat, status.case);
     let who = Actor::person(&chat.from, chat.account.as_deref());
-    let place = if is_control { control.to_owned() } else { chat.from.nick.clone() };
-    let reply = Reply { voice: voice.clone(), place, is_urgent: may };
+    let conversation = if is_control { control.to_owned() } else { chat.from.nick.clone() };
+    let reply = Reply { voice: voice.clone(), conversation, is_urgent: may };
     match pace.takes(&key(&who, may, status.case), may, Instant::now()) {
         Taken::Yes => {}
         Taken::Told => return,
@@ -232,8 +232,8 @@ impl Questions {
 /// Says a question until it was heard or is over.
 async fn put(daemon: &Daemon, reply: Reply, id: u64, text: String) {
     while daemon.is_open(id) {
-        let lines = marked(&text, reply.voice.budget(&reply.place));
-        match reply.voice.deliver(&reply.place, &lines).await {
+        let lines = marked(&text, reply.voice.budget(&reply.conversation));
+        match reply.voice.deliver(&reply.conversation, &lines).await {
             Ok(()) => {
                 if let Err(e) = daemon.question_said(id) {
                     say!("fireclaw: #{id}: {e}");

@@ -122,7 +122,8 @@ pub struct Incoming {
     /// Names it in actions. Rises with time, also over restarts.
     pub id: u64,
     /// Where the answer goes: a channel, or the nick of who spoke in private.
-    pub place: String,
+    #[serde(rename = "place")]
+    pub conversation: String,
     /// Whether it was said in private.
     pub private: bool,
     /// The nick of who spoke.
@@ -212,7 +213,7 @@ mod tests {
     fn the_words_on_the_wire() {
         let incoming = Incoming {
             id: 7,
-            place: "#agents".into(),
+            conversation: "#agents".into(),
             private: false,
             from: "ann".into(),
             text: "hi".into(),
@@ -222,7 +223,7 @@ mod tests {
         let json = serde_json::to_string(&Event::Message(incoming)).unwrap();
         assert_eq!(
             json,
-            r##"{"event":"message","id":7,"place":"#agents","private":false,"from":"ann","text":"hi","from_agent":false,"recent":[]}"##
+            r##"{"event":"message","id":7,"conversation":"#agents","private":false,"from":"ann","text":"hi","from_agent":false,"recent":[]}"##
         );
         let say: Action =
             serde_json::from_str(r#"{"action":"say","message":7,"text":"hello"}"#).unwrap();

@@ -52,13 +52,13 @@ fn config() -> yamux::Config {
 #[derive(Debug, Clone)]
 pub struct Session {
     requests: mpsc::Sender<Request>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
 struct Request {
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
     reply: oneshot::Sender<Channel>,
 }
 
@@ -99,7 +99,7 @@ impl Session {
         let (requests, incoming) = mpsc::channel(MAX_CHANNELS);
         let session = Self {
             requests,
-            places: Arc::new(Semaphore::new(MAX_CHANNELS)),
+            permits: Arc::new(Semaphore::new(MAX_CHANNELS)),
             waiting: Arc::default(),
         };
         (session, drive(connection, incoming, ledger))
@@ -116,9 +116,9 @@ impl Session {
         if before >= MAX_WAITING {
             return Err(Error::Busy);
         }
-        let places = self.places.clone().acquire_many_owned(channels);
+        let permits = self.permits.clone().acquire_many_owned(channels);
         tokio::select! {
-            places = places => places.map(Places).map_err(|_| Error::Closed),
+            permits = permits => permits.map(Places).map_err(|_| Error::Closed),
             () = self.requests.closed() => Err(Error::Closed),
         }
     }
@@ -128,8 +128,8 @@ impl Session {
     /// # Errors
     /// As [`Session::reserve`].
     pub async fn open(&self, purpose: &Open) -> Result<Channel> {
-        let mut places = self.reserve(1).await?;
-        self.open_in(&mut places, purpose).await
+        let mut permits = self.reserve(1).await?;
+        self.open_in(&mut permits, purpose).await
     }
 
     /// Opens a channel in room that was reserved.
@@ -137,10 +137,10 @@ impl Session {
     /// # Errors
     /// [`Error::Busy`] if all of it is taken, [`Error::Closed`] if the session is
     /// over.
-    pub async fn open_in(&self, places: &mut Places, purpose: &Open) -> Result<Channel> {
-        let place = places.0.split(1).ok_or(Error::Busy)?;
+    pub async fn open_in(&self, permits: &mut Places, purpose: &Open) -> Result<Channel> {
+        let permit = permits.0.split(1).ok_or(Error::Busy)?;
         let (reply, channel) = oneshot::channel();
-        self.requests.send(Request { place, reply }).await.map_err(|_| Error::Closed)?;
+        self.requests.send(Request { permit, reply }).await.map_err(|_| Error::Closed)?;
         let mut channel = channel.await.map_err(|_| Error::Closed)?;
         frame::write(&mut channel, purpose).await?;
         Ok(channel)
@@ -183,9 +183,9 @@ where
                 && let Poll::Ready(opened) = connection.poll_new_outbound(cx)
             {
                 let stream = opened.map_err(broken)?;
-                if let Some(Request { place, reply }) = waiting.take() {
+                if let Some(Request { permit, reply }) = waiting.take() {
                     // The asker may have gone meanwhile; the channel is then dropped.
-                    let _ = reply.send(Channel::opened(stream, &ledger, place));
+                    let _ = reply.send(Channel::opened(stream, &ledger, permit));
                 }
                 progress = true;
             }
@@ -435,10 +435,10 @@ mod tests {
         for exec in 0..MAX_WAITING as u32 {
             let session = session.clone();
             tasks.spawn(async move {
-                let mut places = session.reserve(4).await.unwrap();
+                let mut permits = session.reserve(4).await.unwrap();
                 for _ in 0..4 {
                     let purpose = Open::Stdin { exec };
-                    let mut channel = session.open_in(&mut places, &purpose).await.unwrap();
+                    let mut channel = session.open_in(&mut permits, &purpose).await.unwrap();
                     channel.shutdown().await.unwrap();
                     channel.read_to_end(&mut Vec::new()).await.unwrap();
                 }

@@ -47,9 +47,7 @@ impl Plan {
             match met.await {
                 // A VMM that was stopped heard that the last host had gone and that
                 // we had come at once, and its guest noticed neither. Let it see us go.
-                Err(fireclaw_vm::Error::GuestSilent { .. })
-                    if timeout < self.launcher.timeout =>
-                {
+                Err(fireclaw_vm::Error::GuestSilent { .. }) if timeout < self.launcher.timeout => {
                     tokio::time::sleep(ABSENCE).await;
                     timeout *= 2;
                 }

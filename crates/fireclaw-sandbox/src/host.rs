@@ -98,8 +98,7 @@ impl Host {
             None => prober.choose(self.vmm).await?,
         };
         let timeout = boot_timeout(chosen.backend.kind())?;
-        let launcher =
-            Launcher { backend: Arc::from(chosen.backend), spec: machine, run, timeout };
+        let launcher = Launcher { backend: Arc::from(chosen.backend), spec: machine, run, timeout };
         Ok(Plan { host: self.clone(), spec, launcher, note: chosen.note })
     }
 }

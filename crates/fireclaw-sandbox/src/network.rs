@@ -10,7 +10,7 @@ use crate::{Plan, Result};
 #[derive(Debug)]
 pub struct SandboxNetwork {
     gateway: Gateway,
-    /// Its own, if the sandbox has none that is kept; it goes after the gateway.
+    /// Its own, if the sandbox has none that is detached; it goes after the gateway.
     directory: Option<RunDir>,
     owner: String,
 }
@@ -52,7 +52,7 @@ impl Plan {
     /// unless given.
     pub(crate) async fn open_network(
         &self,
-        kept: Option<(&RunDir, &str)>,
+        detached: Option<(&RunDir, &str)>,
         config: Option<&HostConfig>,
     ) -> Result<Option<SandboxNetwork>> {
         if self.spec.network == Network::None {
@@ -63,11 +63,11 @@ impl Plan {
             Some(config) => config.clone(),
             None => HostConfig::load(home).map_err(fireclaw_net::Error::from)?,
         };
-        let own = match kept {
+        let own = match detached {
             Some(_) => None,
             None => Some(RunDir::create(&self.host.home.run())?),
         };
-        let (directory, owner) = match (kept, &own) {
+        let (directory, owner) = match (detached, &own) {
             (Some((directory, name)), _) => (directory.path().to_owned(), name.to_owned()),
             (None, Some(own)) => (own.path().to_owned(), own.id().to_owned()),
             (None, None) => unreachable!("one of the two was made above"),
@@ -88,7 +88,7 @@ impl Plan {
     }
 }
 
-/// What asks the gateway of a sandbox that is kept in this directory.
+/// What asks the gateway of a sandbox that is detached in this directory.
 pub(crate) fn gateway(directory: &RunDir) -> Client {
     Client::new(directory.path().to_owned())
 }

@@ -12,14 +12,14 @@ use crate::{Error, Phase, Plan, Result, SandboxNetwork, Watch};
 pub struct Start<'a> {
     /// Its directory and name, if it is to outlive us: it then has that host name. Another
     /// is gone with us, and its name is fresh.
-    pub kept: Option<(&'a RunDir, &'a str)>,
+    pub detached: Option<(&'a RunDir, &'a str)>,
     /// Whether it boots, even if that is slower.
     pub from_cold: bool,
     /// What the host lets networks do, if it is not what the data directory says.
     pub network_config: Option<&'a HostConfig>,
 }
 
-/// A guest with all that is its own. Dropping it ends it, unless it is kept.
+/// A guest with all that is its own. Dropping it ends it, unless it is detached.
 #[derive(Debug)]
 pub struct Sandbox {
     /// The guest.
@@ -57,13 +57,13 @@ impl Plan {
     /// [`Error::Vm`], [`Error::Network`], [`Error::File`]; [`Error::NoSnapshots`] for one that
     /// was warmed.
     pub async fn start(&self, start: Start<'_>, watch: &mut impl Watch) -> Result<Sandbox> {
-        let network = self.open_network(start.kept, start.network_config).await?;
+        let network = self.open_network(start.detached, start.network_config).await?;
         if network.is_some() {
             watch.ends(Phase::Network);
         }
         let coming = Coming { plan: self, start: &start, network: network.as_ref() };
         let guest = coming.fastest(watch).await?;
-        match (start.kept, network, guest.stamp()) {
+        match (start.detached, network, guest.stamp()) {
             (Some(_), Some(network), Some(vmm)) => {
                 network.belongs_to(vmm).await?;
                 Ok(Sandbox { guest, network: None })
@@ -85,8 +85,8 @@ impl Coming<'_> {
         self.network.map(SandboxNetwork::attachment)
     }
 
-    fn kept(&self) -> Option<&RunDir> {
-        self.start.kept.map(|(run_dir, _)| run_dir)
+    fn detached(&self) -> Option<&RunDir> {
+        self.start.detached.map(|(run_dir, _)| run_dir)
     }
 
     async fn fastest(&self, watch: &mut impl Watch) -> Result<Guest> {
@@ -131,15 +131,15 @@ impl Coming<'_> {
         {
             watch.note(format!("the snapshot could not be removed: {e}"));
         }
-        if let Some(run_dir) = self.kept() {
-            fireclaw_vm::clear_kept(run_dir).await;
+        if let Some(run_dir) = self.detached() {
+            fireclaw_vm::clear_detached(run_dir).await;
         }
     }
 
     /// One that waits: they have no interface, no disks, and are nobody's to keep.
     async fn pooled(&self, watch: &mut impl Watch) -> Result<Option<Guest>> {
         let plan = self.plan;
-        if self.network.is_some() || self.start.kept.is_some() || !plan.spec.disks.is_empty() {
+        if self.network.is_some() || self.start.detached.is_some() || !plan.spec.disks.is_empty() {
             return Ok(None);
         }
         let key = plan.launcher.key(plan.spec.warm.as_deref())?;
@@ -166,7 +166,7 @@ impl Coming<'_> {
         debug!(snapshot = %snapshot.id, "restores it");
         let launcher = &self.plan.launcher;
         let memory = Memory::RestoredFrom(&snapshot.directory);
-        let machine = launcher.launch_in(self.kept(), memory, self.attachment()).await?;
+        let machine = launcher.launch_in(self.detached(), memory, self.attachment()).await?;
         watch.ends(Phase::Restore);
         self.personalized(Waiting::meet(machine, launcher.timeout).await?, watch).await
     }
@@ -177,7 +177,7 @@ impl Coming<'_> {
         let launcher = &self.plan.launcher;
         let on_start = || watch.ends(Phase::VmmStart);
         let waiting =
-            launcher.boot_in(self.kept(), Memory::Fresh, self.attachment(), on_start).await?;
+            launcher.boot_in(self.detached(), Memory::Fresh, self.attachment(), on_start).await?;
         self.personalized(waiting, watch).await
     }
 
@@ -186,7 +186,7 @@ impl Coming<'_> {
         if let Some(hello) = waiting.hello() {
             watch.booted(hello);
         }
-        let name = match self.start.kept {
+        let name = match self.start.detached {
             Some((_, name)) => name.to_owned(),
             None => fresh_hostname()?,
         };

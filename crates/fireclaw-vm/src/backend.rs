@@ -116,7 +116,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// no process is left. Dropping the future kills what it had started.
     fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>>;
 
-    /// Takes over a machine in a kept directory from a process that has ended.
+    /// Takes over a machine in a detached directory from a process that has ended.
     ///
     /// Its guest has lost its host and says hello anew: see
     /// [`crate::Waiting::meet`].
@@ -134,7 +134,7 @@ pub struct Launch<'a> {
     pub memory: Memory<'a>,
     /// What to boot.
     pub spec: &'a MachineSpec,
-    /// Where sockets and logs go; its id marks the VMM's command line. In a kept
+    /// Where sockets and logs go; its id marks the VMM's command line. In a detached
     /// one the machine outlives this process.
     pub run_dir: &'a RunDir,
     /// Where its network interface is attached: of the kind that

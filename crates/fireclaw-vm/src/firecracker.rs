@@ -142,7 +142,7 @@ impl Firecracker {
             process::join(&mut command, namespace)?;
         }
 
-        if run_dir.is_kept() {
+        if run_dir.is_detached() {
             clear_names(run_dir.path())?;
         }
         // The guest connects as soon as it has booted: listen before it starts.
@@ -155,7 +155,7 @@ impl Firecracker {
         }
 
         let mut process =
-            VmmProcess::start(command, Vec::new(), Console::Stdout, run_dir.is_kept()).await?;
+            VmmProcess::start(command, Vec::new(), Console::Stdout, run_dir.is_detached()).await?;
         let held = pipe.map(|Log { reader, held }| {
             process.logs_to(reader);
             held
@@ -190,7 +190,7 @@ impl Firecracker {
     }
 }
 
-/// Removes the sockets of one that was in a kept directory before: they cannot be made where
+/// Removes the sockets of one that was in a detached directory before: they cannot be made where
 /// they are.
 fn clear_names(directory: &Path) -> Result<()> {
     let stream = format!("{VSOCK}_{VSOCK_PORT}");

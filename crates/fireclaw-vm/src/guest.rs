@@ -114,12 +114,12 @@ impl Commands {
         let exec = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         request.id = exec;
         // All or none: commands that each hold some would wait for each other.
-        let mut places = self.session.reserve(EXEC_CHANNELS).await?;
+        let mut permits = self.session.reserve(EXEC_CHANNELS).await?;
         let session = &self.session;
-        let control = session.open_in(&mut places, &Open::Exec(request)).await?;
-        let stdin = session.open_in(&mut places, &Open::Stdin { exec }).await?;
-        let stdout = session.open_in(&mut places, &Open::Stdout { exec }).await?;
-        let stderr = session.open_in(&mut places, &Open::Stderr { exec }).await?;
+        let control = session.open_in(&mut permits, &Open::Exec(request)).await?;
+        let stdin = session.open_in(&mut permits, &Open::Stdin { exec }).await?;
+        let stdout = session.open_in(&mut permits, &Open::Stdout { exec }).await?;
+        let stderr = session.open_in(&mut permits, &Open::Stderr { exec }).await?;
         let (events, control) = tokio::io::split(control);
         Ok(Exec {
             stdin,
@@ -258,7 +258,7 @@ impl Guest {
         self.process.pid()
     }
 
-    /// What tells a kept machine's VMM from any other process.
+    /// What tells a detached machine's VMM from any other process.
     pub fn stamp(&self) -> Option<ProcessStamp> {
         self.process.stamp()
     }
@@ -302,7 +302,7 @@ impl Guest {
         Error::Protocol { source: error, console: self.process.console() }
     }
 
-    /// Stops a kept machine where it is, or lets it go on.
+    /// Stops a detached machine where it is, or lets it go on.
     pub fn pause(&self, paused: bool) -> Result<()> {
         self.process.pause(paused)
     }

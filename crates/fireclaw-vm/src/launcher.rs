@@ -39,14 +39,14 @@ impl Launcher {
         self.launch_in(None, memory, attachment).await
     }
 
-    /// The same in a directory that is kept, if one is given.
+    /// The same in a directory that is detached, if one is given.
     pub async fn launch_in(
         &self,
-        kept: Option<&RunDir>,
+        detached: Option<&RunDir>,
         memory: Memory<'_>,
         attachment: Option<&TapAttachment>,
     ) -> Result<Machine> {
-        if let Some(run_dir) = kept {
+        if let Some(run_dir) = detached {
             let launch = Launch { spec: &self.spec, run_dir, memory, attachment };
             return self.backend.launch(launch).await;
         }
@@ -70,25 +70,26 @@ impl Launcher {
         self.boot_in(None, memory, attachment, on_start).await
     }
 
-    /// The same in a directory that is kept, if one is given.
+    /// The same in a directory that is detached, if one is given.
     pub async fn boot_in(
         &self,
-        kept: Option<&RunDir>,
+        detached: Option<&RunDir>,
         memory: Memory<'_>,
         attachment: Option<&TapAttachment>,
         on_start: impl FnOnce(),
     ) -> Result<Waiting> {
-        let machine = self.launch_in(kept, memory, attachment).await?;
+        let machine = self.launch_in(detached, memory, attachment).await?;
         on_start();
         match Waiting::meet(machine, self.timeout / 4).await {
             Err(Error::GuestSilent { .. }) => {
                 if let Memory::SavedTo(directory) = memory {
                     let _ = std::fs::remove_file(directory.join(MEMORY_FILE));
                 }
-                if let Some(run_dir) = kept {
-                    clear_kept(run_dir).await;
+                if let Some(run_dir) = detached {
+                    clear_detached(run_dir).await;
                 }
-                Waiting::meet(self.launch_in(kept, memory, attachment).await?, self.timeout).await
+                Waiting::meet(self.launch_in(detached, memory, attachment).await?, self.timeout)
+                    .await
             }
             Ok(mut waiting) => {
                 waiting.timeout = self.timeout;
@@ -143,7 +144,7 @@ impl Launcher {
 }
 
 /// Ends a VMM that outlives its handle, so that another can take its place in the directory.
-pub async fn clear_kept(run_dir: &RunDir) {
+pub async fn clear_detached(run_dir: &RunDir) {
     let id = run_dir.id().to_owned();
     let ending = tokio::task::spawn_blocking(move || crate::kill_marked(&id));
     // What cannot be ended is met by who takes its place.

@@ -31,7 +31,7 @@ pub use console::ConsoleTail;
 pub use error::{Error, Result};
 pub use fireclaw_child::escape;
 pub use guest::{Commands, Exec, ExecEvents, ExecSignals, Guest, Waiting, fresh_hostname};
-pub use launcher::{Launcher, clear_kept};
+pub use launcher::{Launcher, clear_detached};
 pub use process::{Console, ProcessStamp, VmmProcess};
 pub use program::find_program;
 pub use rundir::{RunDir, Swept, is_marked, kill_marked, sweep};

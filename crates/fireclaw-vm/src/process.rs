@@ -1,4 +1,4 @@
-//! The VMM as a process: it never outlives its owner, unless it is kept.
+//! The VMM as a process: it never outlives its owner, unless it is detached.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -23,14 +23,14 @@ const CONSOLE_LINES: usize = 20;
 const OWN_LINES: usize = 10;
 
 /// A VMM that this process owns and will kill, at the latest when dropped. One
-/// that is kept is killed only when asked to.
+/// that is detached is killed only when asked to.
 #[derive(Debug)]
 pub struct VmmProcess(Kind);
 
 #[derive(Debug)]
 enum Kind {
     Started(Started),
-    Kept(Kept),
+    Detached(Detached),
     Leased(Lease),
 }
 
@@ -70,7 +70,7 @@ impl ProcessStamp {
 
 /// A process that outlives this one, started by it or by one before it.
 #[derive(Debug)]
-struct Kept {
+struct Detached {
     stamp: ProcessStamp,
     pidfd: AsyncFd<OwnedFd>,
     /// Empty once the process that started it has gone.
@@ -153,16 +153,16 @@ impl VmmProcess {
     /// holding up the thread that asks.
     ///
     /// # Errors
-    /// [`Error::Spawn`]; [`Error::VmmDied`] for a kept one that is gone at once.
+    /// [`Error::Spawn`]; [`Error::VmmDied`] for a detached one that is gone at once.
     pub async fn start(
         command: std::process::Command,
         inherit: Vec<OwnedFd>,
         console: Console,
-        kept: bool,
+        detached: bool,
     ) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
         let spawned = on_starter(move || {
-            let spawned = Self::spawn(command, inherit, console, kept);
+            let spawned = Self::spawn(command, inherit, console, detached);
             Ok(spawned.map(|process| (Unclaimed(process.stamp()), process)))
         });
         let spawned = spawned.await.map_err(|source| Error::Spawn { program, source })?;
@@ -180,14 +180,14 @@ impl VmmProcess {
         mut command: std::process::Command,
         inherit: Vec<OwnedFd>,
         console: Console,
-        kept: bool,
+        detached: bool,
     ) -> Result<Self> {
         let program = Path::new(command.get_program())
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         before_exec(&mut command, move || {
-            if kept {
+            if detached {
                 rustix::process::setsid()?;
             }
             for fd in &inherit {
@@ -196,7 +196,7 @@ impl VmmProcess {
             Ok(())
         });
         let failed = |source| Error::Spawn { program, source };
-        if kept {
+        if detached {
             let mut child = tokio::process::Command::from(command).spawn().map_err(failed)?;
             let words = console.follow(child.stdout.take(), child.stderr.take());
             let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
@@ -208,7 +208,7 @@ impl VmmProcess {
         Ok(Self(Kind::Started(Started { child, words })))
     }
 
-    /// A kept VMM that another process started.
+    /// A detached VMM that another process started.
     ///
     /// # Errors
     /// [`Error::VmmDied`] if it is no longer there.
@@ -220,32 +220,32 @@ impl VmmProcess {
         let opened = stamp.and_then(|stamp| Some((stamp, stamp.pidfd()?)));
         let Some((stamp, pidfd)) = opened else { return Err(words.death(GONE.into())) };
         let pidfd = watch(pidfd).map_err(Error::system("watching the VMM"))?;
-        Ok(Self(Kind::Kept(Kept { stamp, pidfd, words })))
+        Ok(Self(Kind::Detached(Detached { stamp, pidfd, words })))
     }
 
     /// Has its last words also be those of a log of its own.
     pub fn logs_to(&mut self, log: impl AsyncRead + Unpin + Send + 'static) {
         match &mut self.0 {
-            Kind::Started(Started { words, .. }) | Kind::Kept(Kept { words, .. }) => {
+            Kind::Started(Started { words, .. }) | Kind::Detached(Detached { words, .. }) => {
                 words.log = ConsoleTail::follow(log);
             }
             Kind::Leased(_) => {}
         }
     }
 
-    /// What tells a kept VMM from any other process.
+    /// What tells a detached VMM from any other process.
     pub fn stamp(&self) -> Option<ProcessStamp> {
         match &self.0 {
-            Kind::Kept(kept) => Some(kept.stamp),
+            Kind::Detached(detached) => Some(detached.stamp),
             Kind::Started(_) | Kind::Leased(_) => None,
         }
     }
 
-    /// Stops a kept VMM with all of its guest, or lets it go on.
+    /// Stops a detached VMM with all of its guest, or lets it go on.
     pub fn pause(&self, paused: bool) -> Result<()> {
         let signal = if paused { Signal::STOP } else { Signal::CONT };
         match &self.0 {
-            Kind::Kept(kept) => pidfd_send_signal(kept.pidfd.get_ref(), signal)
+            Kind::Detached(detached) => pidfd_send_signal(detached.pidfd.get_ref(), signal)
                 .map_err(|e| Error::system("pausing the VMM")(e.into())),
             Kind::Started(_) | Kind::Leased(_) => Ok(()),
         }
@@ -260,7 +260,7 @@ impl VmmProcess {
     pub fn pid(&self) -> Option<u32> {
         match &self.0 {
             Kind::Started(started) => started.child.pid(),
-            Kind::Kept(kept) => u32::try_from(kept.stamp.pid).ok(),
+            Kind::Detached(detached) => u32::try_from(detached.stamp.pid).ok(),
             Kind::Leased(lease) => Some(lease.pid()),
         }
     }
@@ -270,7 +270,7 @@ impl VmmProcess {
     pub async fn ended(&mut self) -> Error {
         match &mut self.0 {
             Kind::Started(started) => started.ended().await,
-            Kind::Kept(kept) => kept.ended().await,
+            Kind::Detached(detached) => detached.ended().await,
             Kind::Leased(lease) => lease.ended().await,
         }
     }
@@ -279,7 +279,7 @@ impl VmmProcess {
     /// those of a leased VMM to itself until it ends.
     pub fn console(&self) -> String {
         match &self.0 {
-            Kind::Started(Started { words, .. }) | Kind::Kept(Kept { words, .. }) => {
+            Kind::Started(Started { words, .. }) | Kind::Detached(Detached { words, .. }) => {
                 words.console.last_lines(CONSOLE_LINES)
             }
             Kind::Leased(_) => String::new(),
@@ -293,10 +293,10 @@ impl VmmProcess {
             Kind::Started(started) => {
                 started.child.kill().await.map_err(Error::system("killing the VMM"))
             }
-            Kind::Kept(kept) => {
+            Kind::Detached(detached) => {
                 // It may have ended already.
-                let _ = pidfd_send_signal(kept.pidfd.get_ref(), Signal::KILL);
-                kept.ended().await;
+                let _ = pidfd_send_signal(detached.pidfd.get_ref(), Signal::KILL);
+                detached.ended().await;
                 Ok(())
             }
             Kind::Leased(lease) => lease.end().await,
@@ -304,7 +304,7 @@ impl VmmProcess {
     }
 }
 
-impl Kept {
+impl Detached {
     async fn ended(&mut self) -> Error {
         // Readable once it has ended (pidfd_open(2)).
         let _ = self.pidfd.readable().await;
@@ -387,9 +387,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_kept_process_outlives_its_handle_and_is_found_again() {
-        let kept = VmmProcess::spawn(sleeper(), Vec::new(), Console::Stdout, true).unwrap();
-        let stamp = kept.stamp().unwrap();
-        drop(kept);
+        let detached = VmmProcess::spawn(sleeper(), Vec::new(), Console::Stdout, true).unwrap();
+        let stamp = detached.stamp().unwrap();
+        drop(detached);
         assert_eq!(ProcessStamp::of(stamp.pid), Some(stamp));
         // Another process under the same number is not taken for it.
         let other = ProcessStamp { start_time: stamp.start_time + 1, ..stamp };

@@ -95,8 +95,8 @@ impl Qemu {
     async fn start(&self, launch: Launch<'_>) -> Result<Machine> {
         attachment::check(launch.spec.interface, launch.attachment)?;
         let (console, console_vmm) = pair()?;
-        let kept = launch.run_dir.is_kept();
-        let stream = (!kept).then(pair).transpose()?;
+        let detached = launch.run_dir.is_detached();
+        let stream = (!detached).then(pair).transpose()?;
         let (qmp, qmp_vmm) = pair()?;
         // A copy: the tap is the caller's.
         let interface = launch
@@ -126,7 +126,7 @@ impl Qemu {
             ours
         });
         let mut process =
-            VmmProcess::start(command, inherit, Console::Socket(console), kept).await?;
+            VmmProcess::start(command, inherit, Console::Socket(console), detached).await?;
         let connected = async {
             let mut qmp = Qmp::connect(qmp).await?;
             let stream = match stream {
@@ -205,7 +205,7 @@ impl Backend for Qemu {
     }
 }
 
-/// Connects to the stream of a kept machine.
+/// Connects to the stream of a detached machine.
 async fn connect(run_dir: &RunDir) -> Result<UnixStream> {
     let dir = SocketDir::open(run_dir.path())?;
     UnixStream::connect(dir.name(args::STREAM_SOCKET))

@@ -1,6 +1,6 @@
 //! A directory for each running machine, and the sweep of those left behind.
 //!
-//! A daemon's machines outlive it. Theirs are *kept* directories, elsewhere: no
+//! A daemon's machines outlive it. Theirs are *detached* directories, elsewhere: no
 //! lock, no sweep; the daemon's state says whose they are.
 //!
 //! `run/<id>/` holds a machine's sockets and logs, `run/<id>.lock` says whose
@@ -23,7 +23,7 @@ pub const MARK: &str = "fireclaw-";
 pub struct RunDir {
     id: String,
     path: PathBuf,
-    /// None for a kept directory.
+    /// None for a detached directory.
     lock: Option<(PathBuf, File)>,
 }
 
@@ -47,21 +47,21 @@ impl RunDir {
         }
     }
 
-    /// A fresh id for [`RunDir::kept`].
+    /// A fresh id for [`RunDir::detached`].
     pub fn fresh_id() -> Result<String> {
         Ok(format!("{MARK}{}", random_id()?))
     }
 
     /// The directory of this id below `machines`, made if it is not there. It
     /// stays when this is dropped, and so does the machine in it.
-    pub fn kept(machines: &Path, id: &str) -> Result<Self> {
+    pub fn detached(machines: &Path, id: &str) -> Result<Self> {
         let path = machines.join(id);
         private_dir(&path).map_err(Error::file("create", &path))?;
         Ok(Self { id: id.to_owned(), path, lock: None })
     }
 
     /// Whether the machine outlives this.
-    pub fn is_kept(&self) -> bool {
+    pub fn is_detached(&self) -> bool {
         self.lock.is_none()
     }
 

@@ -292,7 +292,13 @@ impl Bench {
         Ok(Opening { mode, policy: policy.into(), open_ms, close_ms })
     }
 
-    async fn carried(&self, mode: NetworkMode, policy: &str, to: To, runs: usize) -> Result<Carried> {
+    async fn carried(
+        &self,
+        mode: NetworkMode,
+        policy: &str,
+        to: To,
+        runs: usize,
+    ) -> Result<Carried> {
         let directory = tempfile::tempdir()?;
         let gateway = self.open(mode, policy, directory.path()).await?;
         let Interface { gateway: host, .. } = gateway.interface();

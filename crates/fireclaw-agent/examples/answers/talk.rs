@@ -53,10 +53,10 @@ impl Talk {
 
     /// Asks, does what the agent wants of its host, and returns what it said.
     pub async fn ask(&mut self, number: u64, question: &Question) -> Result<Told> {
-        let place = if question.private { "ann" } else { "#agents" };
+        let conversation = if question.private { "ann" } else { "#agents" };
         let message = Incoming {
             id: number,
-            place: place.into(),
+            conversation: conversation.into(),
             private: question.private,
             from: "ann".into(),
             text: question.text.into(),

@@ -3,7 +3,7 @@
 use fireclaw_protocol::agent::Incoming;
 
 use crate::memory::Audience;
-use crate::queue::place_of;
+use crate::queue::conversation_of;
 use crate::recall::{Candidate, rank};
 use crate::shared::Shared;
 use crate::told::Told;
@@ -16,17 +16,17 @@ const MAX_SHOWN: usize = 800;
 /// model does not decide that: it takes anybody's word for it.
 const FOR_EVERYONE: [&str; 2] = ["remember for everyone", "remember for everybody"];
 
-/// Saves something for the place where it was said, or for everyone if who asks says so.
+/// Saves something for the conversation where it was said, or for everyone if who asks says so.
 pub fn save(
     shared: &Shared,
     incoming: &Incoming,
     name: &str,
     text: &str,
 ) -> Result<String, String> {
-    let place = place_of(incoming);
+    let conversation = conversation_of(incoming);
     let audience = match is_for_everyone(&incoming.text) {
         true => Audience::Everyone,
-        false => Audience::Place(&place),
+        false => Audience::Conversation(&conversation),
     };
     let saved = shared.memory.save(audience, name, text);
     Ok(format!("Saved in {}.", saved.map_err(|e| format!("It was not remembered: {e}."))?))
@@ -38,19 +38,19 @@ fn is_for_everyone(text: &str) -> bool {
     FOR_EVERYONE.contains(&beginning.trim_end_matches([':', ',']))
 }
 
-/// Searches what is for everyone, and what was saved and said in the same place: not
+/// Searches what is for everyone, and what was saved and said in the same conversation: not
 /// elsewhere, because others may listen here.
 pub fn recall(shared: &Shared, incoming: &Incoming, query: &str) -> Told {
-    let place = place_of(incoming);
+    let conversation = conversation_of(incoming);
     let mut history = shared.history.borrow_mut();
-    let said = history.of(&place).0.iter().map(|exchange| Candidate {
+    let said = history.of(&conversation).0.iter().map(|exchange| Candidate {
         title: format!("said here on {}", clock::date(exchange.at)),
         text: format!(
             "{} asked: {}\nThe answer was: {}",
             exchange.from, exchange.text, exchange.answer
         ),
     });
-    let memories = shared.memory.all(&place);
+    let memories = shared.memory.all(&conversation);
     let saved = memories.into_iter().map(|m| Candidate { title: m.name, text: m.text });
     let found = rank(query, said.chain(saved).collect());
     if found.is_empty() {

@@ -89,7 +89,7 @@ pub fn paths(home: &TempDir) -> Paths {
 pub fn message(id: u64, text: &str) -> Incoming {
     Incoming {
         id,
-        place: "#agents".into(),
+        conversation: "#agents".into(),
         private: false,
         from: "ann".into(),
         text: text.into(),

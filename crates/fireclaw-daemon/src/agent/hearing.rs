@@ -52,15 +52,15 @@ impl Recent {
 
 /// Something that concerns the agent.
 #[derive(Debug)]
-pub enum Heeded {
+pub enum Accepted {
     /// A message, written down, for it to deal with.
     Message(Pending),
-    /// Somebody no longer wants an answer in a place.
+    /// Somebody no longer wants an answer in a conversation.
     Stop {
         /// Who.
         from: String,
         /// Where; anywhere if absent, because they left.
-        place: Option<String>,
+        conversation: Option<String>,
         /// Whether they said so and wait for a word.
         tell: bool,
     },
@@ -75,7 +75,7 @@ pub enum Heeded {
 
 impl Agent {
     /// Takes note of something heard.
-    pub(super) fn hear(&mut self, heard: Option<Heard>) -> Option<Heeded> {
+    pub(super) fn hear(&mut self, heard: Option<Heard>) -> Option<Accepted> {
         match heard {
             None => {
                 self.deaf = true;
@@ -142,13 +142,13 @@ impl Agent {
             }
             Some(Heard::NickChanged { from, to, is_self: false }) => {
                 self.note(self.shared.state.borrow().rename_sender(&self.row.name, &from, &to));
-                Some(Heeded::Renamed { from, to })
+                Some(Accepted::Renamed { from, to })
             }
             Some(Heard::Quit { nick, .. }) => {
-                Some(Heeded::Stop { from: nick, place: None, tell: false })
+                Some(Accepted::Stop { from: nick, conversation: None, tell: false })
             }
             Some(Heard::Parted { channel, nick, .. } | Heard::Kicked { channel, nick, .. }) => {
-                Some(Heeded::Stop { from: nick, place: Some(channel), tell: false })
+                Some(Accepted::Stop { from: nick, conversation: Some(channel), tell: false })
             }
             Some(_) => None,
         }
@@ -157,33 +157,33 @@ impl Agent {
     /// The same while it has no machine: nobody answers now, and what is said is
     /// answered later.
     pub(super) fn hear_for_later(&mut self, heard: Option<Heard>) {
-        if let Some(Heeded::Stop { from, place, tell }) = self.hear(heard) {
-            let struck = self.strike(&from, place.as_deref(), |_| false);
-            if let (Some(place), true) = (place, tell) {
-                self.tell_stopped(&from, &place, struck > 0);
+        if let Some(Accepted::Stop { from, conversation, tell }) = self.hear(heard) {
+            let dequeued = self.dequeue(&from, conversation.as_deref(), |_| false);
+            if let (Some(conversation), true) = (conversation, tell) {
+                self.tell_stopped(&from, &conversation, dequeued > 0);
             }
         }
     }
 
     /// Strikes off what waits for somebody who no longer wants an answer, but for what
     /// the program has already; how much that was.
-    pub(super) fn strike(
+    pub(super) fn dequeue(
         &mut self,
         from: &str,
-        place: Option<&str>,
+        conversation: Option<&str>,
         has: impl Fn(u64) -> bool,
     ) -> usize {
         let waiting = self.shared.state.borrow().pending(&self.row.name).unwrap_or_default();
-        let theirs = waiting.iter().filter(|m| m.is_of(from, place) && !has(m.id));
+        let theirs = waiting.iter().filter(|m| m.is_of(from, conversation) && !has(m.id));
         theirs.map(|message| self.finish(message.id)).count()
     }
 
     /// Tells somebody what became of their `stop`.
-    pub(super) fn tell_stopped(&self, from: &str, place: &str, stopped: bool) {
+    pub(super) fn tell_stopped(&self, from: &str, conversation: &str, stopped: bool) {
         let text = if stopped { "stopped" } else { "nothing of yours is under way here" };
-        match self.connection.status().case.same(place, from) {
-            true => self.say_soon(place, text),
-            false => self.say_soon(place, &format!("{from}: {text}")),
+        match self.connection.status().case.same(conversation, from) {
+            true => self.say_soon(conversation, text),
+            false => self.say_soon(conversation, &format!("{from}: {text}")),
         }
     }
 
@@ -207,7 +207,7 @@ impl Agent {
         let (id, ask) = (question.id, &question.ask);
         let Some((granted, by)) = &question.verdict else { return };
         let case = self.connection.status().case;
-        let is_told = case.same(&ask.place, &self.shared.config.control);
+        let is_told = case.same(&ask.conversation, &self.shared.config.control);
         if ask.asker.is_empty()
             || is_told
             || self.shared.agent_with_nick(&ask.asker, case).is_some()
@@ -217,7 +217,7 @@ impl Agent {
         let asker = if ask.private { String::new() } else { format!("{}: ", ask.asker) };
         let verdict = if *granted { "allowed" } else { "refused" };
         let tool = &ask.tool;
-        self.say_soon(&ask.place, &format!("{asker}#{id} ({tool}) was {verdict}: {by}"));
+        self.say_soon(&ask.conversation, &format!("{asker}#{id} ({tool}) was {verdict}: {by}"));
     }
 
     fn note(&self, done: crate::Result<()>) {
@@ -286,17 +286,17 @@ impl Agent {
         }
     }
 
-    fn said(&mut self, chat: Chat) -> Option<Heeded> {
+    fn said(&mut self, chat: Chat) -> Option<Accepted> {
         let now = self.connection.status();
         let from = chat.from.nick.clone();
         if now.case.same(&from, &now.nick) || chat.kind == ChatKind::Notice {
             return None;
         }
         // Where those hear the answer who heard this: in a channel maybe only some.
-        let place = chat.reply_to.clone();
-        let recent = if chat.is_channel { self.recent.of(&place) } else { Vec::new() };
+        let conversation = chat.reply_to.clone();
+        let recent = if chat.is_channel { self.recent.of(&conversation) } else { Vec::new() };
         if chat.is_channel {
-            self.recent.add(&place, &from, &chat.text);
+            self.recent.add(&conversation, &from, &chat.text);
         }
         if chat.is_history || chat.kind != ChatKind::Message {
             return None;
@@ -316,20 +316,24 @@ impl Agent {
             None => return None,
         };
         if text.trim().eq_ignore_ascii_case("stop") {
-            return Some(Heeded::Stop { from, place: Some(place), tell: speaker.is_none() });
+            return Some(Accepted::Stop {
+                from,
+                conversation: Some(conversation),
+                tell: speaker.is_none(),
+            });
         }
         let hops = match &speaker {
             None => 0,
-            Some(speaker) => self.hops(speaker, &place)?,
+            Some(speaker) => self.hops(speaker, &conversation)?,
         };
         if self.waiting() >= MOST_PENDING {
-            self.say_soon(&place, "too much waits for me already; try again later");
+            self.say_soon(&conversation, "too much waits for me already; try again later");
             return None;
         }
         let mut message = Pending {
             id: 0,
             private: !chat.is_channel,
-            place,
+            conversation,
             sender: from,
             from_agent: speaker.is_some(),
             hops,
@@ -344,22 +348,26 @@ impl Agent {
             }
         }
         if self.life.condition() == Condition::Paused {
-            self.say_soon(&message.place, "I am paused; I answer when I am resumed");
+            self.say_soon(&message.conversation, "I am paused; I answer when I am resumed");
         }
-        Some(Heeded::Message(message))
+        Some(Accepted::Message(message))
     }
 
     /// Through how many agents something came that another agent says; none if it
     /// is not to be heard.
-    fn hops(&self, speaker: &str, place: &str) -> Option<u32> {
-        let verdict =
-            self.shared.talk.borrow_mut().hears(&self.row.name, speaker, place, Instant::now());
+    fn hops(&self, speaker: &str, conversation: &str) -> Option<u32> {
+        let verdict = self.shared.talk.borrow_mut().hears(
+            &self.row.name,
+            speaker,
+            conversation,
+            Instant::now(),
+        );
         match verdict {
             Verdict::Heard(hops) => Some(hops),
             Verdict::Silent => None,
             Verdict::Circle => {
                 let event = Event::ReplyLoop { from: speaker.to_owned(), to: self.name() };
-                self.say_soon(place, &event.text());
+                self.say_soon(conversation, &event.text());
                 self.tell(event);
                 None
             }
@@ -371,10 +379,11 @@ impl Agent {
     }
 
     /// Says a short thing of the host's own.
-    pub(super) fn say_soon(&self, place: &str, text: &str) {
-        let (connection, place, text) = (self.connection.clone(), place.to_owned(), text.to_owned());
+    pub(super) fn say_soon(&self, conversation: &str, text: &str) {
+        let (connection, conversation, text) =
+            (self.connection.clone(), conversation.to_owned(), text.to_owned());
         tokio::task::spawn_local(async move {
-            let _ = connection.say(&place, &text).await;
+            let _ = connection.say(&conversation, &text).await;
         });
     }
 }

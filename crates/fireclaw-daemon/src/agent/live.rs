@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::info;
 
-use super::hearing::Heeded;
+use super::hearing::Accepted;
 use super::program::{Program, Said};
 use super::thinking::{Thought, think};
 use super::{Agent, Condition, Order};
@@ -87,7 +87,7 @@ struct Active {
     failed: bool,
     /// Whether the program was told to leave off.
     stopped: bool,
-    /// Whether an answer names who asked: several people wait in one place.
+    /// Whether an answer names who asked: several people wait in one conversation.
     named: bool,
 }
 
@@ -198,14 +198,14 @@ impl<'a> Live<'a> {
                 },
                 heard = self.agent.heard.recv(), if !self.agent.deaf => {
                     match self.agent.hear(heard) {
-                        Some(Heeded::Message(message)) => self.deliver(message)?,
-                        Some(Heeded::Stop { from, place, tell }) => {
-                            let stopped = self.stop(&from, place.as_deref())?;
-                            if let (Some(place), true) = (place, tell) {
-                                self.agent.tell_stopped(&from, &place, stopped);
+                        Some(Accepted::Message(message)) => self.deliver(message)?,
+                        Some(Accepted::Stop { from, conversation, tell }) => {
+                            let stopped = self.stop(&from, conversation.as_deref())?;
+                            if let (Some(conversation), true) = (conversation, tell) {
+                                self.agent.tell_stopped(&from, &conversation, stopped);
                             }
                         }
-                        Some(Heeded::Renamed { from, to }) => {
+                        Some(Accepted::Renamed { from, to }) => {
                             for active in self.active.values_mut() {
                                 active.pending.rename_sender(&from, &to);
                             }
@@ -356,13 +356,14 @@ impl<'a> Live<'a> {
         *handed += 1;
         if *handed > MOST_TRIES {
             // It may be what the program dies of.
-            self.agent.say_soon(&pending.place, "I failed at that several times; giving up on it");
+            self.agent
+                .say_soon(&pending.conversation, "I failed at that several times; giving up on it");
             self.agent.finish(pending.id);
             return Ok(());
         }
         let message = Incoming {
             id: pending.id,
-            place: pending.place.clone(),
+            conversation: pending.conversation.clone(),
             private: pending.private,
             from: pending.sender.clone(),
             text: pending.text.clone(),
@@ -373,7 +374,7 @@ impl<'a> Live<'a> {
         // Not what was said: that is between them.
         info!(
             message_id = pending.id,
-            place = %fireclaw_vm::escape(&pending.place),
+            conversation = %fireclaw_vm::escape(&pending.conversation),
             from = %fireclaw_vm::escape(&pending.sender),
             "is handed a message"
         );
@@ -392,7 +393,7 @@ impl<'a> Live<'a> {
         let mut before = None;
         let mut waits = false;
         let here = |active: &&mut Active| {
-            active.pending.place == pending.place && !active.pending.from_agent
+            active.pending.conversation == pending.conversation && !active.pending.from_agent
         };
         for other in self.active.values_mut().filter(here) {
             if other.pending.sender == pending.sender {
@@ -405,24 +406,24 @@ impl<'a> Live<'a> {
         // Only of the built-in program is it known that it takes one after the other.
         if let (Some(first), false, []) = (&before, waits, &self.agent.template.command[..]) {
             let text = format!("{}: I answer {first} first", pending.sender);
-            self.agent.say_soon(&pending.place, &text);
+            self.agent.say_soon(&pending.conversation, &text);
         }
         before.is_some()
     }
 
     /// Somebody no longer wants an answer; whether there would have been one.
-    fn stop(&mut self, from: &str, place: Option<&str>) -> Result<bool, Lost> {
+    fn stop(&mut self, from: &str, conversation: Option<&str>) -> Result<bool, Lost> {
         let active = &mut self.active;
-        let struck = self.agent.strike(from, place, |id| active.contains_key(&id));
+        let dequeued = self.agent.dequeue(from, conversation, |id| active.contains_key(&id));
         // Once: who goes on saying it must not fill what waits for the program.
         let theirs: Vec<u64> = active
             .iter_mut()
-            .filter(|(_, active)| active.pending.is_of(from, place))
+            .filter(|(_, active)| active.pending.is_of(from, conversation))
             .filter_map(|(id, active)| {
                 (!std::mem::replace(&mut active.stopped, true)).then_some(*id)
             })
             .collect();
-        let stopped = struck > 0 || !theirs.is_empty();
+        let stopped = dequeued > 0 || !theirs.is_empty();
         for message in theirs {
             self.cancel(message);
             self.tell(&Told::Stop { message })?;
@@ -520,8 +521,15 @@ impl<'a> Live<'a> {
                     ..ChatRequest::default()
                 };
                 let ticket = self.agent.shared.broker.ask(&self.agent.row.name, request);
-                let (connection, place) = (self.agent.connection.clone(), active.pending.place.clone());
-                let handle = self.thoughts.spawn_local(think(ticket, ask, message, connection, place));
+                let (connection, conversation) =
+                    (self.agent.connection.clone(), active.pending.conversation.clone());
+                let handle = self.thoughts.spawn_local(think(
+                    ticket,
+                    ask,
+                    message,
+                    connection,
+                    conversation,
+                ));
                 self.asks.insert(ask, (message, handle));
                 Ok(())
             }
@@ -533,7 +541,11 @@ impl<'a> Live<'a> {
                 self.questions.retain(|_, (_, of)| *of != message);
                 if let Some(active) = self.active.remove(&message) {
                     info!(message_id = message, "is done with a message");
-                    let _ = self.agent.connection.typing(&active.pending.place, Typing::Done).await;
+                    let _ = self
+                        .agent
+                        .connection
+                        .typing(&active.pending.conversation, Typing::Done)
+                        .await;
                 }
                 self.agent.finish(message);
                 self.agent.end_if_done();
@@ -563,14 +575,14 @@ impl<'a> Live<'a> {
             }
             return Ok(());
         }
-        let (place, hops) = (active.pending.place.clone(), active.pending.hops);
-        let budget = self.agent.connection.budget(&place);
+        let (conversation, hops) = (active.pending.conversation.clone(), active.pending.hops);
+        let budget = self.agent.connection.budget(&conversation);
         let folded = fold(&active.addressed(text), budget, MOST_LINES, Formatting::Remove);
-        self.agent.shared.talk.borrow_mut().says(&name, &place, hops);
+        self.agent.shared.talk.borrow_mut().says(&name, &conversation, hops);
         let rest = folded.rest.then_some(LEFT_OUT);
         for line in folded.lines.iter().map(String::as_str).chain(rest) {
-            if let Err(e) = self.agent.connection.say(&place, line).await {
-                self.agent.log.add(&format!("could not say something in {place}: {e}"));
+            if let Err(e) = self.agent.connection.say(&conversation, line).await {
+                self.agent.log.add(&format!("could not say something in {conversation}: {e}"));
                 break;
             }
         }
@@ -594,7 +606,7 @@ impl<'a> Live<'a> {
         if let Some(active) = self.active.get_mut(&message)
             && !std::mem::replace(&mut active.failed, true)
         {
-            self.agent.say_soon(&active.pending.place, &active.addressed(reason));
+            self.agent.say_soon(&active.pending.conversation, &active.addressed(reason));
         }
         self.tell(&Told::Failed { ask, reason: reason.to_owned() })
     }
@@ -636,7 +648,7 @@ impl<'a> Live<'a> {
             tool: tool.to_owned(),
             what: what.to_owned(),
             asker: active.sender.clone(),
-            place: active.place.clone(),
+            conversation: active.conversation.clone(),
             private: active.private,
         };
         let question = self.agent.shared.state.borrow_mut().ask(&self.agent.row.name, &asked)?;

@@ -33,7 +33,7 @@ pub async fn think(
     ask: u64,
     message: u64,
     connection: Handle,
-    place: String,
+    conversation: String,
 ) -> Thought {
     let mut told = false;
     let mut shown: Option<Instant> = None;
@@ -49,7 +49,7 @@ pub async fn think(
             position = over(silence) => {
                 told = true;
                 let text = format!("the model is busy: {position} before you");
-                let _ = connection.say(&place, &text).await;
+                let _ = connection.say(&conversation, &text).await;
                 continue;
             }
         };
@@ -63,7 +63,7 @@ pub async fn think(
                     let seconds = wait.as_secs();
                     let text =
                         format!("the model is busy: {position} before you, about {seconds} s");
-                    let _ = connection.say(&place, &text).await;
+                    let _ = connection.say(&conversation, &text).await;
                 }
             }
             Event::Queued { position, estimate: None } => {
@@ -73,7 +73,7 @@ pub async fn think(
             Event::Started | Event::Text(_) => {
                 if shown.is_none_or(|at| at.elapsed() > SHOWN) {
                     shown = Some(Instant::now());
-                    let _ = connection.typing(&place, Typing::Active).await;
+                    let _ = connection.typing(&conversation, Typing::Active).await;
                 }
             }
             Event::Done(step, _) => break Ok(step),

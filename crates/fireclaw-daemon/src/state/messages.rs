@@ -12,7 +12,7 @@ pub struct Pending {
     /// Rises with time; given by the state.
     pub id: u64,
     /// A channel, or the nick of who spoke in private.
-    pub place: String,
+    pub conversation: String,
     /// Whether it was said in private.
     pub private: bool,
     /// Who spoke.
@@ -34,16 +34,19 @@ impl Pending {
             return;
         }
         to.clone_into(&mut self.sender);
-        if self.private && self.place == from {
-            to.clone_into(&mut self.place);
+        if self.private && self.conversation == from {
+            to.clone_into(&mut self.conversation);
         }
     }
 
-    /// Whether somebody said it in a place; anywhere if that is absent.
-    pub fn is_of(&self, sender: &str, place: Option<&str>) -> bool {
+    /// Whether somebody said it in a conversation; anywhere if that is absent.
+    pub fn is_of(&self, sender: &str, conversation: Option<&str>) -> bool {
         // Said to some members of a channel, as `@#channel`, it was said in the channel.
-        let bare = self.place.trim_start_matches(['~', '&', '@', '%', '+']);
-        self.sender == sender && place.is_none_or(|place| place == self.place || place == bare)
+        let bare = self.conversation.trim_start_matches(['~', '&', '@', '%', '+']);
+        self.sender == sender
+            && conversation.is_none_or(|conversation| {
+                conversation == self.conversation || conversation == bare
+            })
     }
 }
 
@@ -56,7 +59,7 @@ impl State {
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 agent,
-                message.place,
+                message.conversation,
                 message.private,
                 message.sender,
                 message.from_agent,
@@ -76,7 +79,7 @@ impl State {
             let recent: String = row.get("recent")?;
             Ok(Pending {
                 id: number(row, "id")?,
-                place: row.get("place")?,
+                conversation: row.get("place")?,
                 private: row.get("private")?,
                 sender: row.get("sender")?,
                 from_agent: row.get("from_agent")?,

@@ -37,7 +37,16 @@ impl State {
         transaction.execute(
             "INSERT INTO approvals (agent, message, tool, what, asker, place, private, asked)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            params![agent, message, ask.tool, ask.what, ask.asker, ask.place, ask.private, now()],
+            params![
+                agent,
+                message,
+                ask.tool,
+                ask.what,
+                ask.asker,
+                ask.conversation,
+                ask.private,
+                now()
+            ],
         )?;
         let id = transaction.last_insert_rowid();
         let row = transaction.query_row("SELECT * FROM approvals WHERE id = ?1", [id], question)?;
@@ -98,7 +107,7 @@ fn question(row: &Row<'_>) -> rusqlite::Result<Question> {
             tool: row.get("tool")?,
             what: row.get("what")?,
             asker: row.get("asker")?,
-            place: row.get("place")?,
+            conversation: row.get("place")?,
             private: row.get("private")?,
         },
         verdict: verdict.map(|word| (word == "granted", reason.unwrap_or_default())),

@@ -31,7 +31,7 @@ fn state() -> (tempfile::TempDir, State) {
 fn message(text: &str) -> Pending {
     Pending {
         id: 0,
-        place: "#agents".into(),
+        conversation: "#agents".into(),
         private: false,
         sender: "ann".into(),
         from_agent: false,
@@ -47,7 +47,7 @@ fn ask(message: u64, tool: &str, what: &str) -> Asked {
         tool: tool.into(),
         what: what.into(),
         asker: "ann".into(),
-        place: "ann".into(),
+        conversation: "ann".into(),
         private: true,
     }
 }
@@ -248,27 +248,27 @@ fn a_word_that_is_not_known_ends_no_agent() {
 #[test]
 fn who_is_called_something_else_gets_the_answers() {
     let (_home, mut state) = state();
-    let private = Pending { place: "ann".into(), private: true, ..message("one") };
+    let private = Pending { conversation: "ann".into(), private: true, ..message("one") };
     let first = state.keep("worker", &private).unwrap();
     let public = state.keep("worker", &message("two")).unwrap();
     let other = state.keep("worker", &Pending { sender: "bob".into(), ..message("3") }).unwrap();
     let question = state.ask("worker", &ask(first, "run_command", "ls")).unwrap();
     state.rename_sender("worker", "ann", "ann_").unwrap();
-    let places: Vec<_> = state
+    let conversations: Vec<_> = state
         .pending("worker")
         .unwrap()
         .into_iter()
-        .map(|message| (message.id, message.sender, message.place))
+        .map(|message| (message.id, message.sender, message.conversation))
         .collect();
     let expected = [
         (first, "ann_".to_owned(), "ann_".to_owned()),
         (public, "ann_".to_owned(), "#agents".to_owned()),
         (other, "bob".to_owned(), "#agents".to_owned()),
     ];
-    assert_eq!(places, expected);
+    assert_eq!(conversations, expected);
     let asked = state.open_question(question.id).unwrap().unwrap().ask;
-    assert_eq!((&asked.asker[..], &asked.place[..]), ("ann_", "ann_"));
+    assert_eq!((&asked.asker[..], &asked.conversation[..]), ("ann_", "ann_"));
     let mut renamed = private.clone();
     renamed.rename_sender("ann", "ann_");
-    assert_eq!((&renamed.sender[..], &renamed.place[..]), ("ann_", "ann_"));
+    assert_eq!((&renamed.sender[..], &renamed.conversation[..]), ("ann_", "ann_"));
 }

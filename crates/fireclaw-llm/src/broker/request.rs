@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::Event;
-use super::state::{End, Place};
+use super::state::{End, QueueSlot};
 use crate::{ChatRequest, Error, Result, Step, Stepped, step};
 
 /// Ends an answer that reached the most tokens or was cut.
@@ -15,7 +15,7 @@ const CUT: &str = " […]";
 
 /// Waits for its turn, asks, and tells what comes. Dropped with its ticket.
 pub async fn run(
-    mut place: Place,
+    mut slot: QueueSlot,
     turn: oneshot::Receiver<()>,
     request: ChatRequest,
     events: UnboundedSender<Event>,
@@ -23,41 +23,41 @@ pub async fn run(
     if turn.await.is_err() {
         return;
     }
-    place.start();
+    slot.start();
     let _ = events.send(Event::Started);
-    let seconds = place.shared.limits.max_seconds_per_request;
-    let answer = timeout(Duration::from_secs(seconds), patiently(&place, &request, &events)).await;
+    let seconds = slot.shared.limits.max_seconds_per_request;
+    let answer = timeout(Duration::from_secs(seconds), patiently(&slot, &request, &events)).await;
     let last = match answer.unwrap_or(Err(Error::TimedOut { seconds })) {
         Ok(Stepped { step, usage, truncated, .. }) => {
             let step = match step {
                 Step::Say(said) if truncated => Step::Say(said + CUT),
                 step => step,
             };
-            place.end = End::Answered(usage);
+            slot.end = End::Answered(usage);
             Event::Done(step, usage)
         }
         Err(error) => {
-            place.shared.tell(&error);
-            place.end = End::Failed;
+            slot.shared.tell(&error);
+            slot.end = End::Failed;
             Event::Failed(error)
         }
     };
-    // Whoever hears the end may rely on the place being free and counted.
-    drop(place);
+    // Whoever hears the end may rely on the slot being free and counted.
+    drop(slot);
     let _ = events.send(last);
 }
 
 /// Tries again what the server could not take.
 async fn patiently(
-    place: &Place,
+    slot: &QueueSlot,
     request: &ChatRequest,
     events: &UnboundedSender<Event>,
 ) -> Result<Stepped> {
-    let limits = &place.shared.limits;
+    let limits = &slot.shared.limits;
     let mut retry = 0;
     loop {
         let mut heard = false;
-        match once(place, request, events, &mut heard).await {
+        match once(slot, request, events, &mut heard).await {
             // Words that were heard would be heard twice.
             Err(error) if error.is_transient() && !heard && retry < limits.max_retries => {
                 let asked = error.retry_after().unwrap_or_default();
@@ -70,12 +70,12 @@ async fn patiently(
 }
 
 async fn once(
-    place: &Place,
+    slot: &QueueSlot,
     request: &ChatRequest,
     events: &UnboundedSender<Event>,
     heard: &mut bool,
 ) -> Result<Stepped> {
-    let shared = &place.shared;
+    let shared = &slot.shared;
     let abilities = shared.abilities(&request.model).await?;
     let mut on_text = |text: &str| {
         *heard = true;

@@ -72,14 +72,14 @@ impl Shared {
         Self { model, limits, state: Mutex::default() }
     }
 
-    /// Takes a place in the queue. `go` is told when it is its turn.
+    /// Takes a slot in the queue. `go` is told when it is its turn.
     pub fn enter(
         shared: &Arc<Self>,
         agent: &str,
         model: &str,
         go: oneshot::Sender<()>,
         events: UnboundedSender<Event>,
-    ) -> Result<Place> {
+    ) -> Result<QueueSlot> {
         let mut state = shared.state();
         let waiting = state.queue.waiting(agent);
         if waiting >= shared.limits.max_queue_per_agent {
@@ -90,7 +90,7 @@ impl Shared {
         state.queue.push(agent, Waiting { id, go, events, told: None });
         shared.dispatch(&mut state);
         drop(state);
-        Ok(Place {
+        Ok(QueueSlot {
             shared: shared.clone(),
             agent: agent.to_owned(),
             model: model.to_owned(),
@@ -194,7 +194,7 @@ pub enum End {
 }
 
 /// A request's place, in the queue and then at the server. Given up when dropped.
-pub struct Place {
+pub struct QueueSlot {
     pub shared: Arc<Shared>,
     agent: String,
     model: String,
@@ -204,14 +204,14 @@ pub struct Place {
     pub end: End,
 }
 
-impl Place {
+impl QueueSlot {
     /// Its turn has come.
     pub fn start(&mut self) {
         self.started = Some(Instant::now());
     }
 }
 
-impl Place {
+impl QueueSlot {
     /// Logs what it cost, in figures alone: what was asked and answered is between them.
     fn log(&self, busy: Option<Duration>) {
         let now = std::time::Instant::now();
@@ -247,7 +247,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueueSlot {
     fn drop(&mut self) {
         let busy = self.started.map(|started| started.elapsed());
         self.log(busy);

@@ -75,7 +75,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(UnderWay { shared, id, task }) = self.under_way.take() {
             task.abort();
-            // The task ends soon, but who asks next should find the place free now.
+            // The task ends soon, but who asks next should find the slot free now.
             shared.withdraw(id);
         }
     }

@@ -23,7 +23,7 @@ pub struct Channel {
 struct Account {
     ledger: Ledger,
     id: u32,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Channel {
@@ -36,11 +36,11 @@ impl Channel {
     pub(super) fn opened(
         stream: yamux::Stream,
         ledger: &Ledger,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> Self {
         let id = stream.id().val();
         ledger.open(id);
-        let account = Account { ledger: ledger.clone(), id, _place: place };
+        let account = Account { ledger: ledger.clone(), id, _permit: permit };
         Self { stream: stream.compat(), account: Some(account) }
     }
 }

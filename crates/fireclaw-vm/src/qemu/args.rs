@@ -20,7 +20,7 @@ pub struct Fds {
     pub interface: Option<RawFd>,
 }
 
-/// The stream's socket in the directory of a kept machine.
+/// The stream's socket in the directory of a detached machine.
 pub const STREAM_SOCKET: &str = "stream";
 /// What the stream's end in the VMM is called.
 pub const STREAM: &str = "stream";

@@ -277,7 +277,7 @@ async fn serve(args: &Options, settings: &Settings, home: Home) -> Result<u8> {
         home,
     };
     let (daemon, events) = Daemon::open(claim, config).map_err(daemon_error)?;
-    let door = api::listen(&daemon.config().home).map_err(daemon_error)?;
+    let listener = api::listen(&daemon.config().home).map_err(daemon_error)?;
     say(&daemon, private.as_ref());
     let mut said = false;
     let listens = || {
@@ -296,7 +296,7 @@ async fn serve(args: &Options, settings: &Settings, home: Home) -> Result<u8> {
     let ended = async {
         tokio::select! {
             never = daemon.serve() => match never {},
-            never = door.serve(&handle) => match never {},
+            never = listener.serve(&handle) => match never {},
             e = async { fireclaw_overseer::run(&daemon, events, listens).await.map(|never| match never {}) } => e,
             e = async {
                 daemon.reconcile().await?;

@@ -51,9 +51,7 @@ fn words_of_before_go_on_working() {
     for words in [&["images", "ls"][..], &["net", "clean"]] {
         finish(home.fireclaw(words), Vec::new(), timeout()).exits(0);
     }
-    finish(home.fireclaw(["agent", "list"]), Vec::new(), timeout())
-        .exits(1)
-        .says(&["no overseer"]);
+    finish(home.fireclaw(["agent", "list"]), Vec::new(), timeout()).exits(1).says(&["no overseer"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{alone, cpu_ticks, finish, timeout, shared_home, wait_until};
+use crate::harness::{alone, cpu_ticks, finish, shared_home, timeout, wait_until};
 use crate::overseer::Overseer;
 
 /// The calls by which the overseer makes and frees what is outside of it. Its own state

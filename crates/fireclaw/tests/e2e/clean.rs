@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::harness::{Home, alone, finish, is_alive, timeout, signal, vmm_of, wait, wait_until};
+use crate::harness::{Home, alone, finish, is_alive, signal, timeout, vmm_of, wait, wait_until};
 
 /// What could leak: processes, mounts, and every file, socket or directory
 /// below the home and the home's own temporary directory.

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Home, alone, finish, finish_child, is_alive, timeout, processes_of, signal, vmm_of, wait,
+    Home, alone, finish, finish_child, is_alive, processes_of, signal, timeout, vmm_of, wait,
     wait_until,
 };
 

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::harness::{Done, alone, finish, finish_child, timeout, signal, wait, wait_until};
+use crate::harness::{Done, alone, finish, finish_child, signal, timeout, wait, wait_until};
 use crate::overseer::Overseer;
 
 /// The command, not started yet.

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Done, Home, alone, binary, finish, finish_child, is_alive, timeout, process_of, signal, wait,
+    Done, Home, alone, binary, finish, finish_child, is_alive, process_of, signal, timeout, wait,
     wait_until,
 };
 

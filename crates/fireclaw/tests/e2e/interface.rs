@@ -22,7 +22,7 @@ use fireclaw_vm::{
 };
 use tokio::io::AsyncReadExt;
 
-use crate::harness::{alone, finish, timeout, shared_home};
+use crate::harness::{alone, finish, shared_home, timeout};
 
 /// The network's end on the host, and where the guests are told to ask for names.
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -136,7 +136,7 @@ fn inside_adopted() {
         let (backend, spec) = (&launcher.backend, &launcher.spec);
         let (bridge, port) = (Bridge::new(), echo());
         let tap = bridge.tap("kept", backend.capabilities().attachment);
-        let run_dir = RunDir::kept(directory.path(), "fireclaw-e2e-kept").unwrap();
+        let run_dir = RunDir::detached(directory.path(), "fireclaw-e2e-kept").unwrap();
         let attachment = Some(&tap.0);
         let launch = Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, attachment };
         let machine = backend.launch(launch).await.unwrap();

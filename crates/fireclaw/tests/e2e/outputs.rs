@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::process::{Command, Stdio};
 
-use crate::harness::{Home, finish, timeout, signal, wait, wait_until};
+use crate::harness::{Home, finish, signal, timeout, wait, wait_until};
 use crate::overseer::free_port;
 
 fn full() -> File {

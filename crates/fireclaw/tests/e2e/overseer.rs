@@ -11,7 +11,7 @@ use std::thread;
 
 use rustix::process::Signal;
 
-use crate::harness::{Done, Home, finish, is_alive, timeout, signal, wait, wait_until};
+use crate::harness::{Done, Home, finish, is_alive, signal, timeout, wait, wait_until};
 use crate::person::Person;
 
 /// What the agents of most tests do.

@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
 
-use crate::harness::{Home, finish_child, timeout, signal, wait, wait_until};
+use crate::harness::{Home, finish_child, signal, timeout, wait, wait_until};
 
 /// Serves files in the guest. Each connection is served in a thread.
 const FILES: &str = "python3 -c '

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::harness::{Done, Home, finish, timeout, signal, wait};
+use crate::harness::{Done, Home, finish, signal, timeout, wait};
 
 /// The socket of a service manager (sd_notify(3)).
 struct Manager(UnixDatagram);

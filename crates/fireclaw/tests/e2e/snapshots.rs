@@ -8,7 +8,7 @@ use std::process::Stdio;
 use rustix::process::Signal;
 
 use crate::harness::{
-    Home, alone, finish, finish_child, timeout, signal, vmm_of, wait, wait_until,
+    Home, alone, finish, finish_child, signal, timeout, vmm_of, wait, wait_until,
 };
 
 /// A home whose snapshots are its own.

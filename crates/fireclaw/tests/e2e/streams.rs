@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Home, alone, finish, finish_child, timeout, resident_kib, signal, slowdown, vmm_of, wait,
+    Home, alone, finish, finish_child, resident_kib, signal, slowdown, timeout, vmm_of, wait,
 };
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::Signal;
 
 use super::{Who, on_a_host};
-use crate::harness::{is_alive, timeout, signal, vmm_of, wait, wait_until};
+use crate::harness::{is_alive, signal, timeout, vmm_of, wait, wait_until};
 
 /// The VMM's user and group.
 const JAIL: [&str; 2] = ["--jail", "60001:60002"];

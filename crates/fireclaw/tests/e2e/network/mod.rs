@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
-    Done, Home, alone, binary, finish, timeout, shared_home, signal, wait, wait_until,
+    Done, Home, alone, binary, finish, shared_home, signal, timeout, wait, wait_until,
 };
 
 /// The host's address on the bridge.
