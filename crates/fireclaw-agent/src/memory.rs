@@ -46,7 +46,14 @@ pub enum Error {
     IndexFull { file: String, index: String },
     /// The workspace cannot be written to.
     #[error("the workspace cannot be written to: {0}")]
-    File(#[from] io::Error),
+    File(io::Error),
+}
+
+impl From<io::Error> for Error {
+    /// Its words are part of ours, so it is not told again as the source.
+    fn from(cause: io::Error) -> Self {
+        Self::File(cause)
+    }
 }
 
 /// Who may know something.

@@ -25,7 +25,7 @@ const MAX_MANIFEST: usize = 16 * 1024;
 pub enum Error {
     /// `SKILL.md` cannot be read.
     #[error("SKILL.md cannot be read: {0}")]
-    Unreadable(#[from] std::io::Error),
+    Unreadable(std::io::Error),
     /// `SKILL.md` does not begin with `---`, or that has no end.
     #[error("SKILL.md has no front matter between two lines `---`")]
     NoFrontMatter,
@@ -44,6 +44,13 @@ pub enum Error {
     /// Its program cannot be run.
     #[error("it has no executable program `run`")]
     NoProgram,
+}
+
+impl From<std::io::Error> for Error {
+    /// Its words are part of ours, so it is not told again as the source.
+    fn from(cause: std::io::Error) -> Self {
+        Self::Unreadable(cause)
+    }
 }
 
 /// A tool that is a folder.

@@ -40,7 +40,7 @@ pub enum Error {
     },
     /// The state could not be read or written.
     #[error("the state: {0}")]
-    State(#[from] rusqlite::Error),
+    State(rusqlite::Error),
     /// An agent of this name or nick is there.
     #[error("the name {name} is taken")]
     NameTaken {
@@ -133,14 +133,14 @@ pub enum Error {
     #[error("the agent program {0}")]
     Program(String),
     /// A file of the daemon's.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     File {
         /// What was tried.
         action: &'static str,
         /// On which path.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Another call to the system failed.
     #[error("{0}: {1}")]
@@ -148,6 +148,13 @@ pub enum Error {
     /// The daemon is ending.
     #[error("the overseer is ending")]
     Ending,
+}
+
+impl From<rusqlite::Error> for Error {
+    /// Its words are part of ours, so it is not told again as the source.
+    fn from(cause: rusqlite::Error) -> Self {
+        Self::State(cause)
+    }
 }
 
 /// The result of something asked of the daemon.
@@ -170,7 +177,7 @@ impl Error {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File { action, path, source }
+        move |cause| Self::File { action, path, cause }
     }
 }
 

@@ -75,7 +75,7 @@ fn error(problem: Problem, image: &Path, origin: &str) -> Error {
     let origin = origin.to_owned();
     match problem {
         Problem::Write(e) if e.kind() == ErrorKind::StorageFull => space::error(image)
-            .unwrap_or_else(|| Error::File { action: "write", path: image.to_owned(), source: e }),
+            .unwrap_or_else(|| Error::File { action: "write", path: image.to_owned(), cause: e }),
         Problem::Write(e) => Error::file("write", image)(e),
         Problem::Below(folder) => Error::BelowFolder { origin, folder },
         Problem::Layer(mark) => Error::OneLayer { origin, mark },

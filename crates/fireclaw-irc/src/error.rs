@@ -28,7 +28,7 @@ pub enum Error {
     },
     /// The words do not form a line of the protocol.
     #[error("not a valid IRC line: {0}")]
-    Line(#[from] InvalidLine),
+    Line(InvalidLine),
     /// Too many lines wait to be sent; none of these was taken.
     #[error("{waiting} lines wait to be sent to the IRC server already")]
     QueueFull {
@@ -61,23 +61,30 @@ pub enum Error {
         log: String,
     },
     /// A file of ours could not be used.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     File {
         /// What was tried, such as `create`.
         action: &'static str,
         /// On which path.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Another system call failed.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     System {
         /// What was tried.
         what: &'static str,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
+}
+
+impl From<InvalidLine> for Error {
+    /// Its words are part of ours, so it is not told again as the source.
+    fn from(cause: InvalidLine) -> Self {
+        Self::Line(cause)
+    }
 }
 
 /// The result of an operation of this crate.
@@ -89,11 +96,11 @@ impl Error {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File { action, path, source }
+        move |cause| Self::File { action, path, cause }
     }
 
     pub(crate) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::System { what, source }
+        move |cause| Self::System { what, cause }
     }
 
     pub(crate) fn name(what: &'static str, name: &str) -> Self {

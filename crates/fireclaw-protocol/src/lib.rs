@@ -39,7 +39,7 @@ pub const OLDEST_GUEST: u32 = 1;
 pub enum Error {
     /// The transport failed or closed.
     #[error("the stream broke: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     /// The other side sent bytes that this protocol does not allow.
     #[error("protocol violation: {0}")]
     Violation(String),
@@ -75,6 +75,13 @@ pub enum Error {
     /// The session has ended; no channel can be opened.
     #[error("the session is closed")]
     Closed,
+}
+
+impl From<std::io::Error> for Error {
+    /// Its words are part of ours, so it is not told again as the source.
+    fn from(cause: std::io::Error) -> Self {
+        Self::Io(cause)
+    }
 }
 
 impl Error {

@@ -31,19 +31,19 @@ pub enum Error {
         needed: String,
     },
     /// The VMM could not be started.
-    #[error("cannot start {program}: {source}")]
+    #[error("cannot start {program}: {cause}")]
     Spawn {
         /// The program.
         program: String,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The VMM refused what it was asked.
     #[error("{vmm} refused {request}: {message}")]
     Refused {
         /// The VMM's name.
         vmm: &'static str,
-        /// The request, such as `PUT /boot-source`.
+        /// The request, such as `PUT /boot-cause`.
         request: String,
         /// The VMM's own words.
         message: String,
@@ -67,10 +67,10 @@ pub enum Error {
         console: String,
     },
     /// The guest broke the protocol or its stream failed.
-    #[error("the guest's stream failed: {source}")]
+    #[error("the guest's stream failed: {cause}")]
     Protocol {
         /// What went wrong.
-        source: fireclaw_protocol::Error,
+        cause: fireclaw_protocol::Error,
         /// The last lines of the guest's console, escaped.
         console: String,
     },
@@ -97,22 +97,22 @@ pub enum Error {
     #[error("a pool of such machines runs already")]
     PoolRuns,
     /// A file or directory of ours could not be used.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     File {
         /// What was tried, such as `create`.
         action: &'static str,
         /// On which path.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Another system call failed.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     System {
         /// What was tried.
         what: &'static str,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 }
 
@@ -125,10 +125,10 @@ impl Error {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File { action, path, source }
+        move |cause| Self::File { action, path, cause }
     }
 
     pub(crate) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::System { what, source }
+        move |cause| Self::System { what, cause }
     }
 }

@@ -292,7 +292,7 @@ async fn first_contact(home: &SocketDir, process: &mut VmmProcess) -> Result<Api
     tokio::select! {
         connected = timeout(START, connect) => connected.map_err(|_| Error::System {
             what: "waiting for Firecracker's API socket",
-            source: std::io::Error::other(format!("not there after {} s", START.as_secs())),
+            cause: std::io::Error::other(format!("not there after {} s", START.as_secs())),
         }),
         death = process.ended() => Err(death),
     }

@@ -226,7 +226,7 @@ impl Waiting {
     ) -> Result<Guest> {
         if interface.is_some() {
             since(2, "a network interface", self.generation)
-                .map_err(|source| Error::Protocol { source, console: String::new() })?;
+                .map_err(|cause| Error::Protocol { cause, console: String::new() })?;
         }
         let identity = fresh_identity(hostname, interface)?;
         let Machine { process, stream, .. } = &mut self.machine;
@@ -284,10 +284,10 @@ impl Guest {
             };
             self.driver_ended = true;
             // A stream that broke is the VMM's end, of which more is known soon.
-            if let Ok(Err(source)) = ended
-                && !is_broken(&source)
+            if let Ok(Err(cause)) = ended
+                && !is_broken(&cause)
             {
-                return Error::Protocol { source, console: self.process.console() };
+                return Error::Protocol { cause, console: self.process.console() };
             }
         }
     }
@@ -299,7 +299,7 @@ impl Guest {
         {
             return death;
         }
-        Error::Protocol { source: error, console: self.process.console() }
+        Error::Protocol { cause: error, console: self.process.console() }
     }
 
     /// Stops a detached machine where it is, or lets it go on.
@@ -348,7 +348,7 @@ async fn explain(process: &mut VmmProcess, error: fireclaw_protocol::Error) -> E
     {
         return death;
     }
-    Error::Protocol { source: error, console: process.console() }
+    Error::Protocol { cause: error, console: process.console() }
 }
 
 /// A host name for a machine that nobody names: `fireclaw-` and 8 hexadecimal

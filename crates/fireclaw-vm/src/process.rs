@@ -165,7 +165,7 @@ impl VmmProcess {
             let spawned = Self::spawn(command, inherit, console, detached);
             Ok(spawned.map(|process| (Unclaimed(process.stamp()), process)))
         });
-        let spawned = spawned.await.map_err(|source| Error::Spawn { program, source })?;
+        let spawned = spawned.await.map_err(|cause| Error::Spawn { program, cause })?;
         let (mut unclaimed, process) = spawned?;
         unclaimed.0 = None;
         Ok(process)
@@ -195,7 +195,7 @@ impl VmmProcess {
             }
             Ok(())
         });
-        let failed = |source| Error::Spawn { program, source };
+        let failed = |cause| Error::Spawn { program, cause };
         if detached {
             let mut child = tokio::process::Command::from(command).spawn().map_err(failed)?;
             let words = console.follow(child.stdout.take(), child.stderr.take());

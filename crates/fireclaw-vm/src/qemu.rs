@@ -77,7 +77,7 @@ impl Qemu {
             .stdin(std::process::Stdio::null())
             .env_clear()
             .output()
-            .map_err(|source| Error::Spawn { program: program.display().to_string(), source })?;
+            .map_err(|cause| Error::Spawn { program: program.display().to_string(), cause })?;
         let text = String::from_utf8_lossy(&output.stdout);
         let version = text.split_whitespace().skip_while(|word| *word != "version").nth(1);
         version.map(str::to_owned).ok_or_else(|| Error::Refused {

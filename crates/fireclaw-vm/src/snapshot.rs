@@ -497,7 +497,7 @@ mod tests {
         fs::write(half.join(MEMORY_FILE), "half").unwrap();
         let recipe = recipe();
         let failed = store.find_or_create(&key, &recipe, async |_| {
-            Err(Error::System { what: "x", source: io::Error::other("y") })
+            Err(Error::System { what: "x", cause: io::Error::other("y") })
         });
         assert!(failed.await.is_err());
         assert!(old.directory.join(META_FILE).exists() && !half.exists());
@@ -519,7 +519,7 @@ mod tests {
         has_room(home.path(), 1).unwrap();
         let error = has_room(home.path(), 1 << 40).unwrap_err();
         assert!(
-            matches!(error, Error::File { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+            matches!(error, Error::File { cause, .. } if cause.kind() == io::ErrorKind::StorageFull)
         );
     }
 }

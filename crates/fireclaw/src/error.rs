@@ -114,10 +114,9 @@ impl CliError {
     }
 
     /// A system error on a path.
-    pub fn file(action: &str, path: &Path, source: &std::io::Error) -> Self {
-        let error =
-            Self::new(Kind::System, format!("cannot {action} {}: {source}", path.display()));
-        match hint_for_io(source) {
+    pub fn file(action: &str, path: &Path, cause: &std::io::Error) -> Self {
+        let error = Self::new(Kind::System, format!("cannot {action} {}: {cause}", path.display()));
+        match hint_for_io(cause) {
             Some(hint) => error.hint(hint),
             None => error,
         }
@@ -151,7 +150,7 @@ impl From<fireclaw_sandbox::Error> for CliError {
             Error::Variable { .. } => Self::usage(message),
             Error::NoSnapshots(_) => Self::new(Kind::Host, message).hint("use another --vmm"),
             Error::NoMke2fs => Self::new(Kind::Host, message),
-            Error::File { action, path, source } => Self::file(action, &path, &source),
+            Error::File { action, path, cause } => Self::file(action, &path, &cause),
             _ => Self::new(Kind::System, message),
         }
     }
@@ -214,7 +213,7 @@ impl From<VmError> for CliError {
             VmError::BadName { .. } => Self::new(Kind::Usage, message),
             VmError::PoolRuns => Self::new(Kind::Usage, message)
                 .hint("end that one first, or start one of another shape"),
-            VmError::File { source, .. } => match hint_for_io(&source) {
+            VmError::File { cause, .. } => match hint_for_io(&cause) {
                 Some(hint) => Self::new(Kind::System, message).hint(hint),
                 None => Self::new(Kind::System, message),
             },
@@ -293,7 +292,7 @@ impl From<ImageError> for CliError {
             },
             ImageError::NoSpace { .. } => Self::new(Kind::System, message)
                 .hint("free some space, or set FIRECLAW_HOME to a larger disk"),
-            ImageError::File { source, .. } => match hint_for_io(&source) {
+            ImageError::File { cause, .. } => match hint_for_io(&cause) {
                 Some(hint) => Self::new(Kind::System, message).hint(hint),
                 None => Self::new(Kind::System, message),
             },

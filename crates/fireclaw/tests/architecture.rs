@@ -236,6 +236,23 @@ fn paths_are_read_as_they_are_written() {
     assert_eq!(read("// crate::c\nmy_crate::d"), Vec::<String>::new());
 }
 
+/// Whoever prints an error with what caused it would print that twice.
+#[test]
+fn an_error_that_tells_its_cause_has_no_other() {
+    let sources = fs::read_dir(root().join("crates")).unwrap().flatten();
+    for file in sources.flat_map(|of| files(&of.path().join("src"))) {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        for variant in text.split("#[error(").skip(1) {
+            let (told, rest) = variant.split_once(")]").unwrap();
+            // Up to the next one, or the end of the enum.
+            let own = rest.split("\n}").next().unwrap();
+            let other = ["source:", "#[from]", "#[source]"].iter().any(|mark| own.contains(mark));
+            let tells = told.contains("{source}") || told.contains("{0}");
+            assert!(!(other && tells), "{}: {told}", file.display());
+        }
+    }
+}
+
 /// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.
 fn spread(path: &str) -> Vec<String> {
     match path.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?))) {

@@ -40,8 +40,8 @@ pub fn own(dir: &Path) -> Result<Secret> {
     match rustix::rand::getrandom(&mut bytes, flags) {
         Ok(RANDOM) => {}
         Ok(_) => {
-            let source = ErrorKind::UnexpectedEof.into();
-            return Err(Error::System { what: "no random bytes", source });
+            let cause = ErrorKind::UnexpectedEof.into();
+            return Err(Error::System { what: "no random bytes", cause });
         }
         Err(e) => return Err(Error::system("no random bytes")(e.into())),
     }

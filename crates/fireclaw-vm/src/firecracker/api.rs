@@ -114,7 +114,7 @@ async fn read_answer(answer: Response<Incoming>, label: &str) -> Result<()> {
 fn failed(label: &str, reason: impl Display) -> Error {
     Error::System {
         what: "Firecracker's API",
-        source: io::Error::other(format!("{label}: {reason}")),
+        cause: io::Error::other(format!("{label}: {reason}")),
     }
 }
 

@@ -71,7 +71,7 @@ impl Jail {
         }
         Err(Error::System {
             what: "Firecracker's jailer",
-            source: io::Error::new(io::ErrorKind::PermissionDenied, "only root can use it"),
+            cause: io::Error::new(io::ErrorKind::PermissionDenied, "only root can use it"),
         })
     }
 
@@ -178,7 +178,7 @@ fn devices_work(directory: &Path) -> Result<()> {
         return Ok(());
     }
     let reason = format!("{} is on a file system mounted with nodev", directory.display());
-    Err(Error::System { what: "Firecracker's jailer", source: io::Error::other(reason) })
+    Err(Error::System { what: "Firecracker's jailer", cause: io::Error::other(reason) })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ const OLDEST: (u64, u64, u64) = (1, 16, 1);
 
 /// Asks the program for its version, such as `1.17.0-dev`.
 pub(super) fn ask(program: &Path) -> Result<String> {
-    let spawn = |source| Error::Spawn { program: program.display().to_string(), source };
+    let spawn = |cause| Error::Spawn { program: program.display().to_string(), cause };
     let output = Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())

@@ -27,7 +27,7 @@ pub fn daemon_error(error: Error) -> CliError {
             "it is state.db under FIRECLAW_HOME: may it be written to, and is there room? \
              `fireclaw doctor` looks at both",
         ),
-        Error::File { action, path, source } => CliError::file(action, &path, &source),
+        Error::File { action, path, cause } => CliError::file(action, &path, &cause),
         Error::Image(error) => error.into(),
         Error::Machine(error) => error.into(),
         Error::Chat(error) => irc_error(error),
@@ -54,7 +54,7 @@ pub fn irc_error(error: fireclaw_irc::Error) -> CliError {
         }),
         Irc::Config { .. } => CliError::new(Kind::Usage, message)
             .hint("`fireclaw overseer --help` has all options and variables"),
-        Irc::File { action, path, source } => CliError::file(action, &path, &source),
+        Irc::File { action, path, cause } => CliError::file(action, &path, &cause),
         _ => CliError::new(Kind::System, message),
     }
 }
