@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use common::{Bot, LIMIT, Raw, config, text_of};
@@ -602,7 +603,7 @@ const OWNED: &str = "FIRECLAW_TEST_OWNED_SERVER";
 async fn the_server_ends_with_its_owner() {
     if let Some(directory) = std::env::var_os(OWNED) {
         let server = PrivateServer::start(directory.as_ref(), &Options::default()).await.unwrap();
-        println!("pid {}", server.pid().unwrap());
+        writeln!(std::io::stdout(), "pid {}", server.pid().unwrap()).unwrap();
         kill_process(rustix::process::getpid(), Signal::KILL).unwrap();
     }
     let place = Place::new().await;
