@@ -98,43 +98,6 @@ pub enum Error {
         /// What the library said.
         reason: String,
     },
-    /// A program or model of the local server could not be fetched.
-    #[error("cannot fetch {what}: {problem}")]
-    Fetch {
-        /// What was to be fetched.
-        what: String,
-        /// Why it failed.
-        problem: String,
-    },
-    /// A fetched file is not the one that was pinned.
-    #[error("{what} is not what it should be: its SHA-256 is {found}, not {expected}")]
-    WrongDigest {
-        /// What was fetched.
-        what: String,
-        /// The digest that is pinned.
-        expected: String,
-        /// The digest of what came.
-        found: String,
-    },
-    /// The prebuilt program cannot run on this machine, and none can be compiled.
-    #[error(
-        "the prebuilt model server cannot run on {name}, which lacks {missing}, and to compile \
-         one {tools} is missing"
-    )]
-    Processor {
-        /// The processor, escaped.
-        name: String,
-        /// What it lacks.
-        missing: String,
-        /// The programs that are not there.
-        tools: String,
-    },
-    /// The local server could not be compiled.
-    #[error("the model server could not be compiled: {problem}")]
-    Build {
-        /// The last words of what compiles, escaped.
-        problem: String,
-    },
     /// A JSON schema is more than a server's grammar code is trusted with.
     #[error("the JSON schema of {what} cannot be used: {problem}")]
     BadSchema {
@@ -142,14 +105,6 @@ pub enum Error {
         what: String,
         /// Which bound it breaks.
         problem: String,
-    },
-    /// The local server did not start or did not stay.
-    #[error("the local model server ended ({status})")]
-    ServerDied {
-        /// How it ended, in words.
-        status: String,
-        /// The last of what it wrote, escaped.
-        log: String,
     },
     /// A file or directory of ours could not be used.
     #[error("cannot {action} {}: {cause}", path.display())]
@@ -194,7 +149,6 @@ impl Error {
                 Some(format!("{url}: {reason}"))
             }
             Self::BadReply { url, problem } => Some(format!("{url}: {problem}")),
-            Self::ServerDied { status, log } => Some(format!("{status}: {log}")),
             _ => None,
         }
     }

@@ -3,8 +3,7 @@
 //! A [`ChatModel`] is a server that answers chats: [`Ollama`] and [`OpenAi`] speak the two
 //! APIs, [`Server`] finds out which one a URL speaks. [`step`] lets a model take one step
 //! as an agent, with the server's own tool calling or without. A [`Broker`] is the queue
-//! before one server: fair over agents, bounded, metered. [`local`] runs a small server of
-//! our own.
+//! before one server: fair over agents, bounded, metered.
 
 mod action;
 mod broker;
@@ -13,7 +12,6 @@ mod chat;
 mod config;
 mod error;
 mod http;
-pub mod local;
 mod ollama;
 mod openai;
 mod server;
@@ -26,6 +24,7 @@ pub use chat::{
 };
 pub use config::{Key, ServerConfig, ServerKind};
 pub use error::{Error, Result, escape};
+pub use http::{builder as http_client, reason as http_reason};
 pub use ollama::Ollama;
 pub use openai::OpenAi;
 pub use server::{Server, detect};

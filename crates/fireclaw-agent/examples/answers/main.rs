@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use fireclaw_llm::local::{LocalModel, LocalServer, Options, Stage, fetch_model, fetch_server};
+use fireclaw_llama::{LocalModel, LocalServer, Options, Stage, fetch_model, fetch_server};
 use fireclaw_llm::{Broker, Limits, Server, ServerConfig, ServerKind, detect};
 use fireclaw_say::{out, say};
 use serde::Serialize;

@@ -31,7 +31,7 @@ pub fn daemon_error(error: Error) -> CliError {
         Error::Image(error) => error.into(),
         Error::Machine(error) => error.into(),
         Error::Chat(error) => irc_error(error),
-        Error::Model(error) => model_error(error),
+        Error::Model(error) => model_error(error.into()),
         _ => CliError::new(Kind::System, message),
     }
 }
@@ -60,13 +60,13 @@ pub fn irc_error(error: fireclaw_irc::Error) -> CliError {
 }
 
 /// What the model server's side says.
-pub fn model_error(error: fireclaw_llm::Error) -> CliError {
+pub fn model_error(error: fireclaw_llama::Error) -> CliError {
     let hint = match &error {
-        fireclaw_llm::Error::Processor { .. } => {
+        fireclaw_llama::Error::Processor { .. } => {
             "apt-get install cmake make g++, and it is compiled here once; or name a model server \
              with --model-server URL"
         }
-        fireclaw_llm::Error::ServerDied { .. } | fireclaw_llm::Error::Build { .. } => {
+        fireclaw_llama::Error::ServerDied { .. } | fireclaw_llama::Error::Build { .. } => {
             "name a model server with --model-server URL, install Ollama, or name a llama-server \
              that was built for this processor in FIRECLAW_LLAMA_SERVER"
         }

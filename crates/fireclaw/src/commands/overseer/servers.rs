@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fireclaw_image::Home;
 use fireclaw_irc::{PrivateServer, Secret, server};
-use fireclaw_llm::local::{self, LocalModel, LocalServer, Stage};
+use fireclaw_llama::{LocalModel, LocalServer, Stage};
 use fireclaw_llm::{Key, ServerConfig, ServerKind};
 use fireclaw_say::say;
 use fireclaw_template::shipped;
@@ -78,7 +78,7 @@ impl Ours for PrivateServer {
 }
 
 impl Ours for LocalServer {
-    type Error = fireclaw_llm::Error;
+    type Error = fireclaw_llama::Error;
     const NAME: &str = "the model server";
 
     async fn died(&mut self) -> Self::Error {
@@ -166,10 +166,11 @@ pub async fn model(args: &Options, home: &Home) -> Result<(ServerConfig, Option<
             last = now;
         }
     };
-    let program = local::fetch_server(home.root(), &mut progress).await.map_err(model_error)?;
-    let file = local::fetch_model(home.root(), LocalModel::QwenCoder, &mut progress);
+    let program =
+        fireclaw_llama::fetch_server(home.root(), &mut progress).await.map_err(model_error)?;
+    let file = fireclaw_llama::fetch_model(home.root(), LocalModel::QwenCoder, &mut progress);
     let file = file.await.map_err(model_error)?;
-    let options = local::Options {
+    let options = fireclaw_llama::Options {
         program,
         model: file,
         names: names(),

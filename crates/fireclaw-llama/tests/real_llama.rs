@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use fireclaw_llm::local::{
+use fireclaw_llama::{
     LocalModel, LocalServer, Options, Stage, compile_server, fetch_model, fetch_server,
 };
 use fireclaw_llm::{
@@ -246,7 +246,7 @@ async fn a_server_that_dies_amid_an_answer_is_told_so() {
 async fn a_model_file_that_is_missing_is_named() {
     let options = Options { model: "/nowhere/model.gguf".into(), ..options().await };
     let error = LocalServer::start(&options).await.unwrap_err();
-    let Error::ServerDied { log, .. } = error else { panic!("{error}") };
+    let fireclaw_llama::Error::ServerDied { log, .. } = error else { panic!("{error}") };
     assert!(log.contains("/nowhere/model.gguf"), "{log}");
 }
 

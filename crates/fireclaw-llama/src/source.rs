@@ -8,10 +8,10 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
 
-use super::package::clear;
-use super::processor::Processor;
-use crate::error::escape;
+use crate::package::clear;
+use crate::processor::Processor;
 use crate::{Error, Result};
+use fireclaw_llm::escape;
 
 /// The program that comes out.
 pub const PROGRAM: &str = "llama-server";

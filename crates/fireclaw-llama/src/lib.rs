@@ -2,6 +2,7 @@
 //! and for a first try without Ollama.
 
 mod download;
+mod error;
 mod fetch;
 mod package;
 mod partial;
@@ -10,6 +11,7 @@ mod processor;
 mod server;
 mod source;
 
+pub use error::{Error, Result};
 pub use fetch::{Progress, Stage, compile_server, fetch_model, fetch_server};
 pub use pins::LocalModel;
 pub use server::{LocalServer, Options};

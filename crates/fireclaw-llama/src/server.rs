@@ -6,19 +6,23 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fireclaw_child::{Child, Tail};
+use fireclaw_llm::{
+    ChatModel, ChatRequest, Error as ModelError, Key, Message, OpenAi, ServerConfig, ServerKind,
+    http_client, http_reason,
+};
 use tokio::time::{sleep, timeout};
 
-use super::processor::Processor;
-use crate::http::Http;
-use crate::{
-    ChatModel, ChatRequest, Error, Key, Message, OpenAi, Result, ServerConfig, ServerKind,
-};
+use crate::processor::Processor;
+use crate::{Error, Result};
 
 /// How long a model may take to load and to answer its first question.
 const START: Duration = Duration::from_secs(180);
 
 /// How long one whose connection broke may take to be seen dead.
 const DYING: Duration = Duration::from_secs(5);
+
+/// How long it may take to say whether it has loaded.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// How often it is asked whether it has loaded.
 const POLL: Duration = Duration::from_millis(50);
@@ -133,10 +137,12 @@ impl LocalServer {
             Some(url) = told => url,
             died = self.died() => return Err(died),
         };
-        let http = Http::new(&url, None)?;
+        let failed = |e: reqwest::Error| ModelError::Client { reason: http_reason(&e) };
+        let http = http_client().timeout(ANSWER).build().map_err(failed)?;
+        let health = format!("{url}/health");
         self.url = url;
         loop {
-            let healthy = http.get::<serde_json::Value>("/health", &[]);
+            let healthy = async { http.get(&health).send().await?.error_for_status() };
             tokio::select! {
                 answer = healthy => match answer {
                     Ok(_) => break,
@@ -161,13 +167,14 @@ impl LocalServer {
         let mut unheard = |_: &str| {};
         match model.chat(&request, &mut unheard).await {
             Ok(reply) if reply.content.is_empty() => {
-                Err(Error::Senseless { problem: "it said nothing to its first question".into() })
+                let problem = "it said nothing to its first question".into();
+                Err(ModelError::Senseless { problem }.into())
             }
             Ok(_) => Ok(()),
             // What broke off because it died says more as a death.
             Err(error) => match timeout(DYING, self.died()).await {
                 Ok(died) => Err(died),
-                Err(_) => Err(error),
+                Err(_) => Err(error.into()),
             },
         }
     }

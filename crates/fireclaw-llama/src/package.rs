@@ -8,9 +8,9 @@ use std::process::Stdio;
 use tokio::process::Command;
 use zip::ZipArchive;
 
-use super::pins::Package;
-use crate::error::escape;
+use crate::pins::Package;
 use crate::{Error, Result};
+use fireclaw_llm::escape;
 
 /// What pip asks of a package's source before it gives it: its name and version. The
 /// package's own build system, which would answer, is not run.

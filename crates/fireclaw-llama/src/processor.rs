@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 
-use crate::error::escape;
+use fireclaw_llm::escape;
 
 /// The most bytes of `/proc/cpuinfo` that are read: the first processor's part has less.
 const MAX_INFO: u64 = 16 * 1024;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use reqwest::header::RANGE;
 
-use super::partial::Partial;
-use crate::http::{builder, reason};
+use crate::partial::Partial;
 use crate::{Error, Result};
+use fireclaw_llm::{http_client, http_reason};
 
 /// How long a place may take to answer: there is another one.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -21,9 +21,10 @@ pub async fn download(
     partial: &mut Partial,
     heard: &mut (dyn FnMut(u64) + Send),
 ) -> Result<()> {
-    let failed = |e: reqwest::Error| Error::Fetch { what: url.to_owned(), problem: reason(&e) };
+    let failed =
+        |e: reqwest::Error| Error::Fetch { what: url.to_owned(), problem: http_reason(&e) };
     let client =
-        builder().connect_timeout(CONNECT).read_timeout(SILENCE).build().map_err(failed)?;
+        http_client().connect_timeout(CONNECT).read_timeout(SILENCE).build().map_err(failed)?;
     let mut request = client.get(url);
     if partial.length() > 0 {
         request = request.header(RANGE, format!("bytes={}-", partial.length()));
