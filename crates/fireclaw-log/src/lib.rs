@@ -30,9 +30,9 @@ pub const FILTER: &str = "FIRECLAW_LOG";
 /// The form of lines on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// For people: time, level, what happened, fields.
+    /// Time, level, message, fields.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

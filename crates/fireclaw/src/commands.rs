@@ -25,22 +25,22 @@ use fireclaw_vm::snapshot::Store;
 use crate::error::{CliError, Kind, RUN_FAILED, Result};
 use crate::logging;
 
-/// Runs commands and AI agents in microVMs: a kernel and a disk of their own.
+/// Run commands and AI agents in microVMs, each with its own kernel and disk.
 #[derive(Debug, Parser)]
 #[command(name = "fireclaw", version, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "\
 Examples:
-  fireclaw setup                        prepare this machine once
-  fireclaw run \"uname -a\"               a shell line in a fresh microVM
-  echo hi | fireclaw run cat            standard input, output and error stream through
-  fireclaw run -t 5 -- sleep 60         arguments as they are; exit status 124 after 5 s
-  fireclaw overseer --local-model       agents that talk on IRC
-  fireclaw doctor                       what works on this machine, and what to do if not
+  fireclaw setup                        set up this host
+  fireclaw run \"uname -a\"               a shell command line in a fresh microVM
+  echo hi | fireclaw run cat            pipes work both ways
+  fireclaw run -t 5 -- sleep 60         a program without a shell; exits 124 after 5 s
+  fireclaw overseer --local-model       agents on IRC, with a local model
+  fireclaw doctor                       check this host
 
 Environment:
-  FIRECLAW_HOME   where everything is kept (default ~/.fireclaw)
+  FIRECLAW_HOME   data directory (default ~/.fireclaw)
   FIRECLAW_VMM    auto, firecracker or qemu, like --vmm
-  FIRECLAW_LOG    what is logged on standard error, such as debug or fireclaw_vm=debug")]
+  FIRECLAW_LOG    log filter, such as debug or fireclaw_vm=debug")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -64,7 +64,7 @@ pub enum Command {
     Template(template::Args),
     Completions(completions::Args),
     Man(man::Args),
-    /// Serves the network interface of one machine; started by other commands
+    /// Serve the network interface of one VM; started by other commands
     #[command(hide = true)]
     Gateway,
 }

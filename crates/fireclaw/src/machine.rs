@@ -15,7 +15,7 @@ use crate::values;
 /// What machine is wanted.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Shape {
-    /// Virtual processors
+    /// Number of vCPUs
     #[arg(long, value_name = "N", default_value = "1", value_parser = values::cpus, allow_negative_numbers = true)]
     cpus: u32,
 
@@ -23,11 +23,11 @@ pub struct Shape {
     #[arg(short, long, value_name = "SIZE", default_value = "256", value_parser = values::memory, allow_negative_numbers = true)]
     memory: u64,
 
-    /// The image to boot
+    /// Image to boot
     #[arg(long, value_name = "NAME", default_value = Manifest::BASE_IMAGE)]
     image: String,
 
-    /// Boot another kernel: a file, or a name from `fireclaw image ls`
+    /// Kernel to boot: a file, or a name from `fireclaw image ls`
     #[arg(long, value_name = "KERNEL")]
     kernel: Option<PathBuf>,
 }
@@ -53,11 +53,11 @@ pub struct Host {
     #[arg(long, value_name = "VMM", env = "FIRECLAW_VMM", default_value = "auto")]
     vmm: Vmm,
 
-    /// Do not say that emulation is used
+    /// Suppress the notice about emulation
     #[arg(short, long, env = "FIRECLAW_QUIET", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     quiet: bool,
 
-    /// If set-up has not been done, do it now
+    /// Run `fireclaw setup` first if it is needed
     #[arg(short, long)]
     yes: bool,
 }

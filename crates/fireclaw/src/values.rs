@@ -64,7 +64,7 @@ pub fn network(text: &str) -> Parsed<Network> {
     })
 }
 
-/// How many machines wait in a pool.
+/// Number of VMs to keep ready in a pool.
 pub fn pool_size(text: &str) -> Parsed<usize> {
     match text.parse() {
         Ok(n @ 1..=256) => Ok(n),

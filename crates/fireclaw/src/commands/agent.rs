@@ -16,7 +16,7 @@ use super::{print, print_json};
 use crate::error::{CliError, Kind, Result};
 use crate::runtime::runtime;
 
-/// Start, stop and look into agents of the running overseer
+/// Manage the overseer's agents
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -38,14 +38,14 @@ enum Action {
     Start {
         /// The template, see `fireclaw template ls`
         template: String,
-        /// The agent's name and nick, if not the template's
+        /// Name and nick of the agent [default: the template's]
         #[arg(long)]
         name: Option<String>,
-        /// A model instead of the template's
+        /// Model [default: the template's]
         #[arg(long)]
         model: Option<String>,
     },
-    /// End an agent; its workspace is kept
+    /// Stop an agent and keep its workspace
     Stop {
         /// The agent
         name: String,
@@ -55,16 +55,16 @@ enum Action {
         /// The agents
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
-        /// Stop those that are running first
+        /// Stop running agents first
         #[arg(short, long)]
         force: bool,
     },
-    /// Stop an agent's VM where it is; what people say waits until it is resumed
+    /// Pause an agent's VM; messages wait until it resumes
     Pause {
         /// The agent
         name: String,
     },
-    /// Let a paused agent go on, or start one again that failed
+    /// Resume a paused agent, or restart a failed one
     Resume {
         /// The agent
         name: String,
@@ -80,10 +80,10 @@ enum Action {
     Logs {
         /// The agent
         name: String,
-        /// How many lines
+        /// Number of lines
         #[arg(short = 'n', long, default_value_t = 50)]
         lines: usize,
-        /// Go on showing what is added
+        /// Follow the log
         #[arg(short, long)]
         follow: bool,
     },

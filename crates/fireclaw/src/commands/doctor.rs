@@ -1,4 +1,4 @@
-//! `fireclaw doctor`: what works on this machine, and what to do if not.
+//! `fireclaw doctor`: check this host.
 
 pub(super) mod check;
 mod prove;
@@ -16,15 +16,15 @@ use crate::machine::Host;
 use crate::runtime::runtime;
 use check::{Check, Grade, fail, ok, warn};
 
-/// Check this machine: every requirement with a verdict and a hint
+/// Check this host and explain what is missing
 ///
-/// Exit status 0 if `fireclaw run` can work here, 1 if not.
+/// Exits 0 if `fireclaw run` works on this host, 1 if not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   fireclaw doctor
   fireclaw doctor --json | jq '.checks[] | select(.verdict != \"ok\")'
-  fireclaw doctor --reprobe              boot a guest on KVM again
+  fireclaw doctor --reprobe              probe KVM again
   fireclaw doctor --prove                clock, randomness, identity, disks, memory and
                                          leaks of clones, as measured here and now")]
 pub struct Args {
@@ -32,11 +32,11 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Forget what was found out about KVM and try again
+    /// Probe KVM again instead of using the cached result
     #[arg(long)]
     reprobe: bool,
 
-    /// Start clones of one snapshot here and prove that they share nothing
+    /// Start clones of one snapshot and prove that they share nothing
     #[arg(long)]
     prove: bool,
 

@@ -35,16 +35,16 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Make an image of an archive (tar, also gzip, xz or zstd)
+    /// Import an image from an archive (tar, also gzip, xz or zstd)
     ///
-    /// The archive holds a root file system, or an image in layers as `docker save`, `podman
-    /// save` and `skopeo` write it.
+    /// The archive holds a root file system, or a layered image as written by `docker save`,
+    /// `podman save` or `skopeo`.
     Add {
         /// The image's name
         name: String,
-        /// The archive; - is standard input
+        /// Archive; - reads standard input
         archive: PathBuf,
-        /// Which image, if the archive has several: its whole name, or what is behind the colon
+        /// Image to import if the archive holds several: its full name or its tag
         #[arg(long)]
         tag: Option<String>,
     },
@@ -53,7 +53,7 @@ enum Action {
         /// The image's name
         name: String,
     },
-    /// Remove files that nothing uses any more
+    /// Remove unused files
     Prune {
         /// Print JSON
         #[arg(long)]

@@ -15,24 +15,24 @@ use crate::error::{CliError, Kind, Result};
 /// How often a log that is followed is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Show the log of the overseer, or of an agent
+/// Show the overseer's log, or an agent's
 ///
-/// Works while no overseer runs, too. An agent's log stays when the agent is gone. Under
-/// systemd, the journal has the overseer's log with its fields as well.
+/// Works without a running overseer, and for agents that are gone. Under systemd, the journal
+/// also has the overseer's log, with structured fields.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  fireclaw logs                      the overseer's last lines
-  fireclaw logs -f                   and what is added
+  fireclaw logs                      the last lines of the overseer's log
+  fireclaw logs -f                   follow it
   fireclaw logs worker -n 200        the last 200 lines of the agent worker
   journalctl -u fireclaw-overseer FIRECLAW_AGENT=worker")]
 pub struct Args {
-    /// The agent; the overseer itself if absent
+    /// Agent; without it, the overseer
     name: Option<String>,
-    /// How many lines
+    /// Number of lines
     #[arg(short = 'n', long, value_name = "LINES", default_value_t = 50)]
     lines: usize,
-    /// Go on showing what is added, until Ctrl-C
+    /// Follow the log, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
 }

@@ -11,7 +11,7 @@ Examples:
   fireclaw man | man -l -
   fireclaw man --dir ~/.local/share/man/man1 && man fireclaw-run")]
 pub struct Args {
-    /// Write all pages into this directory instead of the first to standard output
+    /// Write all pages to this directory instead of printing the first
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }

@@ -12,17 +12,16 @@ use crate::error::Result;
 use crate::machine::Host;
 use crate::runtime::runtime;
 
-/// Show, check and clean up the networks of machines
+/// Inspect, check and clean up VM networks
 ///
-/// What `--network local` opens, and which addresses machines have, is said in
-/// network.toml in the home.
+/// network.toml in the data directory sets VM addresses and what `--network local` opens.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  fireclaw net ls               machines with a network interface, and what they may reach
-  fireclaw net ls --denials     and what was refused
-  fireclaw net check            whether network interfaces work here
-  fireclaw net prune            remove what belongs to nobody")]
+  fireclaw net ls               VMs with a network interface, and their egress policy
+  fireclaw net ls --denials     and the refused connections
+  fireclaw net check            check whether networking works on this host
+  fireclaw net prune            remove leftovers")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
@@ -30,16 +29,16 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List machines that have a network interface
+    /// List VMs that have a network interface
     Ls {
-        /// Show what was refused, with its reason
+        /// Show refused connections with the reason
         #[arg(long)]
         denials: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Try what network interfaces need, and what machines with one can reach
+    /// Check network requirements, and test what VMs can reach
     Check {
         /// Print JSON
         #[arg(long)]
@@ -47,7 +46,7 @@ enum Action {
         #[command(flatten)]
         host: Host,
     },
-    /// Remove what belongs to machines that have ended
+    /// Remove what VMs that have ended left behind
     #[command(alias = "clean")]
     Prune,
 }

@@ -38,35 +38,35 @@ const OLLAMA: &str = "http://127.0.0.1:11434";
 /// How long work that blocks may hold the end up.
 const LAST_WORK: Duration = Duration::from_secs(2);
 
-/// Own agents: start them, keep them alive, let them talk on IRC
+/// Run the daemon that keeps agents alive and connects them to IRC
 ///
-/// Stays in the foreground until Ctrl-C or SIGTERM. Agents' machines live on, and
-/// the next overseer takes them over; `fireclaw agent stop` ends them. In the
-/// control channel, !help lists what can be done there.
+/// Runs in the foreground until Ctrl-C or SIGTERM. Agent VMs keep running, and the next
+/// overseer adopts them; `fireclaw agent stop` ends them. Type !help in the control channel to
+/// list its commands.
 ///
-/// Without --server, a private IRC server is started on this machine only. Its password is
-/// in irc/password under FIRECLAW_HOME; who has it may give commands.
+/// Without --server, the overseer starts a private IRC server that only this host can reach.
+/// Its password is in irc/password under FIRECLAW_HOME; whoever has it may give commands.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "\
 Examples:
   fireclaw overseer                                   private IRC server on 127.0.0.1:6667
-  fireclaw overseer --local-model                     and a small model of its own
+  fireclaw overseer --local-model                     with a small local model
   fireclaw overseer --server irc.example.org --tls --port 6697 --owner 'ann!*@*.example.org'
-  fireclaw overseer install --local-model             as a service of systemd
-  fireclaw overseer check                             explain mistakes in overseer.toml
+  fireclaw overseer install --local-model             as a systemd service
+  fireclaw overseer check                             check overseer.toml
 
-Options can also be fields of overseer.toml under FIRECLAW_HOME; those given here or in the
-environment go before it.
+Options can also be set in overseer.toml under FIRECLAW_HOME; flags and environment variables
+override it.
 
 Environment:
-  FIRECLAW_LOG             what is logged: error, warn, info (default), debug, trace, or
-                           filters such as info,fireclaw_net=debug
-  FIRECLAW_MODEL_KEY       the model server's key
-  FIRECLAW_IRC_PASSWORD    the IRC server's password, or with --account the account's
-  FIRECLAW_NGIRCD          the private IRC server's program
-  FIRECLAW_LLAMA_SERVER    the local model's program"
+  FIRECLAW_LOG             log filter: error, warn, info (default), debug, trace, or
+                           directives such as info,fireclaw_net=debug
+  FIRECLAW_MODEL_KEY       API key for the model server
+  FIRECLAW_IRC_PASSWORD    IRC server password; account password with --account
+  FIRECLAW_NGIRCD          path of ngircd for the private IRC server
+  FIRECLAW_LLAMA_SERVER    path of llama-server for --local-model"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -78,7 +78,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Check overseer.toml, and explain every mistake in it
+    /// Check overseer.toml and explain every mistake
     Check {
         /// The file; the data directory's own if absent
         file: Option<PathBuf>,
@@ -93,9 +93,9 @@ pub const LOG_FILE: &str = "overseer.log";
 /// The forms of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum LogFormat {
-    /// For people: time, level, what happened
+    /// Time, level, message
     Human,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
@@ -111,52 +111,52 @@ impl From<LogFormat> for fireclaw_log::Format {
 /// How it is to work.
 #[derive(Debug, PartialEq, Eq, clap::Args)]
 struct Options {
-    /// The IRC server; a private one on this machine if absent
+    /// IRC server; without it, a private one on this host
     #[arg(long, value_name = "HOST")]
     server: Option<String>,
 
-    /// The IRC server's port; the private one takes another if it is taken, or with 0 any
+    /// IRC port; the private server picks another if this one is taken, and any with 0
     #[arg(long, value_name = "PORT", default_value = "6667")]
     port: u16,
 
-    /// Speak TLS
+    /// Connect with TLS
     #[arg(long, requires = "server")]
     tls: bool,
 
-    /// Trust these certificates (PEM) instead of the system's
+    /// CA certificates (PEM) to trust instead of the system's
     #[arg(long, value_name = "FILE", requires = "tls")]
     tls_ca: Option<PathBuf>,
 
-    /// Log in to this account (SASL PLAIN), with FIRECLAW_IRC_PASSWORD
+    /// Account to log in to (SASL PLAIN), with FIRECLAW_IRC_PASSWORD
     #[arg(long, value_name = "NAME", requires = "server")]
     account: Option<String>,
 
-    /// The overseer's nick
+    /// Nick of the overseer
     #[arg(long, value_name = "NICK", default_value = "overseer")]
     nick: String,
 
-    /// Where commands are given
+    /// Control channel, in which people give commands
     #[arg(long, value_name = "CHANNEL", default_value = "#control")]
     channel: String,
 
-    /// Where all agents are
+    /// Channel that all agents join
     #[arg(long, value_name = "CHANNEL", default_value = "#agents")]
     agents_channel: String,
 
-    /// Who may give commands: an account, or a hostmask such as ann!*@*.example.org.
-    /// Operators of the control channel always may. On a private server: who has the password
+    /// Who may give commands: an account, or a hostmask such as ann!*@*.example.org. Operators
+    /// of the control channel always may; on the private server, whoever has the password
     #[arg(long, value_name = "WHO")]
     owner: Vec<String>,
 
-    /// The model server: Ollama, or an OpenAI-compatible one
+    /// Model server: Ollama or OpenAI-compatible
     #[arg(long, value_name = "URL", env = "FIRECLAW_MODEL_SERVER", default_value = OLLAMA)]
     model_server: String,
 
-    /// Trust these certificates (PEM) of the model server, besides the system's
+    /// CA certificates (PEM) to trust for the model server, besides the system's
     #[arg(long, value_name = "FILE")]
     model_ca: Option<PathBuf>,
 
-    /// If no model server answers, start a small model of our own on this machine
+    /// If no model server answers, run a small model on this host
     #[arg(long)]
     local_model: bool,
 
@@ -164,12 +164,11 @@ struct Options {
     #[arg(long, value_name = "VMM", env = "FIRECLAW_VMM", default_value = "auto")]
     vmm: Vmm,
 
-    /// How lines of the log look on standard error; by default for people, or in the journal's
-    /// own form under systemd
+    /// Log format on standard error; by default human, or journald fields under systemd
     #[arg(long, value_name = "FORMAT", env = "FIRECLAW_LOG_FORMAT")]
     log_format: Option<LogFormat>,
 
-    /// How long a question to the people waits for an answer, in seconds
+    /// Approval timeout: how many seconds a question waits for an answer
     #[arg(long, value_name = "SECONDS", default_value = "600")]
     approval_time: u64,
 }

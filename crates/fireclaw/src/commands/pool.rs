@@ -11,23 +11,22 @@ use crate::runtime::runtime;
 use crate::signals::Signals;
 use crate::values;
 
-/// Keep machines ready, so that `fireclaw run` need not start one
+/// Keep VMs ready, so that `fireclaw run` starts at once
 ///
-/// Stays in the foreground until Ctrl-C or SIGTERM, which end the machines.
-/// `fireclaw run` of the same shape takes a machine from it by itself; each is
-/// used once, and another takes its place. A machine that waits has its memory
-/// from the snapshot, and an identity of its own only once it is taken.
+/// Runs in the foreground until Ctrl-C or SIGTERM, then destroys its VMs. `fireclaw run` with
+/// the same options takes a VM from the pool automatically; each VM is used once and replaced.
+/// A waiting VM shares the snapshot's memory and gets its identity when it is taken.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   fireclaw pool --size 4
-  fireclaw pool --size 2 --snapshot py   machines of a named snapshot")]
+  fireclaw pool --size 2 --snapshot py   VMs of a named snapshot")]
 pub struct Args {
-    /// How many machines wait
+    /// Number of VMs to keep ready
     #[arg(short, long, value_name = "N", default_value = "4", value_parser = values::pool_size, allow_negative_numbers = true)]
     size: usize,
 
-    /// Machines of this snapshot, see `fireclaw snapshot`
+    /// Restore this named snapshot; see `fireclaw snapshot`
     #[arg(long, value_name = "NAME", conflicts_with_all = ["cpus", "memory", "image", "kernel"])]
     snapshot: Option<String>,
 

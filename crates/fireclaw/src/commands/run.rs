@@ -21,11 +21,10 @@ use crate::values;
 
 /// Run a command in a fresh microVM
 ///
-/// The command gets a kernel and a disk of its own, and both are gone when it
-/// ends. Standard input, output and error stream through; the exit status is
-/// the command's own, 128+n if signal n ended it, 124 if its time ran out, 127
-/// if there is no such command, 126 if it cannot be executed, 125 if Fireclaw
-/// itself failed.
+/// The command gets its own kernel and disk, which are destroyed when it exits. Standard input,
+/// output and error are streamed. Exit status: the command's own, 128+n if signal n killed it,
+/// 124 on timeout, 127 if the command was not found, 126 if it cannot be executed, 125 if
+/// Fireclaw failed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -38,30 +37,30 @@ Examples:
   fireclaw run --parallel 8 'echo clone $FIRECLAW_CLONE'
 
 Environment:
-  FIRECLAW_QEMU, FIRECLAW_FIRECRACKER, FIRECLAW_JAILER   these programs instead of those on PATH
-  FIRECLAW_BOOT_TIMEOUT   seconds a guest may take to boot (30 on KVM, 120 emulated)")]
+  FIRECLAW_QEMU, FIRECLAW_FIRECRACKER, FIRECLAW_JAILER   programs to use instead of those on PATH
+  FIRECLAW_BOOT_TIMEOUT   boot timeout in seconds (30 on KVM, 120 emulated)")]
 pub struct Args {
-    /// A shell line, run by the guest's /bin/sh
+    /// Shell command line for the guest's /bin/sh
     #[arg(value_name = "LINE", num_args = 0..)]
     line: Vec<OsString>,
 
-    /// A program and its arguments, passed on as they are
+    /// Program and arguments, run without a shell
     #[arg(last = true, value_name = "CMD")]
     argv: Vec<OsString>,
 
-    /// End the command after so many seconds
+    /// Kill the command after this many seconds
     #[arg(short, long, value_name = "SECONDS", default_value = "60", value_parser = values::timeout, allow_negative_numbers = true)]
     timeout: Duration,
 
-    /// Set a variable in the command's environment
+    /// Set an environment variable
     #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = values::variable())]
     envs: Vec<EnvVar>,
 
-    /// Start in this directory of the guest [default: the user's home]
+    /// Working directory in the guest [default: the user's home]
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<OsString>,
 
-    /// Run as this user of the guest, by name or number [default: root]
+    /// User in the guest, by name or number [default: root]
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
 
@@ -71,38 +70,38 @@ pub struct Args {
     #[command(flatten)]
     host: Host,
 
-    /// Confine Firecracker with its jailer as this user and group (root only)
+    /// Run Firecracker in its jailer as this user and group (root only)
     #[arg(long, value_name = "UID:GID", value_parser = values::owner)]
     jail: Option<(u32, u32)>,
 
-    /// Boot from cold instead of from a snapshot
+    /// Cold-boot instead of restoring a snapshot
     #[arg(long)]
     no_snapshot: bool,
 
-    /// Start from this snapshot, see `fireclaw snapshot`
+    /// Restore this named snapshot; see `fireclaw snapshot`
     #[arg(long, value_name = "NAME", conflicts_with_all = ["cpus", "memory", "image", "kernel", "no_snapshot", "jail"])]
     snapshot: Option<String>,
 
-    /// Run it in so many machines at once; lines are labelled, and the exit
-    /// status is the highest. Each has its number in FIRECLAW_CLONE
+    /// Run the command in N VMs at once. Output lines are labelled, FIRECLAW_CLONE holds the
+    /// number of each VM, and the exit status is the highest
     #[arg(short, long, value_name = "N", value_parser = values::parallel, allow_negative_numbers = true)]
     parallel: Option<usize>,
 
-    /// What the machine may reach: none, local (what network.toml names), full
-    /// (the internet), or allow:NAME,… with names, *.domains and :ports
+    /// Egress policy: none, local (the services in network.toml), full (the internet), or
+    /// allow:NAME,… with host names, *.domains and :ports
     #[arg(long, value_name = "POLICY", default_value = "none", value_parser = values::network)]
     network: Network,
 
-    /// Have a port of this host lead to one of the machine's. The host listens
-    /// on 127.0.0.1 unless told otherwise; port 0 is any, and is told
+    /// Forward a host port to the guest. Listens on 127.0.0.1 unless an address is given; host
+    /// port 0 picks a free port and prints it
     #[arg(long, value_name = "[ADDR:]HOST_PORT:GUEST_PORT")]
     publish: Vec<Publication>,
 
-    /// Do not pass standard input on
+    /// Do not forward standard input
     #[arg(short = 'n', long)]
     no_stdin: bool,
 
-    /// Show the phases with their milliseconds on standard error
+    /// Print the time of each phase on standard error
     #[arg(short, long)]
     verbose: bool,
 }

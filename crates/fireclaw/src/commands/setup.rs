@@ -1,4 +1,4 @@
-//! `fireclaw setup`: prepare this machine once.
+//! `fireclaw setup`: set up this host.
 
 use std::path::PathBuf;
 
@@ -8,21 +8,20 @@ use fireclaw_say::say;
 use crate::error::Result;
 use crate::preparation::prepare;
 
-/// Prepare this machine once: kernel, base image, initramfs
+/// Set up this host: kernel, base image, initramfs
 ///
-/// Fetches Debian's kernel for virtual machines and builds a Debian base image
-/// under FIRECLAW_HOME. Needs no root where user namespaces are allowed. What
-/// is there and whole is kept; what is missing or damaged is made anew, so it
-/// can be interrupted and run again at any time.
+/// Downloads Debian's cloud kernel and builds a Debian base image under FIRECLAW_HOME. Needs no
+/// root where unprivileged user namespaces are allowed. Keeps what is intact and rebuilds what
+/// is missing or damaged, so you can interrupt it and run it again at any time.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   fireclaw setup
   fireclaw setup --mirror http://mirror.example/debian
   fireclaw setup --kernel ./vmlinux       use a kernel of your own
-  fireclaw setup --force                  fetch and build everything anew")]
+  fireclaw setup --force                  rebuild everything")]
 pub struct Args {
-    /// An apt mirror for Debian packages instead of the host's own
+    /// Debian mirror to use instead of the host's
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
 
@@ -30,7 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
 
-    /// Make everything anew, and forget a kernel given earlier
+    /// Rebuild everything, and forget an earlier --kernel
     #[arg(long)]
     force: bool,
 }

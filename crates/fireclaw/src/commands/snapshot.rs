@@ -14,12 +14,10 @@ use crate::signals::Signals;
 
 /// Make, list and remove snapshots
 ///
-/// `fireclaw run` makes a snapshot when it first needs one, of a machine that
-/// has booted and waits for its command, and every later run of the same shape
-/// starts from it. One that you give a name can have run a command before, so
-/// that what this loaded is in memory already. Anything that went into a
-/// snapshot and changes, such as the kernel, the image or the VMM, makes it
-/// useless, and the next run makes it anew.
+/// `fireclaw run` takes a snapshot of a booted, idle VM when it first needs one. Later runs
+/// with the same image, kernel, vCPUs and memory restore it. A named snapshot can run a command
+/// first, so that whatever the command loaded is already in memory. When the kernel, the image
+/// or the VMM changes, the next run replaces the snapshot.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -35,14 +33,14 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a snapshot now, instead of when it is first needed
+    /// Create a snapshot now instead of on first use
     Create {
-        /// A name, for `run --snapshot`; without one, it is what runs of the
-        /// same shape use
+        /// Name for `run --snapshot`; without one, the snapshot serves all runs with the same
+        /// options
         #[arg(long)]
         name: Option<String>,
 
-        /// A shell line to run before; nothing that it starts runs on
+        /// Shell command line to run first; its processes do not survive
         #[arg(long, value_name = "LINE", requires = "name")]
         warm: Option<String>,
 
@@ -58,7 +56,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Remove a snapshot; machines that run from it go on
+    /// Remove a snapshot; VMs restored from it keep running
     Rm {
         /// The snapshot's name
         name: String,

@@ -12,8 +12,8 @@ use crate::error::{CliError, Kind, Result};
 
 /// List, show and check templates
 ///
-/// Five ship with the program. Files in FIRECLAW_HOME/templates (TOML, or JSON of
-/// earlier set-ups) come on top, and stand in for those of the same name.
+/// Fireclaw ships five templates. Files in FIRECLAW_HOME/templates (TOML, or legacy JSON) add
+/// to them, and override those of the same name.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -35,9 +35,9 @@ enum Action {
         /// Its name
         name: String,
     },
-    /// Explain every mistake in templates: exit status 1 if there is one
+    /// Check templates and explain every mistake; exits 1 if there is one
     Check {
-        /// Names, or files; all templates if none is given
+        /// Names or files [default: all templates]
         names: Vec<String>,
     },
 }

@@ -18,12 +18,11 @@ use crate::values;
 /// How long a command may take to end after a signal before it is ended.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Run a command in an agent's machine
+/// Run a command in an agent's VM
 ///
-/// Standard input, output and error stream through; signals are passed on, and a second
-/// one ends the command. The exit status is the command's own, 128+n if signal n ended it,
-/// 124 if its time ran out, 127 if there is no such command, 126 if it cannot be executed,
-/// 125 if Fireclaw itself failed.
+/// Standard input, output and error are streamed. Signals are forwarded; a second one kills the
+/// command. Exit status: the command's own, 128+n if signal n killed it, 124 on timeout, 127 if
+/// the command was not found, 126 if it cannot be executed, 125 if Fireclaw failed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -34,15 +33,15 @@ pub struct Args {
     /// The agent
     name: String,
 
-    /// As this user of the machine
+    /// User in the VM
     #[arg(short, long, default_value = "agent")]
     user: String,
 
-    /// End it after so many seconds
+    /// Kill the command after this many seconds
     #[arg(short, long, value_name = "SECONDS", value_parser = values::timeout, allow_negative_numbers = true)]
     timeout: Option<Duration>,
 
-    /// Do not pass standard input on
+    /// Do not forward standard input
     #[arg(short = 'n', long)]
     no_stdin: bool,
 

@@ -21,10 +21,10 @@ const SECRETS: [&str; 2] = ["FIRECLAW_IRC_PASSWORD", "FIRECLAW_MODEL_KEY"];
 
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// Have systemd keep an overseer with these options running
+    /// Install the overseer as a systemd service with these options
     ///
-    /// Writes a unit with the options that follow, enables and starts it. Secrets are
-    /// not written into it, but read from a file that is named.
+    /// Writes a unit with these options, enables it and starts it. The unit contains no
+    /// secrets; it reads them from an environment file, which the command names.
     #[command(after_help = "\
 Examples:
   fireclaw overseer install --local-model
@@ -33,20 +33,20 @@ Examples:
     Install {
         #[command(flatten)]
         scope: ScopeArgs,
-        /// Only print the unit
+        /// Print the unit without installing it
         #[arg(long)]
         print: bool,
-        /// Replace a unit that somebody else wrote
+        /// Replace a unit that Fireclaw did not write
         #[arg(long)]
         force: bool,
         #[command(flatten)]
         options: Box<Options>,
     },
-    /// Stop the service and remove its unit; machines of agents live on
+    /// Stop the service and remove its unit; agent VMs keep running
     Uninstall {
         #[command(flatten)]
         scope: ScopeArgs,
-        /// Remove a unit that somebody else wrote
+        /// Remove a unit that Fireclaw did not write
         #[arg(long)]
         force: bool,
     },
@@ -54,10 +54,10 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 pub struct ScopeArgs {
-    /// For the own user's service manager; the default without root
+    /// Use the user's service manager; the default without root
     #[arg(long, conflicts_with = "system")]
     user: bool,
-    /// For the whole system; the default for root
+    /// Use the system's service manager; the default for root
     #[arg(long)]
     system: bool,
 }
