@@ -257,7 +257,7 @@ impl Agent {
     async fn clear(&mut self) {
         let cleared = clear(&self.shared, &self.row.name).await;
         if let Err(e) = cleared {
-            let problem = format!("its machine could not be cleared away: {e}");
+            let problem = format!("its VM could not be removed: {e}");
             self.log.add(&problem);
             self.trouble(problem);
         }

@@ -192,7 +192,7 @@ impl Daemon {
     pub async fn reconcile(&self) -> Result<()> {
         let rows = self.shared.state.borrow().agents()?;
         if let Err(e) = self.sweep_networks().await {
-            let problem = format!("what is left of networks could not be cleared away: {e}");
+            let problem = format!("network cleanup failed: {e}");
             self.shared.trouble(problem);
         }
         self.shared.machines.sweep().await?;
@@ -348,9 +348,7 @@ impl Daemon {
         match left {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) if is_gone => Ok(()),
-            _ => asked.and(Err(Error::Program(
-                "does not leave; it is cleared away at the next start".into(),
-            ))),
+            _ => asked.and(Err(Error::Program("does not stop; the next start removes it".into()))),
         }
     }
 

@@ -10,14 +10,14 @@ use crate::question::Question;
 #[non_exhaustive]
 pub enum Error {
     /// Another daemon owns this home.
-    #[error("another overseer runs already in {}", home.display())]
+    #[error("another overseer is already running in {}", home.display())]
     AlreadyRuns {
         /// The home.
         home: PathBuf,
     },
     /// The state was made by a newer Fireclaw.
     #[error(
-        "a newer Fireclaw made the state: {} has version {version}, this one reads up to {known}",
+        "{} was written by a newer Fireclaw: version {version}; this one reads up to {known}",
         path.display()
     )]
     NewerState {
@@ -29,7 +29,7 @@ pub enum Error {
         known: usize,
     },
     /// The file of the state cannot be used. It is left as it is.
-    #[error("the state cannot be used: {}: {problem}", path.display())]
+    #[error("cannot use the state file {}: {problem}", path.display())]
     StateFile {
         /// The file.
         path: PathBuf,
@@ -110,7 +110,7 @@ pub enum Error {
         name: String,
     },
     /// An agent has as many open questions as it may have.
-    #[error("too many questions wait for an answer already")]
+    #[error("too many questions are already open")]
     TooManyQuestions,
     /// There is no open question of this number.
     #[error("there is no open question #{0}")]

@@ -225,7 +225,7 @@ impl fmt::Display for Event {
         match self {
             Self::Started { agent, by } => write!(f, "{agent} was started by {by}"),
             Self::Stopped { agent, by } => write!(f, "{agent} was stopped by {by}"),
-            Self::Due { agent } => write!(f, "{agent} boots: it is due"),
+            Self::Due { agent } => write!(f, "{agent} starts on schedule"),
             Self::ScheduleSkipped { agent } => {
                 write!(f, "{agent}: scheduled run skipped: it is already running")
             }
@@ -236,18 +236,21 @@ impl fmt::Display for Event {
             Self::Lost { agent, why, losses, retry_in: None } => {
                 write!(f, "{agent} is down: it failed {losses} times in a row; giving up: {why}")
             }
-            Self::Replaced { agent, why } => write!(f, "{agent} is started anew: {why}"),
+            Self::Replaced { agent, why } => write!(f, "{agent} gets a new VM: {why}"),
             Self::FailedToRestore { agent, problem } => {
-                write!(f, "{agent} cannot be started again: {problem}")
+                write!(f, "{agent} failed to restore: {problem}")
             }
             Self::NoModel { agent, problem, .. } => write!(f, "{agent} will not answer: {problem}"),
-            Self::Renamed { agent, nick } => write!(f, "{agent} is called {nick} for now"),
+            Self::Renamed { agent, nick } => write!(f, "{agent} is temporarily named {nick}"),
             Self::KeptOut { agent, reason, retry_in: Some(pause) } => {
                 let minutes = pause.as_secs().div_ceil(60);
-                write!(f, "{agent} is not let in: {reason}; again in {minutes} min")
+                write!(
+                    f,
+                    "{agent} was rejected by the IRC server: {reason}; retrying in {minutes} min"
+                )
             }
             Self::KeptOut { agent, reason, retry_in: None } => {
-                write!(f, "{agent} is not let in: {reason}")
+                write!(f, "{agent} was rejected by the IRC server: {reason}")
             }
             Self::CannotJoin { agent, channel, reason } => {
                 write!(f, "{agent} cannot join {channel}: {reason}")
@@ -257,29 +260,28 @@ impl fmt::Display for Event {
             }
             Self::Says { agent, text } => write!(f, "{agent}: {text}"),
             Self::LeftOut { agent, count } => {
-                write!(f, "{agent}: {count} more notes were left out")
+                write!(f, "{agent}: {count} more notes suppressed")
             }
             Self::Asked(question) => {
-                write!(f, "#{}: {} asks the people", question.id, question.agent)
+                write!(f, "#{}: {} asks for approval", question.id, question.agent)
             }
             Self::QuestionWithdrawn { id, agent } => {
-                write!(f, "#{id} is withdrawn: {agent} no longer asks")
+                write!(f, "#{id} was withdrawn by {agent}")
             }
             Self::QuestionExpired { id, .. } => {
-                write!(f, "#{id} is over: nobody answered in time")
+                write!(f, "#{id} expired: nobody answered in time")
             }
             Self::PolicyChanged { agent, policy } => write!(f, "{agent}: network policy {policy}"),
             Self::PolicyDeferred { agent, policy } => {
-                write!(f, "{agent}: network policy {policy} counts from its next start")
+                write!(f, "{agent}: network policy {policy} takes effect at its next start")
             }
             Self::Unchanged { agent, problem } => {
-                write!(f, "{agent} stays as it was made: {problem}")
+                write!(f, "{agent} is unchanged: {problem}")
             }
-            Self::Cleared { sandbox } => write!(f, "cleared away {sandbox}, which was nobody's"),
+            Self::Cleared { sandbox } => write!(f, "removed orphaned VM {sandbox}"),
             Self::Spared { sandboxes } => write!(
                 f,
-                "{} machine(s) run that the state does not know: was state.db emptied or lost? \
-                 They are left as they are",
+                "{} VM(s) are running that state.db does not know: was it emptied or lost? They keep running",
                 sandboxes.len()
             ),
             Self::Note { text } => f.write_str(text),

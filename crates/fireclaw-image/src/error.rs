@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// Set-up has not been done in this home.
-    #[error("set-up has not been done: there is no {what} in {}", home.display())]
+    #[error("setup has not run: no {what} in {}", home.display())]
     NotSetUp {
         /// What is missing.
         what: &'static str,
@@ -48,7 +48,7 @@ pub enum Error {
         problem: String,
     },
     /// A root file system archive that cannot be read.
-    #[error("cannot make an image of {origin}: {problem}")]
+    #[error("cannot import {origin}: {problem}")]
     BadArchive {
         /// Where it came from.
         origin: String,
@@ -56,7 +56,7 @@ pub enum Error {
         problem: String,
     },
     /// An archive in which everything lies in one folder.
-    #[error("cannot make an image of {origin}: all of it is below {folder}/")]
+    #[error("cannot import {origin}: all of it is below {folder}/")]
     BelowFolder {
         /// Where it came from.
         origin: String,
@@ -64,9 +64,7 @@ pub enum Error {
         folder: String,
     },
     /// One layer of an image instead of a whole one.
-    #[error(
-        "cannot make an image of {origin}: it is one layer of an image, {mark} marks what it removes"
-    )]
+    #[error("cannot import {origin}: it is one layer of an image, {mark} marks what it removes")]
     OneLayer {
         /// Where it came from.
         origin: String,

@@ -25,7 +25,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("overlay", "all"),
     ("virtio_console", "serial"),
     ("vmw_vsock_virtio_transport", "vsock"),
-    ("virtio_net", "interface"),
+    // What the group was called when the first data directories were set up.
+    ("virtio_net", "card"),
 ];
 
 /// The names in [`NEEDED`].

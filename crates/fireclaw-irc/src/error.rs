@@ -30,13 +30,13 @@ pub enum Error {
     #[error("not a valid IRC line: {0}")]
     Line(InvalidLine),
     /// Too many lines wait to be sent; none of these was taken.
-    #[error("{waiting} lines wait to be sent to the IRC server already")]
+    #[error("the IRC send queue is full: {waiting} lines are waiting")]
     QueueFull {
         /// How many lines wait.
         waiting: usize,
     },
     /// What was to be said waited too long for a connection.
-    #[error("there was no IRC server for too long; it was not said")]
+    #[error("not sent: no IRC connection for too long")]
     TooLate,
     /// The client has stopped, by `quit`, by a fatal answer of the server, or
     /// because nobody listens to its events.

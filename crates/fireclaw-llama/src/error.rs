@@ -16,7 +16,7 @@ pub enum Error {
         problem: String,
     },
     /// A fetched file is not the one that was pinned.
-    #[error("{what} is not what it should be: its SHA-256 is {found}, not {expected}")]
+    #[error("checksum mismatch for {what}: its SHA-256 is {found}, expected {expected}")]
     WrongDigest {
         /// What was fetched.
         what: String,

@@ -28,7 +28,7 @@ pub enum Error {
         reason: String,
     },
     /// The agent has too many requests in the queue already.
-    #[error("the model is busy: {waiting} requests of {agent} wait already")]
+    #[error("the model is busy: {agent} already has {waiting} requests waiting")]
     Busy {
         /// Who asked.
         agent: String,
@@ -45,7 +45,7 @@ pub enum Error {
     #[error("the request to the model was cancelled")]
     Cancelled,
     /// The request is larger than may be asked.
-    #[error("the request to the model is too large: {bytes} bytes, {limit} at most")]
+    #[error("the request to the model is too large: {bytes} bytes (limit {limit})")]
     TooLarge {
         /// The size of messages and tools together.
         bytes: usize,
@@ -63,7 +63,7 @@ pub enum Error {
         retry_after: Option<Duration>,
     },
     /// The server's answer cannot be understood.
-    #[error("the model server gave an answer that cannot be read: {problem}")]
+    #[error("the model server sent an unreadable answer: {problem}")]
     BadReply {
         /// The server's address.
         url: String,
@@ -71,7 +71,7 @@ pub enum Error {
         problem: String,
     },
     /// The connection broke amid the answer.
-    #[error("the model server broke off in the middle of its answer")]
+    #[error("the model server closed the connection mid-answer")]
     BrokeOff {
         /// The server's address.
         url: String,

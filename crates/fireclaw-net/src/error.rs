@@ -21,7 +21,7 @@ pub enum Error {
         reason: String,
     },
     /// The subnet of the machines is in use for something else.
-    #[error("the network {subnet} of the machines is in use already: {with}")]
+    #[error("the VM subnet {subnet} is already in use: {with}")]
     Conflict {
         /// The subnet.
         subnet: String,
@@ -31,7 +31,7 @@ pub enum Error {
         instead: String,
     },
     /// Machines run that are elsewhere than this one is to be: they share one set of rules.
-    #[error("this machine would be in {wanted}, and those that run are in {running}")]
+    #[error("this VM would use subnet {wanted}, but running VMs use {running}")]
     Elsewhere {
         /// The subnet and bridge of this one.
         wanted: String,
@@ -45,7 +45,7 @@ pub enum Error {
         subnet: String,
     },
     /// The policy can't be enforced here.
-    #[error("{policy} is not possible here: {reason}")]
+    #[error("{policy} is not available on this host: {reason}")]
     NotHere {
         /// The policy's first word.
         policy: String,
@@ -59,13 +59,13 @@ pub enum Error {
         problem: String,
     },
     /// The gateway of a machine ended, or does not answer.
-    #[error("the machine's gateway {what}")]
+    #[error("the VM's gateway {what}")]
     Gateway {
         /// What it did, and its last words.
         what: String,
     },
     /// Not everything of a machine could be removed.
-    #[error("something of the machine's network interface is left: {reason}")]
+    #[error("network cleanup is incomplete: {reason}")]
     Left {
         /// Why.
         reason: String,

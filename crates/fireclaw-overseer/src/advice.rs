@@ -11,7 +11,7 @@ pub fn event(event: &Event) -> String {
             format!("{text}. !resume tries again, !destroy ends it")
         }
         Event::FailedToRestore { .. } => {
-            format!("{text}. Mend that and !resume it, or !destroy it")
+            format!("{text}. Fix that, then !resume it, or !destroy it")
         }
         Event::NoModel { is_missing: true, .. } => format!("{text}; {MODELS}"),
         Event::PolicyDeferred { .. } => format!("{text}; !destroy and !invoke"),
@@ -29,7 +29,7 @@ pub fn error(error: &Error) -> String {
         }
         Error::NotNow { condition: Condition::Paused, .. } => format!("{error}; !resume it"),
         Error::NotNow { problem: Some(_), .. } => {
-            format!("{error}; mend that and !resume it, or !destroy it")
+            format!("{error}; fix that, then !resume it, or !destroy it")
         }
         Error::NotNow { condition: Condition::Failed, .. } => {
             format!("{error}; !resume it to try again")
@@ -47,13 +47,13 @@ pub fn question(question: &Question) -> Option<String> {
     Some(format!("{}\n#{id} (!ok {id} {digest}, or !no {id} reason)", lines.join("\n")))
 }
 
-const MODELS: &str = "!models lists what is";
+const MODELS: &str = "!models lists the available models";
 
 /// What to do about VMs that the state does not know.
 fn spared(sandboxes: &[String]) -> String {
     let first = sandboxes.first().map_or("", String::as_str);
     format!(
-        "End the overseer and restore state.db from a backup to have them back; or end one with: \
+        "To recover them, stop the overseer and restore state.db from a backup; to kill one: \
          kill $(pgrep -f {first})"
     )
 }

@@ -282,7 +282,13 @@ where
     if let Some(problem) = ready.problem {
         return Err(Error::Violation(format!(
             "the guest could not take on its identity: {}",
-            problem.chars().take(MAX_TEXT).collect::<String>().escape_debug()
+            problem
+                .chars()
+                .take(MAX_TEXT)
+                .collect::<String>()
+                .escape_debug()
+                .to_string()
+                .replace("\\'", "'")
         )));
     }
     if generation < 3 {

@@ -64,11 +64,11 @@ pub enum Error {
         theirs: u32,
     },
     /// The guest could not connect to one of its ports.
-    #[error("nobody answers in the guest: {0}")]
+    #[error("no server answers in the guest: {0}")]
     NotConnected(String),
     /// All channels are taken, and as many wait for one as may.
     #[error(
-        "the machine runs as many commands as it can, and {} more wait already",
+        "too many commands: the VM is at its limit, and {} more are waiting",
         session::MAX_WAITING
     )]
     Busy,

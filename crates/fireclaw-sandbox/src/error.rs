@@ -18,7 +18,7 @@ pub enum Error {
     #[error(transparent)]
     Network(#[from] fireclaw_net::Error),
     /// The host has not the memory that was asked for.
-    #[error("{asked_mib} MiB of memory were asked for, this machine has {has_mib} MiB")]
+    #[error("{asked_mib} MiB of memory requested, but this host has {has_mib} MiB")]
     TooMuchMemory {
         /// What was asked for.
         asked_mib: u64,
@@ -42,7 +42,7 @@ pub enum Error {
     #[error("mke2fs is missing: apt-get install e2fsprogs")]
     NoMke2fs,
     /// A disk could not be given a file system.
-    #[error("{} cannot be given a file system: {said}", path.display())]
+    #[error("cannot create a file system in {}: {said}", path.display())]
     Format {
         /// The disk's file.
         path: PathBuf,

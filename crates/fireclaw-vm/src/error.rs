@@ -94,7 +94,7 @@ pub enum Error {
     #[error("the network interface cannot be attached: {0}")]
     TapAttachment(&'static str),
     /// There is a pool of this kind already.
-    #[error("a pool of such machines runs already")]
+    #[error("a pool with these options is already running")]
     PoolRuns,
     /// A file or directory of ours could not be used.
     #[error("cannot {action} {}: {cause}", path.display())]

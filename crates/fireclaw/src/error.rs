@@ -145,7 +145,7 @@ impl From<fireclaw_sandbox::Error> for CliError {
             Error::Vm(e) => e.into(),
             Error::Network(e) => e.into(),
             Error::TooMuchMemory { .. } => {
-                Self::new(Kind::Host, message).hint("ask for less with --memory")
+                Self::new(Kind::Host, message).hint("request less with --memory")
             }
             Error::Variable { .. } => Self::usage(message),
             Error::NoSnapshots(_) => Self::new(Kind::Host, message).hint("use another --vmm"),
@@ -178,9 +178,8 @@ impl From<VmError> for CliError {
                 };
                 Self::new(Kind::Host, message).hint(hint)
             }
-            VmError::VmmTooOld { .. } => {
-                Self::new(Kind::Host, message).hint("install a newer one, or use the other --vmm")
-            }
+            VmError::VmmTooOld { .. } => Self::new(Kind::Host, message)
+                .hint("install a newer version, or use the other --vmm"),
             VmError::Spawn { .. } | VmError::Refused { .. } => {
                 Self::new(Kind::Host, message).hint("`fireclaw doctor` shows what works here")
             }
@@ -193,26 +192,28 @@ impl From<VmError> for CliError {
                     (if refused { Kind::Host } else { Kind::Guest }, message)
                 };
                 Self::new(kind, message)
-                    .detail("the VMM's last words", stderr)
-                    .detail("the console's last lines", console)
+                    .detail("last VMM output", stderr)
+                    .detail("last console lines", console)
                     .hint(if panicked {
                         "if memory ran out, give it more with --memory"
                     } else {
                         "`fireclaw doctor` shows what works here"
                     })
             }
-            VmError::GuestSilent { console, .. } => Self::new(Kind::Guest, message)
-                .detail("the console's last lines", console)
-                .hint("is this machine overloaded? FIRECLAW_BOOT_TIMEOUT=<seconds> waits longer"),
+            VmError::GuestSilent { console, .. } => {
+                Self::new(Kind::Guest, message).detail("last console lines", console).hint(
+                    "is this host overloaded? set FIRECLAW_BOOT_TIMEOUT=<seconds> to wait longer",
+                )
+            }
             VmError::Protocol { console, .. } => {
-                Self::new(Kind::Guest, message).detail("the console's last lines", console)
+                Self::new(Kind::Guest, message).detail("last console lines", console)
             }
             VmError::NotPrepared { output, .. } => Self::new(Kind::Usage, message)
                 .detail("its last words", output)
-                .hint("try it in a machine: fireclaw run COMMAND"),
+                .hint("try it in a VM: fireclaw run COMMAND"),
             VmError::BadName { .. } => Self::new(Kind::Usage, message),
             VmError::PoolRuns => Self::new(Kind::Usage, message)
-                .hint("end that one first, or start one of another shape"),
+                .hint("stop that one first, or start one with other options"),
             VmError::File { cause, .. } => match hint_for_io(&cause) {
                 Some(hint) => Self::new(Kind::System, message).hint(hint),
                 None => Self::new(Kind::System, message),
@@ -237,7 +238,7 @@ impl From<ImageError> for CliError {
         let message = error.to_string();
         match error {
             ImageError::NotSetUp { .. } => Self::new(Kind::Host, message)
-                .hint("run `fireclaw setup` once, or add --yes to have it done now"),
+                .hint("run `fireclaw setup` once, or add --yes to run it now"),
             ImageError::UnknownImage { known, .. } => {
                 Self::new(Kind::Usage, message).hint(if known.is_empty() {
                     "run `fireclaw setup` to get the base image".to_owned()
@@ -248,9 +249,9 @@ impl From<ImageError> for CliError {
             ImageError::BadName { .. } => Self::new(Kind::Usage, message),
             ImageError::Damaged { path, .. } => {
                 Self::new(Kind::System, message).hint(if path.ends_with("manifest.json") {
-                    "`fireclaw setup --force` makes everything anew"
+                    "`fireclaw setup --force` rebuilds everything"
                 } else {
-                    "`fireclaw setup` makes it anew; an image of your own must be added again"
+                    "`fireclaw setup` rebuilds it; import your own images again"
                 })
             }
             ImageError::BadKernel { .. } => Self::new(Kind::Usage, message).hint(
@@ -273,7 +274,7 @@ impl From<ImageError> for CliError {
                     known => format!("choose one with --tag: {}", known.join(", ")),
                 }),
             ImageError::ToolMissing { program } => Self::new(Kind::Host, message)
-                .hint(format!("install it: apt-get install {program}")),
+                .hint(format!("apt-get install {program}")),
             ImageError::ToolFailed { problem, program } => {
                 let hint = if problem.contains("chroot mode") {
                     "without root, set-up needs user namespaces: apt-get install uidmap, and a line \
@@ -288,7 +289,7 @@ impl From<ImageError> for CliError {
             ImageError::Cancelled => Self {
                 exit_code: Some(130),
                 ..Self::new(Kind::System, "set-up was interrupted")
-                    .hint("run it again: it goes on where it was")
+                    .hint("run it again to continue where it stopped")
             },
             ImageError::NoSpace { .. } => Self::new(Kind::System, message)
                 .hint("free some space, or set FIRECLAW_HOME to a larger disk"),
@@ -314,7 +315,7 @@ mod tests {
         });
         insta::assert_snapshot!(error.text(), @r"
         fireclaw: guest error: the guest's kernel panicked
-        the console's last lines:
+        last console lines:
           | Kernel panic - not syncing: x
           | Rebooting
         hint: if memory ran out, give it more with --memory

@@ -8,7 +8,7 @@ use crate::error::{CliError, Result};
 pub fn start(options: Options<'_>) -> Result<()> {
     fireclaw_log::start(options).map_err(|e| {
         CliError::usage(e.to_string())
-            .hint("a level, or levels by part: FIRECLAW_LOG=info,fireclaw_vm=debug")
+            .hint("use a level, or levels per module: FIRECLAW_LOG=info,fireclaw_vm=debug")
     })
 }
 

@@ -91,7 +91,7 @@ impl Host {
             Err(fireclaw_sandbox::Error::Image(fireclaw_image::Error::NotSetUp { .. }))
                 if self.yes || std::io::stderr().is_terminal() =>
             {
-                say!("fireclaw: first use: preparing {} once", home.root().display());
+                say!("fireclaw: first use: setting up {}", home.root().display());
                 preparation::prepare(home, &Options::default())?;
                 Ok(host.boot_files(spec)?)
             }
@@ -122,6 +122,6 @@ impl Host {
 /// Says that a snapshot is being made, to who watches.
 pub fn say_making() {
     if std::io::stderr().is_terminal() {
-        say!("fireclaw: making a snapshot, once, for faster starts from now on");
+        say!("fireclaw: creating a snapshot; later runs start faster");
     }
 }

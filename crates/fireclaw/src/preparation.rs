@@ -27,6 +27,6 @@ pub fn prepare(home: &Home, options: &Options) -> Result<()> {
             }
         })
     })
-    .map_err(|_| CliError::new(Kind::System, "set-up ended without a word"))??;
+    .map_err(|_| CliError::new(Kind::System, "setup ended unexpectedly"))??;
     Ok(())
 }

@@ -25,7 +25,7 @@ pub fn ensure() -> Result<()> {
             Kind::Host,
             format!("the stack is limited to {kib} KiB, {} are needed", LEAST / 1024),
         )
-        .hint("`ulimit -s 8192` in a new shell, and then again")
+        .hint("run `ulimit -s 8192` in a new shell and try again")
     })
 }
 

@@ -86,7 +86,7 @@ pub fn owner(text: &str) -> Parsed<(u32, u32)> {
 pub fn guest_user(user: &str) -> Result<()> {
     check_user(user).map_err(|e| {
         CliError::new(Kind::Usage, format!("user {user}: {e}"))
-            .hint("name a user, or a number that a user can have: --user 1000")
+            .hint("give a user name or a valid user number: --user 1000")
     })
 }
 

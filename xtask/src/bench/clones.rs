@@ -246,7 +246,7 @@ fn pooled(kernel: &str, runs: usize) -> Result<(Vec<f64>, Vec<f64>)> {
     let stderr = child.stderr.take().context("no standard error")?;
     let _pool = Pool(child);
     let line = BufReader::new(stderr).lines().next().context("the pool ended")??;
-    ensure!(line.contains("machines wait"), "the pool says {line}");
+    ensure!(line.contains("VMs ready"), "the pool says {line}");
     let (mut times, mut owns) = (vec![], vec![]);
     let deadline = Instant::now() + Duration::from_secs(300);
     while times.len() < runs {

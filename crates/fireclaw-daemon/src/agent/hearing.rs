@@ -165,7 +165,7 @@ impl Agent {
         }
     }
 
-    /// Strikes off what waits for somebody who no longer wants an answer, but for what
+    /// Dequeues what waits for somebody who no longer wants an answer, but for what
     /// the program has already; how much that was.
     pub(super) fn dequeue(
         &mut self,
@@ -187,7 +187,7 @@ impl Agent {
         }
     }
 
-    /// Strikes a message off, with the questions that were asked for it.
+    /// Dequeues a message, with the questions that were asked for it.
     pub(super) fn finish(&mut self, message: u64) {
         self.handed.remove(&message);
         let done = self.shared.state.borrow_mut().done(&self.row.name, message);

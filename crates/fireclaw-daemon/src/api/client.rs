@@ -30,7 +30,7 @@ pub type Streams = TokioIo<Upgraded>;
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// Nobody listens.
-    #[error("no overseer runs in {}", home.display())]
+    #[error("no overseer is running in {}", home.display())]
     NoOverseer {
         /// The data directory.
         home: PathBuf,

@@ -245,7 +245,7 @@ fn tar_with_long_name(length: usize) -> Vec<u8> {
 fn an_empty_or_broken_archive_is_refused() {
     for bytes in [&b""[..], &[0; 10240], &b"not a tar at all, but long enough".repeat(40)] {
         let problem = refused(bytes);
-        assert!(problem.contains("cannot make an image of test"), "{problem}");
+        assert!(problem.contains("cannot import test"), "{problem}");
     }
     assert!(refused(b"BZh91AY&SY").contains("bzip2"));
 }

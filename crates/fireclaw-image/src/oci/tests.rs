@@ -230,7 +230,7 @@ fn what_describes_no_image_is_refused_in_one_line() {
     assert!(none.contains("no image for"), "{none}");
     for text in ["{}", "", "[[[[", r#"[{"Config": "../x", "Layers": []}]"#] {
         let error = garbage(&[("manifest.json", text.as_bytes())]);
-        assert!(error.contains("cannot make an image of test"), "{error}");
+        assert!(error.contains("cannot import test"), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
     let large = vec![b' '; 5 << 20];

@@ -85,7 +85,7 @@ async fn of_a_megabyte_what_fits_is_used_and_marked() {
 async fn a_web_page_is_called_one() {
     let page = "<!DOCTYPE html>\n<html><body>Sign in</body></html>";
     let error = openai(page.into()).await.unwrap_err().to_string();
-    assert_eq!(error, "the model server gave an answer that cannot be read: it is a web page");
+    assert_eq!(error, "the model server sent an unreadable answer: it is a web page");
     let server = Serve::new(move |_, _| Answer::status(502, page)).await;
     let error = chat(&OpenAi::new(&server.url, None).unwrap(), &asks()).await.0.unwrap_err();
     let said = "the model server refused (502): it answered with a web page";

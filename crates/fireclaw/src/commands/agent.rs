@@ -260,7 +260,7 @@ fn segment(name: &str) -> Result<&str> {
     if !name.is_empty() && name.chars().all(plain) {
         return Ok(name);
     }
-    Err(CliError::usage(format!("{name:?} is not the name of an agent")))
+    Err(CliError::usage(format!("{name:?} is not a valid agent name")))
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Value> {

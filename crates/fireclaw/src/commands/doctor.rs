@@ -161,8 +161,8 @@ fn left_over(home: &Home) -> Check {
         ),
         Ok(swept) => match swept.directories.len() {
             0 => ok("left over", "nothing"),
-            1 => ok("left over", "cleared away 1 machine without an owner"),
-            n => ok("left over", format!("cleared away {n} machines without an owner")),
+            1 => ok("left over", "removed 1 orphaned VM"),
+            n => ok("left over", format!("removed {n} orphaned VMs")),
         },
         Err(e) => warn("left over", e.to_string(), "remove it by hand"),
     }

@@ -77,7 +77,7 @@ pub fn execute(args: Args) -> Result<u8> {
         Action::Rm { name } => {
             fireclaw_image::remove_image(&home, &name, &screen)?;
             let pruned = fireclaw_image::prune(&home, &screen)?;
-            say!("image {name} is gone, {} MiB are free again", pruned.bytes >> 20);
+            say!("removed image {name}, freed {} MiB", pruned.bytes >> 20);
         }
         Action::Prune { json } => {
             let pruned = fireclaw_image::prune(&home, &screen)?;
@@ -87,7 +87,7 @@ pub fn execute(args: Args) -> Result<u8> {
                 for file in &pruned.files {
                     print(&file.display().to_string())?;
                 }
-                say!("{} files removed, {} MiB", pruned.files.len(), pruned.bytes >> 20);
+                say!("removed {} files, freed {} MiB", pruned.files.len(), pruned.bytes >> 20);
             }
         }
     }

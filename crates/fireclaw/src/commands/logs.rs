@@ -46,7 +46,7 @@ pub fn execute(args: &Args) -> Result<u8> {
     };
     if args.name.is_none() && !path.exists() && !args.follow {
         return Err(CliError::new(Kind::Host, format!("there is no log in {}", path.display()))
-            .hint("the overseer writes it: fireclaw overseer"));
+            .hint("the overseer creates it: fireclaw overseer"));
     }
     let mut reader = Reader::new(&path);
     let failed = |e: std::io::Error| CliError::file("read", &path, &e);

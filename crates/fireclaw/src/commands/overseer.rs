@@ -202,7 +202,7 @@ pub fn execute(args: &Args) -> Result<u8> {
             ended = serving => ended,
             _ = signals.next() => {
                 notify::stopping();
-                say!("fireclaw: the overseer ends; machines of agents live on");
+                say!("fireclaw: overseer stopped; agent VMs keep running");
                 Ok(0)
             }
         }
@@ -243,7 +243,7 @@ fn ensure_set_up(home: &Home) -> Result<()> {
         fireclaw_image::resolve(home, fireclaw_image::Manifest::BASE_IMAGE, None),
         Err(fireclaw_image::Error::NotSetUp { .. })
     ) {
-        say!("fireclaw: first use: preparing {} once", home.root().display());
+        say!("fireclaw: first use: setting up {}", home.root().display());
         preparation::prepare(home, &fireclaw_image::Options::default())?;
     }
     Ok(())
@@ -252,7 +252,7 @@ fn ensure_set_up(home: &Home) -> Result<()> {
 async fn serve(args: &Options, settings: &Settings, home: Home) -> Result<u8> {
     let owners = owners(args)?;
     if args.port == 0 && args.server.is_some() {
-        return Err(CliError::usage("--port 0: only the private server can choose one itself"));
+        return Err(CliError::usage("--port 0 is only for the private server"));
     }
     // First: the private server's directory is one of the things that there is one of.
     let claim = Claim::of(&home).map_err(daemon_error)?;
@@ -329,7 +329,7 @@ fn say(daemon: &Daemon, private: Option<&Chat>) {
             config.control
         );
     }
-    say!("fireclaw: models are asked at {}", config.model.url);
+    say!("fireclaw: model server: {}", config.model.url);
 }
 
 /// A path as one word of a shell, within double quotes too.

@@ -58,7 +58,7 @@ pub fn execute(args: &Args) -> Result<u8> {
             let limit = plan.limit();
             if args.size > limit.sandboxes {
                 let most = limit.sandboxes;
-                return Err(CliError::usage(format!("{} machines are too many", args.size))
+                return Err(CliError::usage(format!("{} VMs are too many", args.size))
                     .hint(format!("at most {most} here: {}", limit.reason)));
             }
             let snapshot = plan.snapshot(None, machine::say_making).await?;
@@ -66,11 +66,11 @@ pub fn execute(args: &Args) -> Result<u8> {
             let mut said = false;
             let never = pool.serve(|waiting, problem| {
                 if let Some(problem) = problem {
-                    say!("fireclaw: a machine was lost: {problem}");
+                    say!("fireclaw: a VM was lost: {problem}");
                 }
                 if waiting == args.size && !said {
                     said = true;
-                    say!("fireclaw: {waiting} machines wait; Ctrl-C ends them");
+                    say!("fireclaw: {waiting} VMs ready; Ctrl-C destroys them");
                 }
             });
             match never.await? {}

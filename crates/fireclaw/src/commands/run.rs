@@ -174,8 +174,8 @@ impl Args {
     /// The ports that are published, taken before anything is started.
     fn ports(&self) -> Result<Ports> {
         if self.parallel.is_some() && !self.publish.is_empty() {
-            return Err(CliError::usage("--publish is for one machine, not for --parallel ones")
-                .hint("start them one by one, each with a port of its own"));
+            return Err(CliError::usage("--publish cannot be combined with --parallel")
+                .hint("start them one by one, each with its own port"));
         }
         Ports::open(&self.publish)
     }
@@ -204,7 +204,7 @@ impl Args {
             (words, rest) => {
                 let words: Vec<_> = words.iter().chain(rest).map(|w| w.to_string_lossy()).collect();
                 let words = words.join(" ");
-                return Err(CliError::usage("more than one word for the shell line").hint(format!(
+                return Err(CliError::usage("the shell command line must be one argument").hint(format!(
                     "quote it: fireclaw run {words:?}, or pass arguments: fireclaw run -- {words}"
                 )));
             }

@@ -44,6 +44,6 @@ pub fn execute(args: &Args) -> Result<u8> {
         ..Options::default()
     };
     prepare(&home, &options)?;
-    say!("ready: everything is in {}", home.root().display());
+    say!("ready: data directory {}", home.root().display());
     Ok(0)
 }

@@ -106,7 +106,7 @@ fn create(
         let mut signals = Signals::listen()?;
         let made = async {
             let plan = host.plan(home, spec, files, None).await?;
-            let say = || say!("fireclaw: making the snapshot");
+            let say = || say!("fireclaw: creating the snapshot");
             Ok(plan.snapshot(None, say).await?.id)
         };
         tokio::select! {

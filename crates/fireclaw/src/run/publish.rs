@@ -124,7 +124,7 @@ fn listen(publication: &Publication) -> io::Result<std::net::TcpListener> {
     listener.set_nonblocking(true)?;
     if publication.host.port() == 0 {
         let host = listener.local_addr()?;
-        say!("fireclaw: {host} leads to port {} of the machine", publication.guest);
+        say!("fireclaw: forwarding {host} to guest port {}", publication.guest);
     }
     Ok(listener)
 }

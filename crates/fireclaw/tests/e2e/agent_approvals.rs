@@ -52,7 +52,7 @@ fn people_are_asked_and_decide() {
     assert_eq!(ann.hears("puppet", "me", ""), "granted");
     ann.command(&format!("!ok {number}"), "no open question");
     let Question { number, .. } = question(&mut ann, "rm -rf /");
-    let over = format!("#{number} is over: nobody answered in time");
+    let over = format!("#{number} expired: nobody answered in time");
     hears_all(&mut ann, &[&over, " was refused: nobody", " PRIVMSG ann :refused: nobody"]);
     // In a channel it is said who asked, and where.
     ann.say("#agents", "puppet: ask ls");
@@ -164,7 +164,7 @@ fn time_runs_out_for_one_whose_machine_does_not_run() {
     overseer.ready("puppet");
     let Question { number, .. } = question(&mut ann, "it");
     ann.command("!pause puppet", "is paused");
-    ann.hears("overseer", "#control", &format!("#{number} is over: nobody answered in time"));
+    ann.hears("overseer", "#control", &format!("#{number} expired: nobody answered in time"));
     ann.command("!questions", "nothing waits");
     ann.command("!resume puppet", "goes on");
     ann.hears("puppet", "me", "refused");

@@ -23,7 +23,7 @@ fn the_command_line_does_what_people_do() {
     overseer.fireclaw(&["agent", "exec", "../x", "--", "true"]).exits(2);
     // One overseer to a home.
     let second = overseer.fireclaw(&["overseer", "--port", &(overseer.port ^ 1).to_string()]);
-    second.exits(1).says(&["another overseer runs"]);
+    second.exits(1).says(&["another overseer is already running"]);
     // What it leaves is there until it is removed.
     let left = overseer.home.path().join("agents/cli");
     overseer.fireclaw(&["agent", "rm", "cli"]).exits(1).says(&["cli is running", "agent stop"]);
@@ -40,9 +40,9 @@ fn the_command_line_does_what_people_do() {
     overseer.end();
     let home = Home::empty();
     let none = finish(home.fireclaw(["agent", "ls"]), Vec::new(), timeout());
-    none.exits(1).says(&["no overseer runs", "fireclaw overseer"]);
+    none.exits(1).says(&["no overseer is running", "fireclaw overseer"]);
     let none = home.fireclaw(["agent", "exec", "cli", "--", "true"]);
-    finish(none, Vec::new(), timeout()).exits(125).says(&["no overseer runs"]);
+    finish(none, Vec::new(), timeout()).exits(125).says(&["no overseer is running"]);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn what_is_not_there_is_named_with_a_hint() {
     fails(&["agent", "start", "puppet", "--name", "NickServ"], 1, &["is reserved"]);
     fails(&["agent", "stop", "nobody"], 1, &["there is no agent nobody"]);
     fails(&["agent", "logs", "nobody"], 1, &["there is no agent nobody"]);
-    fails(&["agent", "logs", "../x"], 2, &["is not the name of an agent"]);
+    fails(&["agent", "logs", "../x"], 2, &["is not a valid agent name"]);
     fails(&["agent", "exec", "nobody", "--", "true"], 125, &["there is no agent nobody"]);
     overseer.puppet("broken", "memory = 1\n");
     fails(&["agent", "start", "broken"], 1, &["broken", "memory"]);
@@ -148,7 +148,7 @@ fn an_overseer_says_why_it_cannot_start() {
     let overseer = Overseer::start(&[]);
     // In one home there is one, even if the other is asked for the same port.
     let port = overseer.port.to_string();
-    let hints = ["another overseer runs", "FIRECLAW_HOME"];
+    let hints = ["another overseer is already running", "FIRECLAW_HOME"];
     overseer.fireclaw(&["overseer", "--port", &port]).exits(1).says(&hints);
     // The first goes on.
     overseer.person("ann").command("!list", "no agents");
@@ -276,7 +276,7 @@ fn an_overseer_is_as_its_file_says_and_explains_what_is_wrong_with_it() {
     overseer.again();
     let said = overseer.said.join("\n");
     assert!(said.contains("boss listens in #control"), "{said}");
-    assert!(said.contains("models are asked at http://127.0.0.1:9"), "{said}");
+    assert!(said.contains("model server: http://127.0.0.1:9"), "{said}");
     overseer.stop();
     fs::write(&file, "nik = \"boss\"\nmax_hops = \"four\"\n").unwrap();
     let check = overseer.fireclaw(&["overseer", "check"]).exits(1).stdout();

@@ -253,7 +253,7 @@ fn a_changed_template_counts_after_a_reload() {
     // One with a mistake is told of, and nothing else changes.
     overseer.puppet("ear", "tirgger = \"mention\"\n");
     ann.command("!reload", "taken on anew");
-    ann.hears("overseer", "#control", "ear stays as it was made");
+    ann.hears("overseer", "#control", "ear is unchanged");
     ann.say("#agents", "persona");
     assert_eq!(ann.hears("ear", "#agents", ""), "You are second.");
     // What people gave it counts more than the template.

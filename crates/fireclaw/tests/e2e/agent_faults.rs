@@ -117,7 +117,7 @@ fn a_question_that_kills_the_model_server_does_so_once_and_nothing_else() {
     let first = overseer.children("llama-server")[0];
     ann.say("thinker", "think and die");
     ann.hears("thinker", "me", "the model server");
-    overseer.says("the model server is started again");
+    overseer.says("restarting the model server");
     overseer.says("the program was built for another processor than");
     wait_until("another server", || {
         overseer.children("llama-server").iter().any(|pid| *pid != first)

@@ -204,7 +204,7 @@ fn an_agent_comes_and_goes_by_the_clock() {
     let lines =
         "schedule = \"* * * * *\"\nschedule_timeout = 600\ntask = \"run echo $((6 * 7)) it is\"\n";
     overseer.puppet("clock", lines);
-    ann.hears("overseer", "#control", "clock-cron boots: it is due");
+    ann.hears("overseer", "#control", "clock-cron starts on schedule");
     ann.hears("clock-cron", "#agents", "42 it is");
     // Its task is done long before its time is up.
     let quit = ann.until(" QUIT ");

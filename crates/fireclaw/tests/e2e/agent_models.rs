@@ -37,7 +37,10 @@ fn a_real_model_uses_its_machine() {
     }
     assert!(log.contains(&figure) && !log.contains("4711"), "{log}");
     // Another one, without losing anything: only one that there is.
-    ann.command("!model worker no-such", "model no-such is not there; !models lists what is");
+    ann.command(
+        "!model worker no-such",
+        "model no-such is not there; !models lists the available models",
+    );
     let other = models.split(", ").find(|model| *model != "qwen2.5:7b").unwrap();
     ann.command(&format!("!model worker {other}"), &format!("worker has model {other} now"));
     ann.hears("worker", "#agents", &format!("[reloaded: model={other}]"));

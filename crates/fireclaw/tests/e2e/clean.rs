@@ -108,7 +108,7 @@ fn doctor_sweeps_and_says_so() {
         !crate::harness::processes_mentioning("fireclaw-00000000deadbeef").is_empty()
     });
     let done = finish(home.fireclaw(["doctor", "--json"]), Vec::new(), timeout()).exits(0);
-    assert!(done.stdout().contains("cleared away 1 machine"), "{}", done.stdout());
+    assert!(done.stdout().contains("removed 1 orphaned VM"), "{}", done.stdout());
     assert!(!wait(&mut orphan, timeout()).success());
     home.is_clean();
 }

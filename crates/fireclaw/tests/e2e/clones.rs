@@ -72,7 +72,7 @@ fn pool(home: &Home, size: &str) -> Child {
     let mut child = start(home.fireclaw(["pool", "--size", size]));
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let line = lines.next().expect("the pool ended").unwrap();
-    assert!(line.contains("machines wait"), "{line}");
+    assert!(line.contains("VMs ready"), "{line}");
     // Its later words are nobody's concern, but must not block it.
     std::thread::spawn(move || lines.for_each(drop));
     child
@@ -99,7 +99,7 @@ fn a_run_takes_what_waits_and_another_takes_its_place() {
     assert!(!other.stderr().contains("from pool"));
     // There is one pool of a kind.
     let again = finish(home.fireclaw(["pool"]), Vec::new(), timeout());
-    again.exits(1).says(&["runs already"]);
+    again.exits(1).says(&["already running"]);
     let large = finish(home.fireclaw(["pool", "--size", "257"]), Vec::new(), timeout());
     large.exits(2).says(&["1 to 256"]);
 

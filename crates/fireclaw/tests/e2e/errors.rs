@@ -65,7 +65,7 @@ fn a_small_stack_is_made_larger_or_told() {
 #[test]
 fn set_up_not_done() {
     let home = Home::empty();
-    home.run(["true"]).exits(125).says(&["set-up has not been done", "fireclaw setup", "--yes"]);
+    home.run(["true"]).exits(125).says(&["setup has not run", "fireclaw setup", "--yes"]);
 }
 
 #[test]

@@ -337,7 +337,7 @@ fn an_interrupted_set_up_leaves_nothing() {
     let child = setup.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mmdebstrap = process_of(&child, "mmdebstrap");
     signal(&child, Signal::INT);
-    finish_child(child, timeout()).exits(130).says(&["interrupted", "goes on where it was"]);
+    finish_child(child, timeout()).exits(130).says(&["interrupted", "continue where it stopped"]);
     wait_until("mmdebstrap to end", || !is_alive(mmdebstrap));
     home.is_clean();
     let left: Vec<_> =

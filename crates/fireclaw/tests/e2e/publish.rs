@@ -44,8 +44,10 @@ fn start(home: &Home, guest: &[u16], line: &str) -> Run {
     let ports = guest.iter().map(|guest| {
         let mut line = String::new();
         said.read_line(&mut line).unwrap();
-        let rest = line.strip_prefix("fireclaw: 127.0.0.1:").unwrap_or_else(|| panic!("{line}"));
-        assert!(rest.ends_with(&format!(" leads to port {guest} of the machine\n")), "{line}");
+        let rest = line
+            .strip_prefix("fireclaw: forwarding 127.0.0.1:")
+            .unwrap_or_else(|| panic!("{line}"));
+        assert!(rest.ends_with(&format!(" to guest port {guest}\n")), "{line}");
         rest.split(' ').next().unwrap().parse().unwrap()
     });
     let ports: Vec<u16> = ports.collect();

@@ -113,9 +113,9 @@ fn a_unit_is_written_once_and_removed() {
     fs::create_dir(secrets.parent().unwrap()).unwrap();
     fs::write(&secrets, "").unwrap();
     fs::set_permissions(&secrets, fs::Permissions::from_mode(0o640)).unwrap();
-    overseer(&home, &["install", "--user"]).exits(0).says(&["others may read"]);
+    overseer(&home, &["install", "--user"]).exits(0).says(&["other users can read"]);
     assert_ne!(fs::read_to_string(&unit).unwrap(), text);
-    overseer(&home, &["uninstall", "--user"]).exits(0).says(&["machines of agents live on"]);
+    overseer(&home, &["uninstall", "--user"]).exits(0).says(&["agent VMs keep running"]);
     assert!(!unit.exists());
     overseer(&home, &["uninstall", "--user"]).exits(1).says(&["there is no"]);
     // Somebody else's is not, unless that is asked for.

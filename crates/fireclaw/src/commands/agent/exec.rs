@@ -170,7 +170,7 @@ fn status(ended: Ended) -> Result<u8> {
             Ok(status)
         }
         Ended::Lost(problem) => {
-            let lost = format!("the machine was lost: {}", fireclaw_vm::escape(&problem));
+            let lost = format!("the VM was lost: {}", fireclaw_vm::escape(&problem));
             Err(CliError::new(Kind::Guest, lost))
         }
     }

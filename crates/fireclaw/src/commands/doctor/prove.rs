@@ -189,7 +189,7 @@ impl Told {
 
 fn silent(error: impl std::fmt::Display) -> CliError {
     CliError::new(Kind::Guest, format!("a clone did not answer: {error}"))
-        .hint("the base image needs python3 for this; `fireclaw setup --force` makes it anew")
+        .hint("the base image needs python3 for this; `fireclaw setup --force` rebuilds it")
 }
 
 fn all_differ(name: &'static str, told: &[Told], keys: &[&str]) -> Check {
@@ -230,7 +230,7 @@ async fn clock(told: &mut [Told]) -> Result<Vec<Check>> {
     let found = format!("at most {:.1} ms from the host's (± {certainty:.1} ms)", furthest.abs());
     let wall = match furthest.abs() <= CLOCK_GOAL_MS {
         true => ok("wall clock", found),
-        false => fail("wall clock", found, "is this machine overloaded? try again"),
+        false => fail("wall clock", found, "is this host overloaded? try again"),
     };
     let monotonic = match backwards {
         0 => ok("monotonic clock", "never went back"),

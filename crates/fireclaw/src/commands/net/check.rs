@@ -85,7 +85,7 @@ fn machines(
         fireclaw_image::resolve(home, &spec.image, None)
     {
         let hint = "`fireclaw setup` once, then machines try what they reach";
-        return Ok(vec![warn("machines", "not tried: set-up has not been done", hint)]);
+        return Ok(vec![warn("machines", "not tried: setup has not run", hint)]);
     }
     let files = host.prepared(home, &spec)?;
     runtime()?.block_on(async {
@@ -213,5 +213,5 @@ async fn said(exec: Exec) -> Result<String> {
 }
 
 fn silent(error: impl std::fmt::Display) -> CliError {
-    CliError::new(Kind::Guest, format!("the machine did not answer: {error}"))
+    CliError::new(Kind::Guest, format!("the VM did not answer: {error}"))
 }

@@ -9,7 +9,7 @@ pub fn daemon_error(error: Error) -> CliError {
     let message = error.to_string();
     match error {
         Error::AlreadyRuns { .. } => CliError::new(Kind::Usage, message)
-            .hint("end that one first, or set FIRECLAW_HOME to another directory"),
+            .hint("stop that one first, or set FIRECLAW_HOME to another directory"),
         Error::NewerState { .. } => CliError::new(Kind::System, message)
             .hint("use that one, or set FIRECLAW_HOME to another directory"),
         Error::StateFile { path, damaged: true, .. } => {
@@ -21,8 +21,9 @@ pub fn daemon_error(error: Error) -> CliError {
                  machines that run are kept"
             ))
         }
-        Error::StateFile { damaged: false, .. } => CliError::new(Kind::System, message)
-            .hint("may it be read and written by you, is it a file, and is there room?"),
+        Error::StateFile { damaged: false, .. } => CliError::new(Kind::System, message).hint(
+            "check that it is a file, that you may read and write it, and that the disk has room",
+        ),
         Error::State(_) => CliError::new(Kind::System, message).hint(
             "it is state.db under FIRECLAW_HOME: may it be written to, and is there room? \
              `fireclaw doctor` looks at both",
@@ -53,7 +54,7 @@ pub fn irc_error(error: fireclaw_irc::Error) -> CliError {
             _ => "a nick is letters, digits, - and _, and begins with a letter",
         }),
         Irc::Config { .. } => CliError::new(Kind::Usage, message)
-            .hint("`fireclaw overseer --help` has all options and variables"),
+            .hint("`fireclaw overseer --help` lists all options and variables"),
         Irc::File { action, path, cause } => CliError::file(action, &path, &cause),
         _ => CliError::new(Kind::System, message),
     }

@@ -19,7 +19,7 @@ pub async fn attend(daemon: &Daemon) -> Infallible {
     }
     let mut said = status(daemon);
     if let Err(e) = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&said)]) {
-        say!("fireclaw: the service manager cannot be told that the overseer is ready: {e}");
+        say!("fireclaw: cannot notify the service manager: {e}");
     }
     let watchdog = sd_notify::watchdog_enabled();
     let mut tick = tokio::time::interval(watchdog.map_or(LOOK, |limit| limit / 2));

@@ -105,7 +105,7 @@ pub async fn keep<S: Ours>(server: Option<S>) -> Infallible {
         loop {
             let (wait, first) = retry.next();
             if first {
-                say!("fireclaw: {} is started again: {reason}", S::NAME);
+                say!("fireclaw: restarting {}: {reason}", S::NAME);
             }
             tokio::time::sleep(wait).await;
             match server.restart().await {
@@ -178,7 +178,7 @@ pub async fn model(args: &Options, home: &Home) -> Result<(ServerConfig, Option<
         threads: None,
     };
     let server = LocalServer::start(&options).await.map_err(model_error)?;
-    say!("fireclaw: a small model of our own answers for all models");
+    say!("fireclaw: a small local model answers for all models");
     Ok((server.config(), Some(server)))
 }
 

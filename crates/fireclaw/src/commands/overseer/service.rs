@@ -91,11 +91,13 @@ fn text(scope: &Scope, home: &Home, options: &Options) -> Result<String> {
     // A mistake is told now, not by a service that does not start.
     super::owners(options)?;
     if has_password(&options.model_server) {
-        return Err(CliError::usage("--model-server has a password, which a unit would show")
-            .hint(format!(
-                "leave it out, and write FIRECLAW_MODEL_SERVER=… into {}",
-                scope.secrets.display()
-            )));
+        return Err(CliError::usage(
+            "--model-server contains a password, which the unit would expose",
+        )
+        .hint(format!(
+            "leave it out, and write FIRECLAW_MODEL_SERVER=… into {}",
+            scope.secrets.display()
+        )));
     }
     let program = std::env::current_exe()
         .map_err(|e| CliError::new(Kind::System, format!("cannot find this program: {e}")))?;
@@ -103,8 +105,8 @@ fn text(scope: &Scope, home: &Home, options: &Options) -> Result<String> {
         // systemd takes no others, whatever the quotes.
         let is_plain = |c: char| !c.is_control() && !matches!(c, '"' | '\'' | '\\');
         if !path.to_str().is_some_and(|path| path.chars().all(is_plain)) {
-            return Err(CliError::usage(format!("systemd does not take the path {path:?}"))
-                .hint("move it to one of plain letters"));
+            return Err(CliError::usage(format!("systemd does not accept the path {path:?}"))
+                .hint("move it to a path of plain characters"));
         }
     }
     let mut arguments = vec!["overseer".into()];
@@ -145,7 +147,7 @@ impl Scope {
         let config = named
             .filter(|path| path.is_absolute())
             .or_else(|| Some(std::env::home_dir()?.join(".config")))
-            .ok_or_else(|| CliError::new(Kind::Host, "there is no home directory"))?;
+            .ok_or_else(|| CliError::new(Kind::Host, "no home directory found"))?;
         let unit = config.join("systemd/user").join(NAME);
         Ok(Self { is_system, unit, secrets: config.join("fireclaw/overseer.env") })
     }
@@ -154,7 +156,7 @@ impl Scope {
     fn file(&self, action: &str, path: &Path, source: &std::io::Error) -> CliError {
         let error = CliError::file(action, path, source);
         match self.is_system && !rustix::process::geteuid().is_root() {
-            true => error.hint("be root, or use --user"),
+            true => error.hint("run as root, or use --user"),
             false => error,
         }
     }
@@ -167,7 +169,7 @@ impl Scope {
                 Kind::System,
                 format!("{} was written by somebody else", self.unit.display()),
             )
-            .hint("look at it; --force overrides")),
+            .hint("check it first; --force overrides")),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(self.file("read", &self.unit, &e)),
         }
@@ -191,7 +193,7 @@ impl Scope {
         let others_may = |file: fs::Metadata| file.permissions().mode() & 0o077 != 0;
         if fs::metadata(&self.secrets).is_ok_and(others_may) {
             let secrets = self.secrets.display();
-            say!("fireclaw: others may read {secrets}: chmod 600 {secrets}");
+            say!("fireclaw: other users can read {secrets}; run chmod 600 {secrets}");
         }
         Ok(())
     }
@@ -209,9 +211,9 @@ impl Scope {
         self.call(&["enable", NAME])?;
         // Also one that runs takes on what was written.
         self.call(&["restart", NAME])?;
-        say!("fireclaw: the overseer runs; {} status {NAME} shows it", self.systemctl());
+        say!("fireclaw: overseer started; check it with {} status {NAME}", self.systemctl());
         if !self.is_system {
-            say!("fireclaw: to have it run while you are logged out: loginctl enable-linger");
+            say!("fireclaw: to keep it running while you are logged out: loginctl enable-linger");
         }
         Ok(())
     }
@@ -230,7 +232,7 @@ impl Scope {
         if self.is_managed() {
             self.call(&["daemon-reload"])?;
         }
-        say!("fireclaw: removed {}; machines of agents live on", self.unit.display());
+        say!("fireclaw: removed {}; agent VMs keep running", self.unit.display());
         Ok(())
     }
 
@@ -259,7 +261,7 @@ impl Scope {
         match status {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(CliError::new(Kind::Host, format!("{asked}: {status}"))
-                .hint(format!("{} status {NAME} and journalctl tell more", self.systemctl()))),
+                .hint(format!("see {} status {NAME} and journalctl", self.systemctl()))),
             Err(e) => Err(CliError::new(Kind::Host, format!("{asked}: {e}"))),
         }
     }

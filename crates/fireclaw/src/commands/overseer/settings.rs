@@ -81,7 +81,7 @@ impl Settings {
                 let many = if mistakes.len() == 1 { "a mistake" } else { "mistakes" };
                 let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
                 CliError::usage(format!("{} has {many}:\n{first}", path.display()))
-                    .hint("`fireclaw overseer check` explains all of them")
+                    .hint("`fireclaw overseer check` explains each one")
             }),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(e) => Err(CliError::file("read", path, &e)),
@@ -108,7 +108,7 @@ impl Settings {
             let text = e.render().to_string();
             let text = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
             CliError::usage(format!("{FILE}: {text}"))
-                .hint("the fields of the file are the options by other names")
+                .hint("its fields have the same names as the options")
         })?;
         Options::from_arg_matches(&matches).map_err(|e| CliError::new(Kind::Usage, e.to_string()))
     }
