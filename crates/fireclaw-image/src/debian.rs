@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-use fireclaw_child::die_with_owner;
+use fireclaw_child::{die_with_owner, own_mounts};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{Error, Home, Progress, Result};
@@ -78,6 +78,9 @@ pub fn fetch<T>(
     // SIGTERM lets it remove its temporary root. It then signals its whole process group,
     // which must not be ours, and is not.
     die_with_owner(&mut command, Signal::TERM);
+    // As root it mounts the host's /proc and /sys below its temporary root, into which
+    // whoever removes the data directory after a `kill -9` must not come.
+    own_mounts(&mut command);
     if CANCELLED.load(Ordering::SeqCst) {
         return Err(Error::Cancelled);
     }
@@ -170,11 +173,24 @@ pub fn scratch(home: &Home) -> PathBuf {
 /// removed only from inside a namespace that maps them.
 pub fn clear_scratch(home: &Home) {
     let scratch = scratch(home);
+    unmount_below(&scratch);
     if scratch.exists() && std::fs::remove_dir_all(&scratch).is_err() {
         let _ = Command::new("unshare")
             .args(["--user", "--map-auto", "--map-root-user", "rm", "-rf"])
             .arg(&scratch)
             .output();
+    }
+}
+
+/// Unmounts what an mmdebstrap of an earlier version left mounted: what is removed here must
+/// not be the host's own.
+fn unmount_below(directory: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // The fifth field is the mount point (proc(5)). Those mounted last come last.
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
+    let below: Vec<_> = points.filter(|point| point.starts_with(directory)).collect();
+    for point in below.into_iter().rev() {
+        let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
     }
 }
 

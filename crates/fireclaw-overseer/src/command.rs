@@ -170,7 +170,7 @@ pub fn usage(word: &str) -> String {
         Some((name, rest, what)) => format!("!{name} {rest} - {what}").replace("  ", " "),
         None => match nearest(word, HELP.iter().map(|(name, ..)| *name)) {
             Some(near) => format!("there is no !{word}; did you mean !{near}?"),
-            None => format!("there is no !{word}; !help lists what there is"),
+            None => format!("there is no !{word}; !help lists the commands"),
         },
     }
 }
@@ -212,7 +212,7 @@ mod tests {
             ("!ok 1 a b", "!ok <number> [letters]"),
             ("!invok worker", "did you mean !invoke?"),
             ("!dance", "there is no !dance"),
-            ("!list all", "!list - all agents"),
+            ("!list all", "!list - list agents"),
         ] {
             let told = parse(wrong).unwrap().unwrap_err();
             assert!(told.contains(said), "{told}");

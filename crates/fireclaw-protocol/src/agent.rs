@@ -223,7 +223,7 @@ mod tests {
         let json = serde_json::to_string(&Event::Message(incoming)).unwrap();
         assert_eq!(
             json,
-            r##"{"event":"message","id":7,"conversation":"#agents","private":false,"from":"ann","text":"hi","from_agent":false,"recent":[]}"##
+            r##"{"event":"message","id":7,"place":"#agents","private":false,"from":"ann","text":"hi","from_agent":false,"recent":[]}"##
         );
         let say: Action =
             serde_json::from_str(r#"{"action":"say","message":7,"text":"hello"}"#).unwrap();

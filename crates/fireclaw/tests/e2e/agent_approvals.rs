@@ -180,7 +180,7 @@ fn a_question_ends_with_what_it_was_for() {
     overseer.ready("puppet");
     let Question { number, .. } = question(&mut ann, "it");
     ann.say("puppet", "stop");
-    ann.hears("overseer", "#control", &format!("#{number} is withdrawn"));
+    ann.hears("overseer", "#control", &format!("#{number} was withdrawn"));
     overseer.ready("puppet");
     ann.command(&format!("!ok {number}"), "there is no open question");
     // Nor does one outlive its agent.
@@ -206,7 +206,7 @@ fn who_leaves_asks_no_more_and_who_is_renamed_still_does() {
     bob.say("puppet", "ask that");
     let asked = Question::heard(&mut ann, "that");
     bob.send("QUIT :bye");
-    ann.hears("overseer", "#control", &format!("#{} is withdrawn", asked.number));
+    ann.hears("overseer", "#control", &format!("#{} was withdrawn", asked.number));
     ann.command("!questions", "nothing waits");
     overseer.end();
 }

@@ -152,7 +152,7 @@ fn every_command_says_how_it_is_used() {
         ("!invoke", "!invoke <template> [name] - start an agent"),
         ("!invoke a b c", "!invoke <template> [name]"),
         ("!destroy", "!destroy <name> - "),
-        ("!list all", "!list - all agents"),
+        ("!list all", "!list - list agents"),
         ("!status now", "!status - "),
         ("!model", "!model <name> <model> - "),
         ("!model puppet", "!model <name> <model> - "),
@@ -182,7 +182,7 @@ fn every_command_says_how_it_is_used() {
     for name in names {
         ann.command(&format!("!help {name}"), &format!("{name} "));
     }
-    ann.command("!help dance", "there is no !dance; !help lists what there is");
+    ann.command("!help dance", "there is no !dance; !help lists the commands");
     // Letters may be large; a command may be given in any order of blanks.
     ann.command("  !LIST  ", "no agents");
     overseer.end();

@@ -205,8 +205,8 @@ fn what_is_no_root_file_system_is_refused() {
     for (name, input, said) in [
         ("a/b", busybox_root(), "cannot be a name"),
         (&"x".repeat(300)[..], busybox_root(), "cannot be a name"),
-        ("empty", Vec::new(), "cannot make an image"),
-        ("noise", b"this is not a tar archive".repeat(100), "cannot make an image"),
+        ("empty", Vec::new(), "cannot import"),
+        ("noise", b"this is not a tar archive".repeat(100), "cannot import"),
         ("below", one_file("rootfs/bin/sh"), "tar -C rootfs -cf - ."),
         ("layer", one_file("etc/.wh.old"), "docker save"),
     ] {

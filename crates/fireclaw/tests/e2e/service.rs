@@ -147,7 +147,7 @@ fn a_unit_can_be_looked_at_first() {
     assert!(!home.path().join("config").exists());
     let password =
         ["install", "--user", "--print", "--model-server", "http://ann:s3cret@127.0.0.1"];
-    overseer(&home, &password).exits(2).says(&["a unit would show", "overseer.env"]);
+    overseer(&home, &password).exits(2).says(&["the unit would expose", "overseer.env"]);
     overseer(&home, &["--tls", "install"]).exits(2);
     overseer(&home, &["install", "--print", "--owner", "a b!*@x"]).exits(2).says(&["--owner"]);
 }
