@@ -282,7 +282,7 @@ fn filter(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
     if !guest.host.is_empty() {
         rules.push(no("the host", vec![to_any(guest.host.iter().copied())]));
     }
-    rules.push(no("another machine", vec![is(field("ip", "daddr"), prefix(config.subnet))]));
+    rules.push(no("another VM", vec![is(field("ip", "daddr"), prefix(config.subnet))]));
     let transports = match guest.mode {
         NetworkMode::Host => json!({ "set": ["tcp", "udp"] }),
         // Connections are the proxy's.

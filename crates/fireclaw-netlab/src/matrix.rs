@@ -43,7 +43,7 @@ impl Way {
 pub const ROWS: [(&str, &str, [Way; 3]); 24] = [
     ("service", "a named service of the host", [O, R, O]),
     ("host", "another service of the host, by any of its addresses", [R, R, R]),
-    ("other", "another machine", [D, D, D]),
+    ("other", "another VM", [D, D, D]),
     ("resolve", "the address of an allowed name", [R, O, O]),
     ("allowed", "an allowed name, HTTP or TLS", [R, O, O]),
     ("below", "a name below an allowed domain", [R, O, O]),
@@ -121,7 +121,7 @@ pub fn wrong(policy: usize, said: &str, word: &str, internet: &Internet) -> Vec<
 
 /// The table, in Markdown.
 pub fn table() -> String {
-    let mut text = String::from("| from a machine | `local` | `allow:` | `full` |\n");
+    let mut text = String::from("| from a VM | `local` | `allow:` | `full` |\n");
     text.push_str("| --- | --- | --- | --- |\n");
     for (_, what, ways) in ROWS {
         let [a, b, c] = ways.map(Way::word);

@@ -107,7 +107,7 @@ impl Shared {
             return Err("metadata");
         }
         if self.config.subnet.contains(&address) {
-            return Err("another machine");
+            return Err("another VM");
         }
         // Whatever cannot be looked up is not open.
         let elsewhere = Netlink::open().and_then(|netlink| netlink.is_elsewhere(address));
@@ -209,7 +209,7 @@ mod tests {
             ("169.254.169.254", "metadata"),
             ("168.63.129.16", "metadata"),
             ("100.100.100.200", "metadata"),
-            ("172.16.0.9", "another machine"),
+            ("172.16.0.9", "another VM"),
         ] {
             let address: Ipv4Addr = closed.parse().unwrap();
             shared.pins().pin("a.org", address, life, now);
