@@ -159,21 +159,21 @@ fn start(mut command: Command, request: Request) -> std::io::Result<Started> {
         command.stdin(Stdio::null());
         std::io::Result::Ok((stream, child?))
     };
-    let (to_keeper, mut helper) = part()?;
+    let (to_helper, mut helper) = part()?;
     // It begins while the gateway starts.
-    let told = wire::send(&to_keeper, &Role::Helper(request.clone()), &[]);
+    let told = wire::send(&to_helper, &Role::Helper(request.clone()), &[]);
     let (stream, gateway) = match part() {
         Ok(started) => started,
         Err(e) => {
-            drop(to_keeper);
+            drop(to_helper);
             let _ = helper.wait();
             return Err(e);
         }
     };
     let told =
-        told.and_then(|()| wire::send(&stream, &Role::Gateway(request), &[to_keeper.as_fd()]));
+        told.and_then(|()| wire::send(&stream, &Role::Gateway(request), &[to_helper.as_fd()]));
     // The helper lives for as long as the gateway has this.
-    drop(to_keeper);
+    drop(to_helper);
     // It is a child that nobody has waited for: its number is its own.
     let process = i32::try_from(gateway.id()).ok().and_then(ProcessStamp::of);
     let said = told

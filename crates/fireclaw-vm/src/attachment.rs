@@ -13,14 +13,14 @@ use crate::{Error, Result};
 /// administered locally (IEEE 802, the second bit of the first byte).
 pub const BLANK_MAC: &str = "02:fc:00:00:00:00";
 
-/// How a VMM takes the host's end of an interface; [`crate::Capabilities::tap attachment`] says
+/// How a VMM takes the host's end of an interface; [`crate::Capabilities::attachment`] says
 /// which. Whoever makes the tap asks first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AttachmentKind {
-    /// As an open descriptor: [`Plug::Tap`].
+    /// As an open descriptor: [`TapAttachment::Tap`].
     Tap,
-    /// By name: [`Plug::Named`].
+    /// By name: [`TapAttachment::Named`].
     Named,
 }
 

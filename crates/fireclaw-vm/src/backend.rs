@@ -23,7 +23,7 @@ pub struct MachineSpec {
     pub memory_mib: u64,
     /// Block devices in order: the first is `/dev/vda`, the base image.
     pub disks: Vec<Disk>,
-    /// Whether it has a network interface, see [`Plug`].
+    /// Whether it has a network interface, see [`TapAttachment`].
     pub interface: bool,
     /// Kernel parameters besides those that the backend itself needs.
     pub kernel_args: Vec<String>,
@@ -138,7 +138,7 @@ pub struct Launch<'a> {
     /// one the machine outlives this process.
     pub run_dir: &'a RunDir,
     /// Where its network interface is attached: of the kind that
-    /// [`Capabilities::tap attachment`] tells, and there if and only if the machine has
+    /// [`Capabilities::attachment`] tells, and there if and only if the machine has
     /// one ([`MachineSpec::interface`]).
     pub attachment: Option<&'a TapAttachment>,
 }

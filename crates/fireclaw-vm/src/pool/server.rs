@@ -65,7 +65,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`Error::PoolRuns`] if there is one for this snapshot already;
-    /// [`Error::Plug`] for machines with a network interface, whose tap is its
+    /// [`Error::TapAttachment`] for machines with a network interface, whose tap is its
     /// taker's.
     pub fn new(
         launcher: Launcher,
