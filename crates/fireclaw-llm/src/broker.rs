@@ -81,7 +81,7 @@ impl Broker {
     /// Makes sure that the server has a model.
     ///
     /// # Errors
-    /// [`Error::ModelMissing`] and others of [`ChatModel::abilities`].
+    /// [`crate::Error::ModelMissing`] and others of [`ChatModel::abilities`].
     pub async fn check(&self, model: &str) -> Result<()> {
         // What was known may be why it is asked.
         self.shared.forget_abilities(model);

@@ -64,7 +64,7 @@ impl TapAttachment {
         }
     }
 
-    /// The descriptor, for a VMM of [`PlugKind::Tap`].
+    /// The descriptor, for a VMM of [`AttachmentKind::Tap`].
     pub(crate) fn tap(&self) -> Result<BorrowedFd<'_>> {
         match self {
             Self::Tap(fd) => Ok(fd.as_fd()),
@@ -74,7 +74,7 @@ impl TapAttachment {
         }
     }
 
-    /// Name and namespace, for a VMM of [`PlugKind::Named`].
+    /// Name and namespace, for a VMM of [`AttachmentKind::Named`].
     pub(crate) fn named(&self) -> Result<(&str, Option<&Namespace>)> {
         match self {
             Self::Named { name, namespace } => Ok((name, namespace.as_ref())),
@@ -89,7 +89,7 @@ impl TapAttachment {
 pub(crate) fn check(interface: bool, attachment: Option<&TapAttachment>) -> Result<()> {
     match (interface, attachment) {
         (true, None) => {
-            Err(Error::TapAttachment("the machine has one and it is nowhere to be plugged in"))
+            Err(Error::TapAttachment("the machine has one and it is nowhere to be attached"))
         }
         (false, Some(_)) => Err(Error::TapAttachment("the machine has none")),
         _ => Ok(()),

@@ -173,7 +173,7 @@ fn inside_mistakes() {
             let error = result.map(|_: Waiting| ()).unwrap_err().to_string();
             assert!(error.contains(text), "{error}");
         };
-        says(with.boot(Memory::Fresh, None, || ()).await, "nowhere to be plugged in");
+        says(with.boot(Memory::Fresh, None, || ()).await, "nowhere to be attached");
         let wrong = match with.backend.capabilities().attachment {
             AttachmentKind::Tap => TapAttachment::Named { name: "none".into(), namespace: None },
             AttachmentKind::Named => TapAttachment::Tap(File::open("/dev/null").unwrap().into()),
