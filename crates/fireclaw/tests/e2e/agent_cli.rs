@@ -100,9 +100,7 @@ fn the_list_for_programs_has_a_fixed_shape() {
 fn a_log_is_followed_until_its_agent_ends() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     let mut follow = overseer.home.fireclaw(["agent", "logs", "puppet", "-n", "1", "-f"]);
     let mut follow = follow.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();

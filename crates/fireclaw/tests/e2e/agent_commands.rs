@@ -72,9 +72,7 @@ fn an_agent_can_be_as_its_template_says_again() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     overseer.puppet("mild", "persona = \"You are mild.\"\n");
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke mild", "boots");
-    overseer.ready("mild");
+    let mut ann = overseer.person_with("ann", "mild");
     ann.command("!persona mild You are wild.", "another persona");
     ann.say("mild", "persona");
     ann.hears("mild", "me", "You are wild.");
@@ -128,9 +126,7 @@ fn only_owners_give_commands() {
 fn an_agent_is_never_where_commands_are_given() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     ann.sees("#agents", "puppet");
     ann.send("INVITE puppet #control");
     ann.hears("puppet", "me", "#control: agents do not join the control channel");
@@ -272,9 +268,7 @@ fn a_changed_template_counts_after_a_reload() {
 fn logs_are_said_line_by_line() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     for n in 0..3 {
         ann.say("puppet", &format!("run echo noise-{n}; exit 1"));
         ann.hears("puppet", "me", "1: noise");

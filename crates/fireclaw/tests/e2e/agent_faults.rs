@@ -75,9 +75,7 @@ fn killed_at_any_step_of_a_start_or_a_stop_it_finds_its_way() {
 fn a_model_that_dies_amid_an_answer_is_told_and_comes_back() {
     let _alone = alone();
     let overseer = Overseer::start(&["--local-model", "--model-server", "http://127.0.0.1:9"]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke quick", "boots");
-    overseer.ready("quick");
+    let mut ann = overseer.person_with("ann", "quick");
     ann.say("quick", "Write a very, very long story about a lighthouse, in many chapters.");
     wait_until("it to work", || overseer.agents()[0]["condition"] == "busy");
     let server = overseer.children("llama-server")[0];
@@ -136,9 +134,7 @@ fn a_question_that_kills_the_model_server_does_so_once_and_nothing_else() {
 fn fifty_messages_in_a_second_are_all_answered_in_order() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     for n in 0..50 {
         ann.say("puppet", &format!("puppet: echo answer {n}."));
     }
@@ -152,9 +148,7 @@ fn fifty_messages_in_a_second_are_all_answered_in_order() {
 fn a_hundred_kilobytes_flood_nobody() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     // From the agent: a few lines come, and that there was more.
     ann.say("puppet", "big 100000");
     ann.hears("puppet", "me", "00000 ");
@@ -195,9 +189,7 @@ fn a_full_disk_of_the_host_ends_no_command_in_silence() {
 #[ignore = "runs on a disk of its own, see above"]
 fn inside_a_full_disk() {
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     ann.say("puppet", "keep precious");
     ann.hears("puppet", "me", "kept");
     let exec = ["agent", "exec", "puppet", "--", "sh", "-c"];

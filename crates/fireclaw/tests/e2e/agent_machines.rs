@@ -26,9 +26,7 @@ fn what_is_written_outside_the_workspace_goes_to_a_disk_of_its_own() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     overseer.puppet("small", "disk = 64\n");
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke small", "boots");
-    overseer.ready("small");
+    let mut ann = overseer.person_with("ann", "small");
     let scratch = machine(&overseer).join("scratch.ext4");
     let before = fs::metadata(&scratch).unwrap();
     assert_eq!(before.len(), 64 << 20);
@@ -63,9 +61,7 @@ fn a_workspace_grows_is_mended_and_may_be_full() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     overseer.puppet("small", "workspace = 16\n");
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke small", "boots");
-    overseer.ready("small");
+    let mut ann = overseer.person_with("ann", "small");
     // Full: the agent says so, answers on, and loses nothing that it had.
     ann.say("small", "keep precious");
     ann.hears("small", "me", "kept");
@@ -104,9 +100,7 @@ fn a_workspace_grows_is_mended_and_may_be_full() {
 fn a_snapshot_that_cannot_be_restored_costs_an_agent_a_boot() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet one", "boots");
-    overseer.ready("one");
+    let mut ann = overseer.person_with("ann", "puppet one");
     crate::snapshots::spoil_unseen(&overseer.home);
     ann.command("!invoke puppet two", "boots");
     ann.hears("overseer", "#control", "two: the snapshot could not be used, so it boots");
@@ -159,9 +153,7 @@ fn a_templates_skills_are_in_the_machine() {
     fs::set_permissions(skill.join("run"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .unwrap();
     overseer.puppet("player", "tools = true\nskills = [\"skills/dice\"]\n");
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke player", "boots");
-    overseer.ready("player");
+    let mut ann = overseer.person_with("ann", "player");
     assert_eq!(run(&mut ann, "player", "/run/fireclaw/skills/*dice/run"), "0: four");
     // They are the template's: the agent cannot change them.
     assert!(
@@ -181,9 +173,7 @@ fn a_templates_skills_are_in_the_machine() {
 fn containers_run_in_the_machine() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet docker", "boots");
-    overseer.ready("docker");
+    let mut ann = overseer.person_with("ann", "puppet docker");
     // An image made of the machine's own shell, kept in the workspace as a file.
     let make = "cd /workspace && mkdir -p r/bin r/lib64 r/lib/x86_64-linux-gnu && cp /bin/dash r/bin/sh && cp /lib/x86_64-linux-gnu/libc.so.6 r/lib/x86_64-linux-gnu/ && cp /lib64/ld-linux-x86-64.so.2 r/lib64/ && tar -C r -cf image.tar . && podman import -q image.tar tiny >/dev/null && echo made";
     assert_eq!(run(&mut ann, "docker", make), "0: made");

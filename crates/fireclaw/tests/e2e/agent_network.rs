@@ -105,9 +105,7 @@ fn an_agent_reaches_what_its_template_says_also_after_a_restart() {
 fn an_agent_without_a_card_is_said_to_have_none() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     ann.command("!net puppet", "has no network interface");
     ann.command("!net puppet allow example.org", "has no list");
     ann.command("!net nobody", "there is no agent nobody");

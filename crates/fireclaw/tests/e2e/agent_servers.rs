@@ -43,9 +43,7 @@ fn what_a_server_plays_back_is_not_answered_again() {
     let server = InspIrcd::start();
     let options = ["--server", "127.0.0.1", "--owner", "ann!*@*"];
     let overseer = Overseer::at(server.port, &options);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     ann.sees("#agents", "puppet");
     ann.send("JOIN #room");
     ann.until("366 ");

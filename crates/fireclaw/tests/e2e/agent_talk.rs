@@ -7,9 +7,7 @@ use crate::overseer::Overseer;
 fn it_goes_where_it_is_invited_and_stays_away_when_kicked() {
     let _alone = alone();
     let mut overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     ann.send("JOIN #room");
     ann.until("366 ");
     ann.send("INVITE puppet #room");
@@ -72,9 +70,7 @@ fn agents_that_go_in_circles_are_stopped() {
 fn notices_actions_and_questions_to_clients_are_not_for_the_agent() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     ann.sees("#agents", "puppet");
     // Two questions to the program behind the nick are answered, by notice.
     ann.say("puppet", "\u{1}VERSION\u{1}");
@@ -125,9 +121,7 @@ fn one_that_always_listens_hears_people_and_not_agents() {
 fn long_words_of_any_script_arrive_whole() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     for piece in ["\u{6f22}\u{5b57}", "\u{1f980}", "\u{e9}", "\u{1f469}\u{200d}\u{1f680}"] {
         let whole = piece.repeat(2000 / piece.len());
         ann.say("puppet", &format!("repeat {} {piece}", 2000 / piece.len()));
@@ -151,9 +145,7 @@ fn long_words_of_any_script_arrive_whole() {
 fn too_many_lines_are_cut_and_that_is_said() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     // What fits is said as it is.
     ann.say("puppet", "lines 12");
     for n in 0..12 {
@@ -174,9 +166,7 @@ fn too_many_lines_are_cut_and_that_is_said() {
 fn a_channel_that_lets_nobody_in_is_told_of() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     for (room, modes) in [("#locked", "+k secret"), ("#full", "+l 1")] {
         ann.send(&format!("JOIN {room}"));
         ann.until("366 ");
@@ -232,9 +222,7 @@ fn stop_ends_what_one_asked_for_and_nobody_elses() {
 fn stop_reaches_what_waits_for_a_paused_agent() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     ann.command("!pause puppet", "is paused");
     overseer.until("puppet", "paused");
     ann.say("puppet", "echo no longer wanted");

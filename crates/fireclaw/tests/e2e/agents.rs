@@ -50,9 +50,7 @@ fn an_agent_is_made_spoken_to_and_ended() {
 fn a_hostile_guest_gets_nothing_through() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    overseer.ready("puppet");
+    let mut ann = overseer.person_with("ann", "puppet");
     ann.all();
     ann.say("#agents", "puppet: evil");
     let mut lines = vec![ann.until("PRIVMSG #agents :one")];

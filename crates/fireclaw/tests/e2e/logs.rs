@@ -16,9 +16,7 @@ fn programs_read_what_happened_to_whom_and_nobodys_words_or_secrets() {
     let options = ["--log-format", "json", "--model-server", "http://127.0.0.1:9"];
     let overseer = Overseer::with(0, &options, &variables);
     overseer.puppet("thinker", "model = \"qwen2.5:7b\"\n");
-    let mut ann = overseer.person("ann");
-    ann.command("!invoke thinker", "boots");
-    overseer.ready("thinker");
+    let mut ann = overseer.person_with("ann", "thinker");
     ann.say("thinker", "echo between-us");
     ann.hears("thinker", "me", "between-us");
     ann.say("thinker", "think between-us");

@@ -189,6 +189,15 @@ impl Overseer {
         Person::join_with(self.port, nick, self.password().as_deref())
     }
 
+    /// The same, who has invoked an agent that is ready: of a template, by its name or another
+    /// (`puppet bob`).
+    pub fn person_with(&self, nick: &str, agent: &str) -> Person {
+        let mut person = self.person(nick);
+        person.command(&format!("!invoke {agent}"), "boots");
+        self.ready(agent.rsplit(' ').next().unwrap());
+        person
+    }
+
     /// The password of its own server, if it has one.
     pub fn password(&self) -> Option<String> {
         let text = fs::read_to_string(self.home.path().join("irc/password")).ok()?;
