@@ -3,7 +3,8 @@
 //!
 //! Between two moments in which the thread has nothing to do it should never sleep. A busy
 //! processor does not count: who is only pushed aside did not choose to sleep. The kernel
-//! tells the two apart (proc(5), `schedstat`); where it does not, nothing is looked at.
+//! tells the two apart (proc(5), `schedstat`); where it does not, nothing is looked at. Nor
+//! does it count when the system had to read a page of ours again (getrusage(2)).
 
 use std::cell::{Cell, OnceCell};
 use std::fs::File;
@@ -24,21 +25,23 @@ thread_local! {
     static SINCE: Cell<Option<Mark>> = const { Cell::new(None) };
 }
 
-/// When the thread began to work, and how long it had been awake by then.
+/// When the thread began to work, how long it had been awake by then, and how many pages had
+/// been read for it.
 #[derive(Clone, Copy)]
 struct Mark {
     at: Instant,
     awake: Duration,
+    pages: i64,
 }
 
 impl Mark {
     fn now() -> Option<Self> {
-        Some(Self { at: Instant::now(), awake: awake()? })
+        Some(Self { at: Instant::now(), awake: awake()?, pages: pages() })
     }
 
     /// How long the thread has worked since, and how much of that it slept.
     fn until_now(self) -> Option<(Duration, Duration)> {
-        let now = Self::now()?;
+        let now = Self::now().filter(|now| now.pages == self.pages)?;
         let held = now.at - self.at;
         Some((held, held.saturating_sub(now.awake.saturating_sub(self.awake))))
     }
@@ -80,6 +83,17 @@ fn awake() -> Option<Duration> {
     let mut nanoseconds = text.split_whitespace().map_while(|number| number.parse().ok());
     let (running, waiting): (u64, u64) = (nanoseconds.next()?, nanoseconds.next()?);
     Some(Duration::from_nanos(running.saturating_add(waiting)))
+}
+
+/// How many pages the system has read from a disk for this thread.
+#[allow(unsafe_code)]
+fn pages() -> i64 {
+    // SAFETY: all zeros are a valid `rusage`, and the call writes no more than one.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage);
+        usage.ru_majflt
+    }
 }
 
 #[cfg(test)]
