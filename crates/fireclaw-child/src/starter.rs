@@ -6,6 +6,7 @@
 //! so it cannot be any thread: this one lives as long as the process.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -43,7 +44,12 @@ fn starter() -> Option<&'static Sender<Job>> {
     static STARTER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
     let make = || {
         let (jobs, todo) = channel::<Job>();
-        let work = move || todo.into_iter().for_each(|job| job());
+        // It must outlive any job: what it started ends with it.
+        let work = move || {
+            for job in todo {
+                let _ = catch_unwind(AssertUnwindSafe(job));
+            }
+        };
         thread::Builder::new().name("starter".into()).spawn(work).ok()?;
         Some(jobs)
     };

@@ -1,4 +1,4 @@
-//! One agent: a machine that is kept alive, a program in it, and a connection.
+//! One agent: a VM that is kept alive, a program in it, and a connection to the chat server.
 
 mod hearing;
 mod live;

@@ -195,7 +195,6 @@ impl Daemon {
             let problem = format!("network cleanup failed: {e}");
             self.shared.trouble(problem);
         }
-        self.shared.machines.sweep().await?;
         for id in self.shared.machines.ids() {
             let is_known = rows.iter().any(|row| row.machine.as_ref() == Some(&id));
             if !is_known && !self.shared.unknown.borrow().contains(&id) {
@@ -220,7 +219,7 @@ impl Daemon {
                 self.fail_to_restore(&name, &e);
             }
         }
-        Ok(())
+        self.shared.machines.sweep().await
     }
 
     /// Frees what is left of networks of machines that are no more.
@@ -355,7 +354,8 @@ impl Daemon {
     /// Removes the workspace, the memories and the log of an agent that no longer runs.
     ///
     /// # Errors
-    /// [`Error::Running`], [`Error::NoWorkspace`], [`Error::BadName`], [`Error::File`].
+    /// [`Error::Running`], [`Error::NoWorkspace`], [`Error::BadName`], [`Error::File`];
+    /// [`Error::Unsupported`] while VMs run that the state does not know.
     pub(crate) async fn remove(&self, who: &Actor, name: &str) -> Result<()> {
         let bad = |e: names::InvalidName| Error::BadName {
             name: name.to_owned(),
@@ -365,11 +365,17 @@ impl Daemon {
         if self.shared.state.borrow().agent(name)?.is_some() {
             return Err(Error::Running { name: name.to_owned() });
         }
-        match self.shared.machines.remove_agent(name).await? {
-            true => self.audit(who, &format!("remove {name}")),
-            false => return Err(Error::NoWorkspace { name: name.to_owned() }),
+        // One of them may use it, and the state that knows may come back.
+        if !self.shared.unknown.borrow().is_empty() {
+            let problem = "VMs are running that state.db does not know, and one may use it";
+            return Err(Error::Unsupported(problem.into()));
         }
-        Ok(())
+        let machines = &self.shared.machines;
+        let Some(gone) = machines.take_away(name)? else {
+            return Err(Error::NoWorkspace { name: name.to_owned() });
+        };
+        self.audit(who, &format!("remove {name}"));
+        machines.remove(gone).await
     }
 
     /// Notes that an agent is to be gone.

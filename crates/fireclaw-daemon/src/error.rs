@@ -97,8 +97,8 @@ pub enum Error {
         /// Why, if that is to be mended first.
         problem: Option<String>,
     },
-    /// An agent runs, and must not for this.
-    #[error("{name} is running")]
+    /// An agent was not stopped, and has to be for this.
+    #[error("{name} has not been stopped")]
     Running {
         /// The agent.
         name: String,

@@ -45,7 +45,7 @@ pub enum Event {
         /// The agent.
         agent: String,
     },
-    /// An agent lsens.
+    /// An agent listens.
     Ready {
         /// The agent.
         agent: String,

@@ -66,21 +66,23 @@ impl Machines {
         self.host.home.root().join("agents").join(agent)
     }
 
-    /// Removes what an agent that no longer runs has left: workspace, memories, log. False if
-    /// there is nothing. Of one that is killed over it, [`Machines::sweep`] removes the rest.
-    pub async fn remove_agent(&self, agent: &str) -> Result<bool> {
+    /// Takes away what an agent that no longer runs has left: workspace, memories, log. The
+    /// next one of this name begins with nothing. Where it is, to be removed; none if there
+    /// was nothing.
+    pub fn take_away(&self, agent: &str) -> Result<Option<PathBuf>> {
         let directory = self.agent_directory(agent);
-        let gone = directory.with_file_name(format!("{agent}{GONE}"));
+        let gone = directory.with_file_name(format!("{agent}.{}{GONE}", RunDir::fresh_id()?));
+        match fs::rename(&directory, &gone) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::file("remove", directory)(e)),
+            Ok(()) => Ok(Some(gone)),
+        }
+    }
+
+    /// Removes what was taken away. What is left of it goes with [`Machines::sweep`].
+    pub async fn remove(&self, gone: PathBuf) -> Result<()> {
         let removed = disks::apart(move || {
-            // At once, so that the next one of this name begins with nothing.
-            Ok(match fs::rename(&directory, &gone) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-                Err(e) => Err(Error::file("remove", directory)(e)),
-                Ok(()) => match fs::remove_dir_all(&gone) {
-                    Ok(()) => Ok(true),
-                    Err(e) => Err(Error::file("remove", gone)(e)),
-                },
-            })
+            Ok(fs::remove_dir_all(&gone).map_err(|e| Error::file("remove", gone)(e)))
         });
         removed.await?
     }
@@ -333,8 +335,8 @@ pub async fn health(commands: Commands, limit: Duration) -> Health {
 
 /// What comes over a channel, up to a bound; the rest is read and dropped.
 async fn read(from: &mut (impl tokio::io::AsyncRead + Unpin), most: u64) -> String {
-    let mut detached = Vec::new();
-    let _ = from.take(most).read_to_end(&mut detached).await;
+    let mut kept = Vec::new();
+    let _ = from.take(most).read_to_end(&mut kept).await;
     let _ = tokio::io::copy(from, &mut tokio::io::sink()).await;
-    String::from_utf8_lossy(&detached).into_owned()
+    String::from_utf8_lossy(&kept).into_owned()
 }

@@ -5,7 +5,9 @@
 //! read here as it comes: nothing is unpacked on the host's disk by us.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -173,7 +175,9 @@ pub fn scratch(home: &Home) -> PathBuf {
 /// removed only from inside a namespace that maps them.
 pub fn clear_scratch(home: &Home) {
     let scratch = scratch(home);
-    unmount_below(&scratch);
+    if !unmount_below(&scratch) {
+        return;
+    }
     if scratch.exists() && std::fs::remove_dir_all(&scratch).is_err() {
         let _ = Command::new("unshare")
             .args(["--user", "--map-auto", "--map-root-user", "rm", "-rf"])
@@ -182,16 +186,40 @@ pub fn clear_scratch(home: &Home) {
     }
 }
 
-/// Unmounts what an mmdebstrap of an earlier version left mounted: what is removed here must
-/// not be the host's own.
-fn unmount_below(directory: &Path) {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    // The fifth field is the mount point (proc(5)). Those mounted last come last.
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
-    let below: Vec<_> = points.filter(|point| point.starts_with(directory)).collect();
-    for point in below.into_iter().rev() {
+/// Unmounts what an mmdebstrap of an earlier version left mounted; whether nothing is left:
+/// what is removed here must not be the host's own.
+fn unmount_below(directory: &Path) -> bool {
+    let Ok(directory) = directory.canonicalize() else { return true };
+    let points = || {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        mount_points(&mounts).into_iter().filter(|point| point.starts_with(&directory)).collect()
+    };
+    let below: Vec<PathBuf> = points();
+    for point in below.iter().rev() {
         let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
     }
+    below.is_empty() || points().is_empty()
+}
+
+/// The fifth field of each line of `mountinfo` (proc(5)), in which spaces and the like are
+/// octal. Those mounted last come last.
+fn mount_points(mounts: &str) -> Vec<PathBuf> {
+    let fields = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let plain = |field: &str| {
+        let mut parts = field.split('\\');
+        let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+        for part in parts {
+            match part.get(..3).and_then(|octal| u8::from_str_radix(octal, 8).ok()) {
+                Some(byte) => {
+                    bytes.push(byte);
+                    bytes.extend(&part.as_bytes()[3..]);
+                }
+                None => bytes.extend(part.as_bytes()),
+            }
+        }
+        PathBuf::from(OsString::from_vec(bytes))
+    };
+    fields.map(plain).collect()
 }
 
 /// Makes the scratch directory, or takes it over if it is our own.
@@ -214,6 +242,13 @@ fn make_scratch(scratch: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mount_points_are_read_as_they_are() {
+        let mounts = "36 35 98:0 / /a\\040b\\134c rw - ext4 /dev/x rw\n\
+                      37 35 0:4 / /proc rw - proc proc rw\n";
+        assert_eq!(mount_points(mounts), [Path::new("/a b\\c"), Path::new("/proc")]);
+    }
 
     #[test]
     fn only_the_sources_of_our_suite_are_taken() {

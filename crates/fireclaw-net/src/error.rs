@@ -45,7 +45,7 @@ pub enum Error {
         subnet: String,
     },
     /// The policy can't be enforced here.
-    #[error("{policy} is not available on this host: {reason}")]
+    #[error("{policy} is not possible: {reason}")]
     NotHere {
         /// The policy's first word.
         policy: String,

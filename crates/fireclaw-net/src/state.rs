@@ -57,7 +57,7 @@ impl Machine {
     }
 }
 
-/// The addresses of one mode, open.
+/// The addresses in use, open.
 #[derive(Debug)]
 pub(crate) struct State {
     db: Connection,

@@ -6,9 +6,9 @@
 //!                       ◀──  HostHello         who you are; perhaps a command to prepare with
 //!   … which is run, and then it says GuestHello again and waits anew
 //! Ready                 ──▶                    taken on
-//!                       ◀──  Personalized           what time is it? up to four times, each answered
+//!                       ◀──  Personalized      what time is it? up to four times, each answered
 //! Ready                 ──▶                    by another Ready
-//!                       ◀──  Personalized           the clock's last correction; commands may come
+//!                       ◀──  Personalized      the clock's last correction; commands may come
 //! ```
 //!
 //! Each is eight bytes of [`MAGIC`] and one [`crate::frame`]. A guest that

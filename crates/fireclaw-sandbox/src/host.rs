@@ -132,7 +132,7 @@ impl Plan {
 
     /// The snapshot from which its sandboxes start, which is made now if it has to be, after
     /// `on_make`. Its disks are blank ones of the same sizes, which no guest has looked
-    /// into. It has its network interface where `tap attachment` says.
+    /// into. It has its network interface where `attachment` says.
     ///
     /// # Errors
     /// [`Error::NoSnapshots`], [`Error::Vm`], [`Error::File`].

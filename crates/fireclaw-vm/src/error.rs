@@ -43,7 +43,7 @@ pub enum Error {
     Refused {
         /// The VMM's name.
         vmm: &'static str,
-        /// The request, such as `PUT /boot-cause`.
+        /// The request, such as `PUT /boot-source`.
         request: String,
         /// The VMM's own words.
         message: String,

@@ -319,7 +319,7 @@ impl Guest {
     }
 }
 
-/// Talks with a guest for as long as there is timeout and a VMM.
+/// Talks with a guest until the timeout, or its VMM ends.
 async fn attended<T>(
     process: &mut VmmProcess,
     timeout: Duration,

@@ -30,7 +30,7 @@ pub struct Launcher {
 
 impl Launcher {
     /// Starts the VMM. The machine owns its run directory. With an interface, it is
-    /// attached where `tap attachment` says.
+    /// attached where `attachment` says.
     pub async fn launch(
         &self,
         memory: Memory<'_>,

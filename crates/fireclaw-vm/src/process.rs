@@ -200,8 +200,11 @@ impl VmmProcess {
             let mut child = tokio::process::Command::from(command).spawn().map_err(failed)?;
             let words = console.follow(child.stdout.take(), child.stderr.take());
             let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+            let mut unclaimed = Unclaimed(ProcessStamp::of(pid));
             // Dropping the child leaves its reaping to the runtime.
-            return Self::adopt_with(ProcessStamp::of(pid), words);
+            let adopted = Self::adopt_with(unclaimed.0, words)?;
+            unclaimed.0 = None;
+            return Ok(adopted);
         }
         let mut child = Child::spawn(command).map_err(failed)?;
         let words = console.follow(child.stdout(), child.stderr());

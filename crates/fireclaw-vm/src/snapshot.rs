@@ -158,7 +158,8 @@ impl Store {
         let (store, key, recipe) = (self.clone(), key.clone(), recipe.clone());
         let keep = move || {
             let kept = store.keep(&fresh, key, recipe);
-            drop(lock);
+            // What is left of it goes before somebody else makes it anew.
+            drop((fresh, lock));
             kept
         };
         let kept = tokio::task::spawn_blocking(keep);

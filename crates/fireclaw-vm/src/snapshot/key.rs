@@ -31,7 +31,7 @@ pub struct Key {
     kernel: Stamp,
     initramfs: Stamp,
     disks: Vec<Stamp>,
-    #[serde(default)]
+    #[serde(default, alias = "card")]
     interface: bool,
     kernel_args: Vec<String>,
     pub(super) cpus: u32,

@@ -26,7 +26,10 @@ fn the_command_line_does_what_people_do() {
     second.exits(1).says(&["another overseer is already running"]);
     // What it leaves is there until it is removed.
     let left = overseer.home.path().join("agents/cli");
-    overseer.fireclaw(&["agent", "rm", "cli"]).exits(1).says(&["cli is running", "agent stop"]);
+    overseer
+        .fireclaw(&["agent", "rm", "cli"])
+        .exits(1)
+        .says(&["cli has not been stopped", "agent stop"]);
     overseer.fireclaw(&["agent", "stop", "cli"]).exits(0);
     assert!(left.join("workspace.ext4").exists());
     overseer.fireclaw(&["agent", "rm", "cli"]).exits(0);
