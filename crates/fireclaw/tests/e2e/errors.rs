@@ -35,7 +35,7 @@ fn values_out_of_range() {
     for user in ["4294967295", "99999999999"] {
         home.run(["--user", user, "true"]).exits(125).says(&[user, "0 to 4294967294", "hint:"]);
     }
-    home.run(["--memory", "10T", "true"]).exits(125).says(&["this machine has", "hint:"]);
+    home.run(["--memory", "10T", "true"]).exits(125).says(&["this host has", "hint:"]);
 }
 
 #[test]
