@@ -233,7 +233,7 @@ fn what_cannot_be_published_is_told_before_anything_starts() {
     }
     home.run(["--parallel", "2", "--publish", "0:80", "true"])
         .exits(2)
-        .says(&["one machine", "hint:"]);
+        .says(&["cannot be combined", "hint:"]);
     home.is_clean();
 }
 
