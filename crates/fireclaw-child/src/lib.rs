@@ -14,5 +14,5 @@ pub use child::Child;
 pub use hidden::is_hidden;
 pub use owner::{die_with_owner, keep_open, own_mounts};
 pub use rustix::process::Signal;
-pub use starter::on_starter;
+pub use starter::{finish_starts, on_starter};
 pub use tail::{Tail, escape};

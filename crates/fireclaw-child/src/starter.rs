@@ -10,11 +10,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
+
+/// Where jobs are handed in; nothing if this host gives us no thread.
+static STARTER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
 
 /// Runs `start`, which starts a process, on the thread for that, inside this runtime. If who
 /// waits for it is dropped, so is what it returned.
@@ -35,13 +39,26 @@ pub async fn on_starter<T: Send + 'static>(
     told.await.map_err(|_| gone())?
 }
 
+/// Waits, for a bounded time, until what was being started is there, or ended because nobody
+/// waits for it any more. Before that a process must not exit, or it leaves it behind.
+pub fn finish_starts() {
+    const LIMIT: Duration = Duration::from_secs(5);
+    if let Some(starter) = STARTER.get().and_then(Option::as_ref) {
+        let (tell, told) = channel();
+        let job = Box::new(move || {
+            let _ = tell.send(());
+        });
+        if starter.send(job).is_ok() {
+            let _ = told.recv_timeout(LIMIT);
+        }
+    }
+}
+
 fn gone() -> io::Error {
     io::Error::other("the thread that starts processes is gone")
 }
 
-/// Nothing if this host gives us no thread.
 fn starter() -> Option<&'static Sender<Job>> {
-    static STARTER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
     let make = || {
         let (jobs, todo) = channel::<Job>();
         // It must outlive any job: what it started ends with it.
@@ -61,7 +78,6 @@ mod tests {
     use std::process::Command;
     use std::sync::mpsc;
     use std::task::{Context, Waker};
-    use std::time::Duration;
 
     use super::*;
     use crate::Child;
@@ -112,6 +128,25 @@ mod tests {
         while std::path::Path::new(&format!("/proc/{pid}")).exists() {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[test]
+    fn who_exits_waits_for_what_is_being_started() {
+        let (tell, told) = mpsc::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut start = Box::pin(on_starter(move || {
+                let mut command = Command::new("sleep");
+                command.arg("1000");
+                let child = Child::spawn(command)?;
+                tell.send(child.pid().unwrap()).unwrap();
+                Ok(child)
+            }));
+            let _ = start.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        });
+        finish_starts();
+        let pid = told.try_recv().unwrap();
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
     }
 
     #[tokio::test]

@@ -195,7 +195,7 @@ pub fn execute(args: &Args) -> Result<u8> {
         filter: "info",
     })?;
     let (local, runtime) = (tokio::task::LocalSet::new(), runtime_with(stalls::watch)?);
-    let ended = local.block_on(&runtime, async {
+    let ended = runtime.block_on_local(local, async {
         let mut signals = Signals::listen()?;
         let serving = serve(&options, &settings, home);
         tokio::select! {

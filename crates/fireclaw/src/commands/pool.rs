@@ -50,7 +50,7 @@ pub fn execute(args: &Args) -> Result<u8> {
     };
     let files = args.host.prepared(&home, &spec)?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime()?, async {
+    runtime()?.block_on_local(local, async {
         let mut signals = Signals::listen()?;
         let serve = async {
             let plan = args.host.plan(&home, spec, files, None).await?;
