@@ -21,6 +21,12 @@ fn it_goes_where_it_is_invited_and_stays_away_when_kicked() {
     });
     ann.send("INVITE puppet #room");
     ann.sees("#room", "puppet");
+    let is_in_both = |overseer: &Overseer| {
+        let channels = overseer.agents()[0]["channels"].clone();
+        channels.as_array().is_some_and(|channels| channels.len() == 2)
+    };
+    // It is written down once the agent itself hears that it is in.
+    wait_until("it to know", || is_in_both(&overseer));
     // It keeps its channels over a restart of everything.
     overseer.kill();
     overseer.again();
@@ -28,11 +34,7 @@ fn it_goes_where_it_is_invited_and_stays_away_when_kicked() {
     ann.send("JOIN #room");
     ann.until("366 ");
     overseer.ready("puppet");
-    let mut channels = serde_json::Value::Null;
-    wait_until("its channels", || {
-        channels = overseer.agents()[0]["channels"].clone();
-        channels.as_array().is_some_and(|channels| channels.len() == 2)
-    });
+    wait_until("its channels", || is_in_both(&overseer));
     ann.sees("#room", "puppet");
     ann.say("#room", "puppet: echo again");
     ann.hears("puppet", "#room", "again");

@@ -345,8 +345,9 @@ fn a_maker_killed_at_each_step_leaves_the_old_or_the_new() {
                     fs::write(state, "spoilt").unwrap();
                 }
             }
+            // All of its threads. (`--seccomp-bpf` would be faster, and loses signals.)
             let mut strace = std::process::Command::new("strace");
-            strace.arg("-o").arg(&trace).arg("-e").arg(format!("trace={call}"));
+            strace.arg("-f").arg("-o").arg(&trace).arg("-e").arg(format!("trace={call}"));
             strace.arg("-e").arg(format!("inject={call}:signal=KILL:when={step}"));
             let run = home.fireclaw(["snapshot", "create"]);
             strace.arg(run.get_program()).args(run.get_args());
