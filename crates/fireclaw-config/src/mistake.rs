@@ -64,7 +64,7 @@ impl fmt::Display for Mistake {
 pub fn printable(c: char) -> char {
     match c {
         '\t' => ' ',
-        c if c.is_control() || fireclaw_child::is_hidden(c) => '\u{fffd}',
+        c if c.is_control() || fireclaw_host::is_hidden(c) => '\u{fffd}',
         c => c,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use fireclaw_irc::message::Source;
+use fireclaw_chat::Sender;
 
 /// Who has something done.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -30,10 +30,10 @@ pub enum Actor {
 
 impl Actor {
     /// Who is behind something that was said.
-    pub fn person(from: &Source, account: Option<&str>) -> Self {
+    pub fn person(from: &Sender) -> Self {
         Self::Person {
             nick: from.nick.clone(),
-            account: account.map(str::to_owned),
+            account: from.account.clone(),
             host: format!("{}@{}", from.user, from.host),
         }
     }

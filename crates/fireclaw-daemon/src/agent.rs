@@ -8,12 +8,15 @@ mod thinking;
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fireclaw_irc::{Client, Event as Heard, Handle};
+use fireclaw_chat::{Bot, Connection, Events as Hearing};
+use fireclaw_host::PathError;
 use fireclaw_protocol::agent;
 use fireclaw_template::Template;
 use fireclaw_vm::{Commands, Guest, RunDir};
+use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
@@ -85,8 +88,8 @@ pub struct Agent {
     orders: mpsc::Receiver<Order>,
     life: Lifecycle,
     log: Log,
-    connection: Handle,
-    heard: mpsc::Receiver<Heard>,
+    connection: Arc<dyn Connection>,
+    heard: Hearing,
     /// Whether nothing more will be heard: the chat server does not want it.
     deaf: bool,
     /// What was said last in each channel.
@@ -104,14 +107,13 @@ pub fn start(shared: &Rc<Shared>, row: AgentRow, template: Template) -> Result<A
     let mut channels = shared.state.borrow().channels(&row.name)?;
     // What is said there commands.
     channels.retain(|channel| !channel.eq_ignore_ascii_case(&shared.config.control));
-    let mut config = shared.config.irc.client(&row.nick, channels);
-    config.joins_pastes = true;
-    let (connection, heard) = Client::spawn(config)?;
+    let bot = Bot { nick: row.nick.clone(), channels, joins_pastes: true };
+    let (connection, heard) = shared.config.chat.connect(bot)?;
     shared.ours.borrow_mut().has_nick(&row.name, &row.nick, Instant::now());
     let (give, orders) = mpsc::channel(64);
     let (life, status) = Lifecycle::new(&row.nick);
     let directory = shared.machines.agent_directory(&row.name);
-    std::fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
+    std::fs::create_dir_all(&directory).map_err(PathError::at("create", &directory))?;
     let log = Log::open(directory.join("agent.log"));
     let shared = Rc::clone(shared);
     let agent = Agent {
@@ -188,7 +190,7 @@ impl Agent {
                     },
                     None => return Some(End::Released),
                 },
-                heard = self.heard.recv(), if !self.deaf => self.hear_for_later(heard),
+                heard = self.heard.next(), if !self.deaf => self.hear_for_later(heard),
             }
         }
     }
@@ -232,7 +234,7 @@ impl Agent {
                         return Err(end);
                     }
                 }
-                heard = self.heard.recv(), if !self.deaf => self.hear_for_later(heard),
+                heard = self.heard.next(), if !self.deaf => self.hear_for_later(heard),
             }
         }
     }

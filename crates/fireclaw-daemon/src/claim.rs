@@ -2,6 +2,7 @@
 
 use std::fs::{File, TryLockError};
 
+use fireclaw_host::PathError;
 use fireclaw_image::Home;
 
 use crate::{Error, Result};
@@ -26,7 +27,7 @@ impl Claim {
         match lock.try_lock() {
             Ok(()) => Ok(Self { _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(Error::AlreadyRuns { home: root.to_owned() }),
-            Err(TryLockError::Error(e)) => Err(Error::file("lock", root.join(LOCK))(e)),
+            Err(TryLockError::Error(e)) => Err(PathError::at("lock", root.join(LOCK))(e).into()),
         }
     }
 }

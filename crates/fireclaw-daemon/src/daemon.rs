@@ -10,10 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fireclaw_chat::{Case, Member, Message, Sender};
 use fireclaw_image::Home;
-use fireclaw_irc::client::{Chat, Member, Rank};
-use fireclaw_irc::message::Source;
-use fireclaw_irc::names::CaseMapping;
 use fireclaw_llm::{Broker, ModelInfo, Server};
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_template::{Entry, Store, Template, names};
@@ -151,14 +149,14 @@ impl Daemon {
         State::check(&home.root().join(STATE)).map(|found| found.is_some())
     }
 
-    /// Whether a line comes from one of our own connections, which are never obeyed.
-    pub fn is_ours(&self, chat: &Chat, case: CaseMapping) -> bool {
-        self.shared.is_ours(&chat.from, chat.account.as_deref(), case)
+    /// Whether a message comes from one of our own connections, which are never obeyed.
+    pub fn is_ours(&self, message: &Message, case: Case) -> bool {
+        self.shared.is_ours(&message.from, case)
     }
 
     /// Whether who said this in the control channel may give commands.
-    pub fn may(&self, chat: &Chat, case: CaseMapping) -> bool {
-        self.shared.may(&chat.from, chat.account.as_deref(), Some(chat.rank), case)
+    pub fn may(&self, message: &Message, case: Case) -> bool {
+        self.shared.may(&message.from, Some(message.is_operator), case)
     }
 
     /// The overseer's own connection has this nick now.
@@ -166,19 +164,19 @@ impl Daemon {
         self.shared.ours.borrow_mut().has_nick(OVERSEER, nick, Instant::now());
     }
 
-    /// The server shows the overseer's own connection like this.
-    pub fn overseer_is_shown(&self, source: &Source) {
-        self.shared.ours.borrow_mut().is_shown(OVERSEER, source);
+    /// The network shows the overseer's own connection like this.
+    pub fn overseer_is_shown(&self, shown: &Sender) {
+        self.shared.ours.borrow_mut().is_shown(OVERSEER, shown);
     }
 
     /// Who is in the control channel now.
     pub fn control_has(&self, members: &[Member]) {
-        let operators = members.iter().filter(|member| member.rank >= Rank::HalfOperator);
+        let operators = members.iter().filter(|member| member.is_operator);
         *self.shared.operators.borrow_mut() = operators.map(|member| member.nick.clone()).collect();
     }
 
     /// A nick in the control channel no longer stands for who had it.
-    pub fn control_lost(&self, nick: &str, case: CaseMapping) {
+    pub fn control_lost(&self, nick: &str, case: Case) {
         self.shared.operators.borrow_mut().retain(|operator| !case.same(operator, nick));
     }
 
@@ -612,7 +610,7 @@ impl Daemon {
     }
 
     pub(crate) fn audit(&self, who: &Actor, act: &str) {
-        info!(target: AUDITED, by = %fireclaw_vm::escape(&who.to_string()), "{}", fireclaw_vm::escape(act));
+        info!(target: AUDITED, by = %fireclaw_host::escape(&who.to_string()), "{}", fireclaw_host::escape(act));
         if let Err(e) = self.shared.state.borrow().audit(who, act) {
             self.shared.trouble(format!("the audit log: {e}"));
         }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use fireclaw_host::PathError;
+
 use crate::Condition;
 use crate::question::Question;
 
@@ -83,7 +85,7 @@ pub enum Error {
     Network(#[from] fireclaw_net::Error),
     /// The chat server.
     #[error(transparent)]
-    Chat(#[from] fireclaw_irc::Error),
+    Chat(#[from] fireclaw_chat::Error),
     /// What is asked for is not built yet, or not possible here.
     #[error("{0}")]
     Unsupported(String),
@@ -133,15 +135,8 @@ pub enum Error {
     #[error("the agent program {0}")]
     Program(String),
     /// A file of the daemon's.
-    #[error("cannot {action} {}: {cause}", path.display())]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// What the system said.
-        cause: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] PathError),
     /// Another call to the system failed.
     #[error("{0}: {1}")]
     System(&'static str, std::io::Error),
@@ -170,14 +165,6 @@ impl Error {
     pub(crate) fn is_full_disk(&self) -> bool {
         let Self::State(e) = self else { return false };
         e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
-    }
-
-    pub(crate) fn file(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |cause| Self::File { action, path, cause }
     }
 }
 

@@ -216,7 +216,7 @@ impl Event {
     ///
     /// A question is more than a line, see [`Question::lines`].
     pub fn text(&self) -> String {
-        fireclaw_vm::escape(&self.to_string())
+        fireclaw_host::escape(&self.to_string())
     }
 }
 

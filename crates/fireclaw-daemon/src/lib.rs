@@ -30,7 +30,7 @@ mod talk;
 
 pub use actor::Actor;
 pub use claim::Claim;
-pub use config::{Config, Irc, Owners};
+pub use config::Config;
 pub use daemon::{Daemon, Listed};
 pub use error::{Error, Result};
 pub use event::{Event, Events};

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fireclaw_host::{PathError, ProcessStamp};
 use fireclaw_image::Home;
 use fireclaw_net::Client;
 use fireclaw_policy::Network;
@@ -14,7 +15,7 @@ use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
 use fireclaw_sandbox::{Host, OwnDisk, Plan, SandboxSpec, Start, Watch, disks};
 use fireclaw_template::Template;
 use fireclaw_vm::probe::Choice;
-use fireclaw_vm::{Commands, Guest, ProcessStamp, RunDir};
+use fireclaw_vm::{Commands, Guest, RunDir};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{Error, Result, skills};
@@ -74,7 +75,7 @@ impl Machines {
         let gone = directory.with_file_name(format!("{agent}.{}{GONE}", RunDir::fresh_id()?));
         match fs::rename(&directory, &gone) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::file("remove", directory)(e)),
+            Err(e) => Err(PathError::at("remove", directory)(e).into()),
             Ok(()) => Ok(Some(gone)),
         }
     }
@@ -82,9 +83,9 @@ impl Machines {
     /// Removes what was taken away. What is left of it goes with [`Machines::sweep`].
     pub async fn remove(&self, gone: PathBuf) -> Result<()> {
         let removed = disks::apart(move || {
-            Ok(fs::remove_dir_all(&gone).map_err(|e| Error::file("remove", gone)(e)))
+            Ok(fs::remove_dir_all(&gone).map_err(|e| PathError::at("remove", gone)(e)))
         });
-        removed.await?
+        Ok(removed.await??)
     }
 
     /// Removes what is left of agents that were being removed.
@@ -214,18 +215,18 @@ impl Machines {
             fireclaw_vm::kill_marked(&id);
             Ok(match fs::remove_dir_all(&directory) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    Err(Error::file("remove", directory)(e))
+                    Err(PathError::at("remove", directory)(e))
                 }
                 _ => Ok(()),
             })
         });
-        cleared.await?
+        Ok(cleared.await??)
     }
 
     /// Marks a machine as one that is not to be cleared away while it runs.
     pub fn spare(&self, id: &str) -> Result<()> {
         let mark = self.directory().join(id).join(SPARED);
-        fs::write(&mark, "").map_err(Error::file("write", mark))
+        Ok(fs::write(&mark, "").map_err(PathError::at("write", mark))?)
     }
 
     /// Whether it has that mark.

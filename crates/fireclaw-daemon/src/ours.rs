@@ -1,13 +1,12 @@
-//! Which sources on the chat server are connections of our own.
+//! Which senders on the chat network are connections of our own.
 //!
 //! What an agent says is a model's or a guest's word, so it commands nothing, whatever rights
-//! its nick, account or rank would give it. In doubt a source counts as ours.
+//! its nick, account or rank would give it. In doubt a sender counts as ours.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use fireclaw_irc::message::Source;
-use fireclaw_irc::names::CaseMapping;
+use fireclaw_chat::{Case, Sender};
 
 /// How long a nick counts as ours after we had it: what was said under it may still be on
 /// its way, as each connection hears the server in its own time.
@@ -41,10 +40,10 @@ impl Ours {
     }
 
     /// The server shows a connection like this.
-    pub fn is_shown(&mut self, connection: &str, source: &Source) {
+    pub fn is_shown(&mut self, connection: &str, sender: &Sender) {
         let known = self.connections.entry(connection.to_owned()).or_default();
-        if !source.user.is_empty() && !source.host.is_empty() {
-            known.shown = Some((source.user.clone(), source.host.clone()));
+        if !sender.user.is_empty() && !sender.host.is_empty() {
+            known.shown = Some((sender.user.clone(), sender.host.clone()));
         }
     }
 
@@ -63,23 +62,17 @@ impl Ours {
     }
 
     /// The agent that has this nick now.
-    pub fn with_nick(&self, nick: &str, case: CaseMapping) -> Option<&str> {
+    pub fn with_nick(&self, nick: &str, case: Case) -> Option<&str> {
         let mut agents = self.connections.iter().filter(|(name, _)| *name != OVERSEER);
         agents.find(|(_, known)| case.same(&known.nick, nick)).map(|(name, _)| name.as_str())
     }
 
-    /// Whether a source is one of our connections. `is_other` says that the server proved
+    /// Whether a sender is one of our connections. `is_other` says that the server proved
     /// who it is, by an account that is not ours: then the same user and host may be a
     /// person on this machine.
-    pub fn includes(
-        &self,
-        source: &Source,
-        is_other: bool,
-        case: CaseMapping,
-        now: Instant,
-    ) -> bool {
+    pub fn includes(&self, sender: &Sender, is_other: bool, case: Case, now: Instant) -> bool {
         let shown = |known: &Connection| {
-            let (user, host) = (&source.user, &source.host);
+            let (user, host) = (&sender.user, &sender.host);
             known.shown.as_ref().is_some_and(|(u, h)| u == user && h.eq_ignore_ascii_case(host))
         };
         let known = self.connections.values();
@@ -87,8 +80,8 @@ impl Ours {
             .map(|known| &known.nick)
             .chain(self.before.iter().filter(|(_, until)| *until > now).map(|(nick, _)| nick));
         // A server's own words have no user, and come from no person.
-        source.user.is_empty()
-            || nicks.any(|nick| case.same(nick, &source.nick))
+        sender.user.is_empty()
+            || nicks.any(|nick| case.same(nick, &sender.nick))
             || (!is_other && self.connections.values().any(shown))
     }
 }
@@ -97,20 +90,27 @@ impl Ours {
 mod tests {
     use super::*;
 
-    const CASE: CaseMapping = CaseMapping::Rfc1459;
+    fn sender(text: &str) -> Sender {
+        let (nick, rest) = text.split_once('!').unwrap_or((text, ""));
+        let (user, host) = rest.rsplit_once('@').unwrap_or_default();
+        let [nick, user, host] = [nick, user, host].map(str::to_owned);
+        Sender { nick, user, host, account: None }
+    }
+
+    const CASE: Case = Case::ASCII;
 
     #[test]
     fn a_connection_is_ours_by_nick_and_by_what_the_server_shows() {
         let now = Instant::now();
         let mut ours = Ours::default();
         ours.has_nick("worker", "worker", now);
-        let is_ours = |ours: &Ours, source: &str, later: u64| {
-            ours.includes(&Source::parse(source), false, CASE, now + Duration::from_secs(later))
+        let is_ours = |ours: &Ours, text: &str, later: u64| {
+            ours.includes(&sender(text), false, CASE, now + Duration::from_secs(later))
         };
         assert!(is_ours(&ours, "Worker!~x@elsewhere", 0));
         assert!(!is_ours(&ours, "ann!~fireclaw@host", 0));
         // A server may rename it before it hears of that itself.
-        ours.is_shown("worker", &Source::parse("worker!~fireclaw@host"));
+        ours.is_shown("worker", &sender("worker!~fireclaw@host"));
         assert!(is_ours(&ours, "Guest123!~fireclaw@HOST", 0));
         assert!(!is_ours(&ours, "ann!~ann@host", 0));
         assert!(!is_ours(&ours, "ann!~fireclaw@other", 0));
@@ -128,16 +128,16 @@ mod tests {
         let now = Instant::now();
         let mut ours = Ours::default();
         ours.has_nick("worker", "worker", now);
-        ours.is_shown("worker", &Source::parse("worker!ann@host"));
-        let person = Source::parse("ann!ann@host");
+        ours.is_shown("worker", &sender("worker!ann@host"));
+        let person = sender("ann!ann@host");
         assert!(ours.includes(&person, false, CASE, now));
         assert!(!ours.includes(&person, true, CASE, now));
-        assert!(ours.includes(&Source::parse("worker!ann@host"), true, CASE, now));
+        assert!(ours.includes(&sender("worker!ann@host"), true, CASE, now));
     }
 
     #[test]
-    fn a_source_without_a_user_is_no_person() {
+    fn a_sender_without_a_user_is_no_person() {
         let ours = Ours::default();
-        assert!(ours.includes(&Source::parse("irc.example.org"), true, CASE, Instant::now()));
+        assert!(ours.includes(&sender("irc.example.org"), true, CASE, Instant::now()));
     }
 }

@@ -3,9 +3,7 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use fireclaw_irc::client::Rank;
-use fireclaw_irc::message::Source;
-use fireclaw_irc::names::CaseMapping;
+use fireclaw_chat::{Case, Sender};
 use fireclaw_llm::Broker;
 use fireclaw_policy::{Network, Target};
 use fireclaw_template::{Store, Template};
@@ -58,32 +56,25 @@ impl Shared {
         true
     }
 
-    /// Whether a source on the chat server is one of our own connections.
-    pub fn is_ours(&self, from: &Source, account: Option<&str>, case: CaseMapping) -> bool {
-        let own = self.config.irc.sasl.as_ref().map(|sasl| sasl.account.as_str());
-        let is_other =
-            account.is_some_and(|account| !own.is_some_and(|own| case.same(own, account)));
+    /// Whether somebody on the chat network is one of our own connections.
+    pub fn is_ours(&self, from: &Sender, case: Case) -> bool {
+        let own = self.config.chat.account();
+        let is_other = |account: &str| !own.is_some_and(|own| case.same(own, account));
+        let is_other = from.account.as_deref().is_some_and(is_other);
         self.ours.borrow().includes(from, is_other, case, Instant::now())
     }
 
     /// Whether somebody may have agents do something: never one of our own connections.
-    pub fn may(
-        &self,
-        from: &Source,
-        account: Option<&str>,
-        rank: Option<Rank>,
-        case: CaseMapping,
-    ) -> bool {
-        let is_operator = || self.operators.borrow().iter().any(|o| case.same(o, &from.nick));
-        let rank = rank.unwrap_or_else(|| match is_operator() {
-            true => Rank::Operator,
-            false => Rank::Member,
-        });
-        !self.is_ours(from, account, case) && self.config.owners.may(from, account, rank, case)
+    /// `is_operator` says whether they may moderate the control channel; if absent, that is
+    /// looked for by their nick.
+    pub fn may(&self, from: &Sender, is_operator: Option<bool>, case: Case) -> bool {
+        let has_nick = || self.operators.borrow().iter().any(|o| case.same(o, &from.nick));
+        let is_operator = is_operator.unwrap_or_else(has_nick);
+        !self.is_ours(from, case) && self.config.owners.may(from, is_operator, case)
     }
 
     /// The agent that has this nick now.
-    pub fn agent_with_nick(&self, nick: &str, case: CaseMapping) -> Option<String> {
+    pub fn agent_with_nick(&self, nick: &str, case: Case) -> Option<String> {
         self.ours.borrow().with_nick(nick, case).map(str::to_owned)
     }
 

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use fireclaw_host::PathError;
 use tar::{Builder, EntryType, Header};
 
 use crate::{Error, Result};
@@ -47,7 +48,7 @@ impl Pack {
                 "more than {MOST_FILES} files, or more than {MOST_DEPTH} directories within each other"
             )));
         }
-        let cannot = |e| Error::file("read", from)(e);
+        let cannot = |e| PathError::at("read", from)(e);
         let meta = fs::metadata(from).map_err(cannot)?;
         if meta.is_dir() {
             self.put(to, EntryType::Directory, 0o755, 0, io::empty())?;
@@ -55,7 +56,7 @@ impl Pack {
                 .and_then(|entries| {
                     entries.map(|e| Ok(e?.file_name())).collect::<io::Result<Vec<_>>>()
                 })
-                .map_err(|e| Error::file("read", from)(e))?;
+                .map_err(|e| PathError::at("read", from)(e))?;
             names.sort();
             for name in names {
                 self.add(&from.join(&name), &to.join(&name), depth + 1)?;
@@ -66,7 +67,7 @@ impl Pack {
                 return Err(Error::Skills(format!("more than {} MiB", MOST_BYTES >> 20)));
             }
             let mode = if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
-            let file = File::open(from).map_err(|e| Error::file("read", from)(e))?;
+            let file = File::open(from).map_err(|e| PathError::at("read", from)(e))?;
             self.put(to, EntryType::Regular, mode, meta.len(), file.take(meta.len()))?;
         }
         Ok(())

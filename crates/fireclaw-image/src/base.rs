@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use fireclaw_host::PathError;
+
 use crate::debian::{self, Request};
 use crate::kernel::{self, DebianKernel};
 use crate::{Error, Home, Image, Kernel, Progress, Result, files, import, initramfs};
@@ -92,7 +94,7 @@ pub fn kernel(
     })?;
     let directory = Path::new("kernels").join(&found.release);
     let modules = initramfs::modules_archive(&found.modules)
-        .map_err(Error::file("pack", home.root().join(&directory)))?;
+        .map_err(PathError::at("pack", home.root().join(&directory)))?;
     Ok(Kernel {
         image: files::write(home, &directory.join("vmlinux"), &found.image)?,
         modules: Some(files::write(home, &directory.join("modules.cpio"), &modules)?),

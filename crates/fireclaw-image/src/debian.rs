@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-use fireclaw_child::{die_with_owner, own_mounts};
+use fireclaw_host::{PathError, die_with_owner, own_mounts};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{Error, Home, Progress, Result};
@@ -105,7 +105,7 @@ pub fn fetch<T>(
         _ if CANCELLED.load(Ordering::SeqCst) => Err(Error::Cancelled),
         Some(Ok(result)) if status.success() => Ok(result),
         // Full disk and the like: mmdebstrap only saw its pipe close.
-        Some(Err(e @ (Error::NoSpace { .. } | Error::File { .. }))) => Err(e),
+        Some(Err(e @ (Error::NoSpace { .. } | Error::File(_)))) => Err(e),
         Some(Err(e)) if status.success() => Err(e),
         _ => Err(Error::ToolFailed { program: MMDEBSTRAP, problem: last_words }),
     }
@@ -226,14 +226,14 @@ fn mount_points(mounts: &str) -> Vec<PathBuf> {
 fn make_scratch(scratch: &Path) -> Result<()> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
     if let Some(parent) = scratch.parent() {
-        std::fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
+        std::fs::create_dir_all(parent).map_err(PathError::at("create", parent))?;
     }
     let made = std::fs::DirBuilder::new().mode(0o755).create(scratch);
     let ours = std::fs::symlink_metadata(scratch)
         .is_ok_and(|m| m.is_dir() && m.uid() == rustix::process::geteuid().as_raw());
     match made {
         Err(e) if !(e.kind() == std::io::ErrorKind::AlreadyExists && ours) => {
-            Err(Error::file("create", scratch)(e))
+            Err(PathError::at("create", scratch)(e).into())
         }
         _ => Ok(()),
     }

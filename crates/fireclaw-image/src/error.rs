@@ -1,7 +1,8 @@
 //! Why something could not be prepared.
 
-use std::io;
 use std::path::PathBuf;
+
+use fireclaw_host::PathError;
 
 /// An error of this crate. The command line adds the hint for each kind.
 #[derive(Debug, thiserror::Error)]
@@ -109,15 +110,8 @@ pub enum Error {
         free_mib: u64,
     },
     /// A file or directory could not be used.
-    #[error("cannot {action} {}: {cause}", path.display())]
-    File {
-        /// What was tried, such as `create`.
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] PathError),
 }
 
 fn which_image(origin: &str, wanted: Option<&str>, known: &[String]) -> String {
@@ -133,12 +127,4 @@ fn which_image(origin: &str, wanted: Option<&str>, known: &[String]) -> String {
 /// The result of preparing something.
 pub type Result<T> = std::result::Result<T, Error>;
 
-impl Error {
-    pub(crate) fn file(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |cause| Self::File { action, path, cause }
-    }
-}
+impl Error {}

@@ -5,6 +5,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use fireclaw_host::PathError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -22,33 +23,33 @@ pub fn create(
 ) -> Result<Artifact> {
     let path = home.join(relative);
     let directory = path.parent().unwrap_or(home.root());
-    fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+    fs::create_dir_all(directory).map_err(PathError::at("create", directory))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!("{PARTIAL}{}", std::process::id()));
     let partial = Partial(directory.join(name));
     fill(&partial.0)?;
-    let file = File::open(&partial.0).map_err(Error::file("open", &partial.0))?;
+    let file = File::open(&partial.0).map_err(PathError::at("open", &partial.0))?;
     // Shared by all machines, also by VMMs that run as another user and get a link; who
     // may get at it is the home's affair, whatever the umask.
-    let mode = file.metadata().map_err(Error::file("read", &partial.0))?.permissions().mode();
+    let mode = file.metadata().map_err(PathError::at("read", &partial.0))?.permissions().mode();
     file.set_permissions(Permissions::from_mode(mode & 0o777 | 0o444))
-        .map_err(Error::file("write", &partial.0))?;
-    file.sync_all().map_err(Error::file("write", &partial.0))?;
-    let bytes = file.metadata().map_err(Error::file("read", &partial.0))?.len();
-    let sha256 = digest(file).map_err(Error::file("read", &partial.0))?;
-    fs::rename(&partial.0, &path).map_err(Error::file("create", &path))?;
+        .map_err(PathError::at("write", &partial.0))?;
+    file.sync_all().map_err(PathError::at("write", &partial.0))?;
+    let bytes = file.metadata().map_err(PathError::at("read", &partial.0))?.len();
+    let sha256 = digest(file).map_err(PathError::at("read", &partial.0))?;
+    fs::rename(&partial.0, &path).map_err(PathError::at("create", &path))?;
     File::open(directory)
         .and_then(|directory| directory.sync_all())
-        .map_err(Error::file("write", directory))?;
+        .map_err(PathError::at("write", directory))?;
     Ok(Artifact { file: relative.to_owned(), sha256, bytes })
 }
 
 /// Writes `bytes` as a whole file.
 pub fn write(home: &Home, relative: &Path, bytes: &[u8]) -> Result<Artifact> {
     create(home, relative, |path| {
-        File::create(path)
+        Ok(File::create(path)
             .and_then(|mut file| file.write_all(bytes))
-            .map_err(Error::file("write", path))
+            .map_err(PathError::at("write", path))?)
     })
 }
 
@@ -94,8 +95,8 @@ impl Artifact {
     /// Reads all of it and compares the digest.
     pub fn verify(&self, home: &Home) -> Result<()> {
         let path = self.path(home);
-        let file = File::open(&path).map_err(Error::file("open", &path))?;
-        let found = digest(file).map_err(Error::file("read", &path))?;
+        let file = File::open(&path).map_err(PathError::at("open", &path))?;
+        let found = digest(file).map_err(PathError::at("read", &path))?;
         if found == self.sha256 {
             return Ok(());
         }

@@ -5,7 +5,9 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use fireclaw_host::PathError;
+
+use crate::Result;
 
 /// What whoever changes the home holds.
 pub(crate) const SETUP_LOCK: &str = "setup.lock";
@@ -86,17 +88,17 @@ impl Home {
             let made = parents.and_then(|()| DirBuilder::new().mode(0o700).create(root));
             match made {
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-                    return Err(Error::file("create", root)(e));
+                    return Err(PathError::at("create", root)(e).into());
                 }
                 _ => {}
             }
         }
-        let found = fs::metadata(root).map_err(Error::file("read", root))?;
+        let found = fs::metadata(root).map_err(PathError::at("read", root))?;
         let is_shared = root.parent().is_none()
             || found.mode() & 0o1000 != 0
             || std::env::home_dir().is_some_and(|own| own == *root);
         if !is_shared && is_ours(&found) {
-            close(root, &found).map_err(Error::file("protect", root))?;
+            close(root, &found).map_err(PathError::at("protect", root))?;
         }
         for name in PRIVATE_DIRECTORIES {
             close_whole(&root.join(name), if name == "agents" { 2 } else { 0 })?;
@@ -114,7 +116,7 @@ impl Home {
         self.make_private()?;
         let mut options = File::options();
         options.create(true).truncate(false).write(true).mode(0o600);
-        options.open(&path).map_err(Error::file("create", &path))
+        Ok(options.open(&path).map_err(PathError::at("create", &path))?)
     }
 
     /// Directories of running machines.
@@ -171,7 +173,9 @@ fn close_whole(path: &Path, levels: usize) -> Result<()> {
     }
     match close(path, &found) {
         // It has just gone: the end of a machine, of another command.
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::file("protect", path)(e)),
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            return Err(PathError::at("protect", path)(e).into());
+        }
         _ => {}
     }
     if levels > 0 && found.is_dir() {

@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use fireclaw_host::PathError;
+
 use crate::ext4::{self, Blocks};
 use crate::extract::{Extraction, Role};
 use crate::plain::plain;
@@ -24,7 +26,7 @@ pub fn from_tar(tar: impl Read, origin: &str, image: &Path, tag: Option<&str>) -
     write(tar, image, tag).map_err(|problem| error(problem, image, origin))?;
     // A file in the host's page cache that others map must not change any more.
     let read_only = fs::Permissions::from_mode(0o444);
-    fs::set_permissions(image, read_only).map_err(Error::file("write", image))
+    Ok(fs::set_permissions(image, read_only).map_err(PathError::at("write", image))?)
 }
 
 fn write(tar: impl Read, image: &Path, tag: Option<&str>) -> Outcome<()> {
@@ -74,9 +76,10 @@ fn only_folder(tree: &Tree) -> Option<String> {
 fn error(problem: Problem, image: &Path, origin: &str) -> Error {
     let origin = origin.to_owned();
     match problem {
-        Problem::Write(e) if e.kind() == ErrorKind::StorageFull => space::error(image)
-            .unwrap_or_else(|| Error::File { action: "write", path: image.to_owned(), cause: e }),
-        Problem::Write(e) => Error::file("write", image)(e),
+        Problem::Write(e) if e.kind() == ErrorKind::StorageFull => {
+            space::error(image).unwrap_or_else(|| PathError::at("write", image)(e).into())
+        }
+        Problem::Write(e) => PathError::at("write", image)(e).into(),
         Problem::Below(folder) => Error::BelowFolder { origin, folder },
         Problem::Layer(mark) => Error::OneLayer { origin, mark },
         Problem::Tag { wanted, known } => Error::WhichImage { origin, wanted, known },

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use fireclaw_host::PathError;
 use serde::{Deserialize, Serialize};
 
 use crate::{Artifact, Error, Home, Result, files};
@@ -70,7 +71,7 @@ impl Manifest {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(e) => return Err(Error::file("read", &path)(e)),
+            Err(e) => return Err(PathError::at("read", &path)(e).into()),
         };
         let manifest: Self = serde_json::from_slice(&bytes)
             .map_err(|e| Error::Damaged { path: path.clone(), problem: e.to_string() })?;
@@ -86,7 +87,7 @@ impl Manifest {
         let current = Self { format: FORMAT, ..self.clone() };
         let path = home.manifest();
         let bytes = serde_json::to_vec_pretty(&current)
-            .map_err(|e| Error::file("write", &path)(e.into()))?;
+            .map_err(|e| PathError::at("write", &path)(e.into()))?;
         files::write(home, Path::new("manifest.json"), &bytes).map(drop)
     }
 

@@ -3,6 +3,8 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use fireclaw_host::PathError;
+
 use crate::files::Artifact;
 use crate::home::SETUP_LOCK;
 use crate::manifest::{Image, Kernel, Manifest};
@@ -150,12 +152,12 @@ fn joined_initramfs(home: &Home, modules: Option<&Artifact>) -> Result<PathBuf> 
             Some(artifact) => {
                 artifact.verify(home)?;
                 let path = artifact.path(home);
-                fs::read(&path).map_err(Error::file("read", path))?
+                fs::read(&path).map_err(PathError::at("read", path))?
             }
             None => Vec::new(),
         };
         let joined =
-            initramfs::join(&modules, GUEST_PROGRAM).map_err(Error::file("write", &path))?;
+            initramfs::join(&modules, GUEST_PROGRAM).map_err(PathError::at("write", &path))?;
         files::write(home, &relative, &joined)?;
     }
     Ok(path)
@@ -169,7 +171,7 @@ fn initramfs_file(modules: Option<&Artifact>) -> PathBuf {
 /// Takes over a kernel file that the user named. It must have the drivers for
 /// virtio-mmio, ext4 and overlay built in.
 fn own_kernel(home: &Home, file: &Path, relative: &str) -> Result<Kernel> {
-    let bytes = fs::read(file).map_err(Error::file("read", file))?;
+    let bytes = fs::read(file).map_err(PathError::at("read", file))?;
     let digest = files::digest_of(&bytes);
     let relative = PathBuf::from(format!("{relative}-{}", &digest[..16]));
     let bad = |problem: kernel::Problem| Error::BadKernel {
@@ -207,7 +209,7 @@ pub fn add_minimal_kernel(
 ) -> Result<()> {
     let _lock = Lock::wait(home, progress)?;
     let mut manifest = Manifest::read(home)?;
-    let bytes = fs::read(file).map_err(Error::file("read", file))?;
+    let bytes = fs::read(file).map_err(PathError::at("read", file))?;
     let image = kernel::bootable(bytes).map_err(|problem| Error::BadKernel {
         path: file.to_owned(),
         problem: problem.to_string(),
@@ -307,7 +309,7 @@ fn prune_below(home: &Home, directory: &Path, keep: &[PathBuf], pruned: &mut Pru
             // Only an empty one goes.
             let _ = fs::remove_dir(&path);
         } else if !keep.contains(&path) {
-            fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+            fs::remove_file(&path).map_err(PathError::at("remove", &path))?;
             pruned.bytes += metadata.len();
             pruned.files.push(path.strip_prefix(home.root()).unwrap_or(&path).to_owned());
         }
@@ -335,9 +337,9 @@ impl Lock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 progress.detail("another set-up is at work here; waiting for it");
-                file.lock().map_err(Error::file("lock", &path))?;
+                file.lock().map_err(PathError::at("lock", &path))?;
             }
-            Err(TryLockError::Error(e)) => return Err(Error::file("lock", &path)(e)),
+            Err(TryLockError::Error(e)) => return Err(PathError::at("lock", &path)(e).into()),
         }
         files::remove_partials(home.root());
         for directory in ["kernels", "images", "initramfs"] {

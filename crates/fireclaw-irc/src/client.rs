@@ -5,7 +5,7 @@
 //!
 //! ```no_run
 //! use fireclaw_irc::text::{Formatting, fold};
-//! use fireclaw_irc::{Client, Config, Event, address};
+//! use fireclaw_irc::{Client, Config, Event};
 //!
 //! # async fn bot() -> fireclaw_irc::Result<()> {
 //! let mut config = Config::new("127.0.0.1", 6667, "worker");
@@ -14,7 +14,7 @@
 //! while let Some(event) = events.recv().await {
 //!     let Event::Message(chat) = event else { continue };
 //!     let me = handle.status();
-//!     if let Some(asked) = address::addressed(&chat.text, &me.nick, me.case) {
+//!     if let Some(asked) = fireclaw_chat::addressed(&chat.text, &me.nick, me.case.into()) {
 //!         let answer = format!("{}: you said {asked}", chat.from.nick);
 //!         let short = fold(&answer, handle.budget(&chat.target), 4, Formatting::Remove);
 //!         handle.say(&chat.target, &short.lines.join("\n")).await?;

@@ -1,6 +1,6 @@
 //! What can go wrong before a line is sent, and around the private server.
 
-use std::path::PathBuf;
+use fireclaw_host::PathError;
 
 use crate::message::InvalidLine;
 
@@ -61,15 +61,8 @@ pub enum Error {
         log: String,
     },
     /// A file of ours could not be used.
-    #[error("cannot {action} {}: {cause}", path.display())]
-    File {
-        /// What was tried, such as `create`.
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// What the system said.
-        cause: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] PathError),
     /// Another system call failed.
     #[error("{what}: {cause}")]
     System {
@@ -91,14 +84,6 @@ impl From<InvalidLine> for Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    pub(crate) fn file(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |cause| Self::File { action, path, cause }
-    }
-
     pub(crate) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |cause| Self::System { what, cause }
     }

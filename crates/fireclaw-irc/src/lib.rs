@@ -7,21 +7,19 @@
 //! server.
 //!
 //! [`message`] has lines as RFC 1459, RFC 2812 and the IRCv3 message tags have
-//! them. [`text`] scrubs, splits and folds what is to be said. [`address`],
-//! [`names`] and [`mask`] know who is spoken to, which names are valid, and who
-//! has a hostmask. [`client`] is the connection, [`server`] is ngircd.
+//! them. [`text`] scrubs, splits and folds what is to be said. [`names`] knows which names
+//! are valid, and which are the same. [`client`] is the connection, [`server`] is ngircd.
+//! [`Network`] makes of it what `fireclaw-chat` asks of a network.
 
-pub mod address;
+mod adapter;
 pub mod client;
 mod error;
-pub mod mask;
 pub mod message;
 pub mod names;
-mod secret;
 pub mod server;
 pub mod text;
 
+pub use adapter::Network;
 pub use client::{Client, Config, Event, Handle};
 pub use error::{Error, Result};
-pub use secret::Secret;
 pub use server::PrivateServer;

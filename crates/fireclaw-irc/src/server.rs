@@ -11,7 +11,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{Error, Result, Secret};
+use crate::{Error, Result};
+use fireclaw_host::Secret;
 use process::Process;
 
 pub use password::{FILE as PASSWORD_FILE, own as own_password};

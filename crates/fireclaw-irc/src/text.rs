@@ -11,7 +11,7 @@ mod relay;
 mod scrub;
 mod split;
 
-pub use fold::{Folded, fold, lines};
+pub use fold::{fold, lines};
 pub use relay::Relay;
 pub(crate) use scrub::is_unsafe;
 pub use scrub::{Formatting, scrub};

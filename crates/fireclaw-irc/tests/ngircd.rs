@@ -8,11 +8,12 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use common::{Bot, LIMIT, Raw, config, text_of};
-use fireclaw_irc::address::addressed;
+use fireclaw_host::Secret;
+use fireclaw_irc::Error;
+use fireclaw_chat::addressed;
 use fireclaw_irc::client::{ChatKind, Event, Member, Rank, Typing};
 use fireclaw_irc::server::{Options, PrivateServer};
 use fireclaw_irc::text::{Formatting, fold};
-use fireclaw_irc::{Error, Secret};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tempfile::TempDir;
 
@@ -52,7 +53,7 @@ async fn two_clients_talk_in_a_channel_and_in_private() {
     assert_eq!((chat.kind, chat.rank, chat.is_history), (ChatKind::Message, Rank::Member, false));
     let status = worker.handle.status();
     assert!(status.connected);
-    assert_eq!(addressed(&chat.text, &status.nick, status.case), Some("what's your uptime?"));
+    assert_eq!(addressed(&chat.text, &status.nick, status.case.into()), Some("what's your uptime?"));
 
     worker.handle.say("muse", "three days").await.unwrap();
     let chat = muse.heard().await;

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Bot, LIMIT, config};
+use fireclaw_host::Secret;
 use fireclaw_irc::client::{Config, Event, Rate, Sasl, Tls, Typing};
 use fireclaw_irc::message::Message;
-use fireclaw_irc::{Client, Error, Secret};
+use fireclaw_irc::{Client, Error};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
@@ -163,7 +164,7 @@ async fn certificates_that_cannot_be_read_are_said_to_be() {
     let path = dir.path().join("ca.pem");
     let mut config = config(1, "worker");
     config.tls = Some(Tls { ca_file: Some(path.clone()), server_name: None });
-    assert!(matches!(Client::spawn(config.clone()), Err(Error::File { .. })));
+    assert!(matches!(Client::spawn(config.clone()), Err(Error::File(_))));
     std::fs::write(&path, "nothing").unwrap();
     assert!(matches!(Client::spawn(config), Err(Error::Config { setting: "ca_file", .. })));
 }

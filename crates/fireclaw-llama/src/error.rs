@@ -1,7 +1,6 @@
 //! Why there is no local model server.
 
-use std::io;
-use std::path::PathBuf;
+use fireclaw_host::PathError;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -53,15 +52,8 @@ pub enum Error {
         log: String,
     },
     /// A file or directory of ours could not be used.
-    #[error("cannot {action} {}: {cause}", path.display())]
-    File {
-        /// What was tried, such as `create`.
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] PathError),
     /// It runs, and does not answer as it should.
     #[error(transparent)]
     Model(#[from] fireclaw_llm::Error),
@@ -78,13 +70,5 @@ impl Error {
             Self::Model(error) => error.detail(),
             _ => None,
         }
-    }
-
-    pub(crate) fn file(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |cause| Self::File { action, path, cause }
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fireclaw_host::PathError;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -105,7 +106,7 @@ pub async fn fetch_server(home: &Path, progress: Progress<'_>) -> Result<PathBuf
         launcher(&partial)?;
         clear(&download)?;
         // A directory under this name has everything.
-        fs::rename(&partial, &place).map_err(Error::file("create", &place))
+        Ok(fs::rename(&partial, &place).map_err(PathError::at("create", &place))?)
     })
     .await?;
     progress(Stage::Fetching { what: pin.package.name, bytes: pin.bytes, of: pin.bytes });
@@ -151,7 +152,7 @@ pub async fn compile_server(home: &Path, progress: Progress<'_>) -> Result<PathB
     blocking(move || {
         clear(&download)?;
         // A directory under this name has everything.
-        fs::rename(&partial, &place).map_err(Error::file("create", &place))
+        Ok(fs::rename(&partial, &place).map_err(PathError::at("create", &place))?)
     })
     .await?;
     Ok(program)
@@ -160,24 +161,24 @@ pub async fn compile_server(home: &Path, progress: Progress<'_>) -> Result<PathB
 /// Puts what starts the server into a directory, whole or not at all.
 fn launcher(directory: &Path) -> Result<()> {
     let (new, name) = (directory.join("launcher.new"), directory.join("llama-server.py"));
-    fs::write(&new, LAUNCHER).map_err(Error::file("write", &new))?;
-    fs::rename(&new, &name).map_err(Error::file("create", &name))
+    fs::write(&new, LAUNCHER).map_err(PathError::at("write", &new))?;
+    Ok(fs::rename(&new, &name).map_err(PathError::at("create", &name))?)
 }
 
 fn unpack(archive: &Path, member: &str, to: &Path) -> Result<()> {
     let directory = to.parent().unwrap_or(to);
-    fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+    fs::create_dir_all(directory).map_err(PathError::at("create", directory))?;
     let mut options = OpenOptions::new();
     let mut file = options
         .write(true)
         .create_new(true)
         .mode(0o755)
         .open(to)
-        .map_err(Error::file("create", to))?;
+        .map_err(PathError::at("create", to))?;
     read_member(archive, member, MAX_PROGRAM_FILE, |bytes| {
-        file.write_all(bytes).map_err(Error::file("write", to))
+        Ok(file.write_all(bytes).map_err(PathError::at("write", to))?)
     })?;
-    file.sync_all().map_err(Error::file("write", to))
+    Ok(file.sync_all().map_err(PathError::at("write", to))?)
 }
 
 /// A model's file, fetched into `<home>/models` unless it is there.
@@ -275,14 +276,14 @@ async fn from_parts(
 
 /// Waits until nobody else fetches into a directory. Held until dropped.
 async fn lock(directory: &Path) -> Result<File> {
-    fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+    fs::create_dir_all(directory).map_err(PathError::at("create", directory))?;
     let path = directory.join("fetch.lock");
-    let file = File::create(&path).map_err(Error::file("create", &path))?;
+    let file = File::create(&path).map_err(PathError::at("create", &path))?;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) => sleep(LOCK_POLL).await,
-            Err(TryLockError::Error(e)) => return Err(Error::file("lock", &path)(e)),
+            Err(TryLockError::Error(e)) => return Err(PathError::at("lock", &path)(e).into()),
         }
     }
 }

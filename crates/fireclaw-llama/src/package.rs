@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use fireclaw_host::PathError;
 use tokio::process::Command;
 use zip::ZipArchive;
 
@@ -32,7 +33,7 @@ impl Package {
     /// archive.
     pub async fn fetch(&self, directory: &Path) -> Result<PathBuf> {
         clear(directory)?;
-        fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+        fs::create_dir_all(directory).map_err(PathError::at("create", directory))?;
         self.download(directory, &["--only-binary", ":all:"], "whl", None).await
     }
 
@@ -41,10 +42,10 @@ impl Package {
         clear(directory)?;
         let backend = directory.join("backend");
         let module = backend.join("scikit_build_core");
-        fs::create_dir_all(&module).map_err(Error::file("create", &module))?;
+        fs::create_dir_all(&module).map_err(PathError::at("create", &module))?;
         for (name, text) in [("__init__.py", ""), ("build.py", METADATA)] {
             let path = module.join(name);
-            fs::write(&path, text).map_err(Error::file("write", path))?;
+            fs::write(&path, text).map_err(PathError::at("write", path))?;
         }
         let options = ["--no-binary", ":all:", "--no-build-isolation"];
         self.download(directory, &options, "gz", Some(&backend)).await
@@ -83,7 +84,7 @@ impl Package {
             return Err(failed(format!("pip: {}", escape(last.unwrap_or("no reason")))));
         }
         let mut archives = fs::read_dir(directory)
-            .map_err(Error::file("read", directory))?
+            .map_err(PathError::at("read", directory))?
             .flatten()
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|found| found == extension));
@@ -99,7 +100,7 @@ pub fn read_member(
     mut take: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let failed = |problem: String| Error::Fetch { what: member.to_owned(), problem };
-    let file = File::open(archive).map_err(Error::file("open", archive))?;
+    let file = File::open(archive).map_err(PathError::at("open", archive))?;
     let mut zip = ZipArchive::new(file).map_err(|e| failed(e.to_string()))?;
     let mut inside = zip.by_name(member).map_err(|e| failed(e.to_string()))?.take(bytes);
     let mut buffer = vec![0; 1 << 20];
@@ -115,7 +116,7 @@ pub fn read_member(
 pub fn clear(directory: &Path) -> Result<()> {
     match fs::remove_dir_all(directory) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::file("remove", directory)(e))
+            Err(PathError::at("remove", directory)(e).into())
         }
         _ => Ok(()),
     }

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use fireclaw_host::PathError;
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
@@ -22,7 +23,7 @@ impl Partial {
     /// Goes on with what there is of a file of `expected` bytes; `keep` says how much of
     /// its length.
     pub fn open(path: &Path, expected: u64, keep: impl Fn(u64) -> u64) -> Result<Self> {
-        let failed = || Error::file("open", path);
+        let failed = || PathError::at("open", path);
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -32,9 +33,9 @@ impl Partial {
             .map_err(failed())?;
         let there = file.metadata().map_err(failed())?.len();
         let length = if there > expected { 0 } else { keep(there) };
-        file.set_len(length).map_err(Error::file("cut", path))?;
+        file.set_len(length).map_err(PathError::at("cut", path))?;
         let mut hasher = Sha256::new();
-        copy(&mut file, &mut hasher).map_err(Error::file("read", path))?;
+        copy(&mut file, &mut hasher).map_err(PathError::at("read", path))?;
         Ok(Self { file, path: path.to_owned(), hasher, length, expected })
     }
 
@@ -46,11 +47,12 @@ impl Partial {
     pub fn clear(&mut self) -> Result<()> {
         self.hasher = Sha256::new();
         self.length = 0;
-        self.file
+        Ok(self
+            .file
             .set_len(0)
             .and_then(|()| self.file.seek(SeekFrom::Start(0)))
             .map(|_| ())
-            .map_err(Error::file("cut", &self.path))
+            .map_err(PathError::at("cut", &self.path))?)
     }
 
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
@@ -61,7 +63,7 @@ impl Partial {
                 problem: format!("more than its {} bytes came", self.expected),
             });
         }
-        self.file.write_all(bytes).map_err(Error::file("write", &self.path))?;
+        self.file.write_all(bytes).map_err(PathError::at("write", &self.path))?;
         self.hasher.update(bytes);
         self.length = length;
         Ok(())
@@ -78,8 +80,8 @@ impl Partial {
                 found,
             });
         }
-        self.file.sync_all().map_err(Error::file("write", &self.path))?;
-        fs::rename(&self.path, name).map_err(Error::file("create", name))
+        self.file.sync_all().map_err(PathError::at("write", &self.path))?;
+        Ok(fs::rename(&self.path, name).map_err(PathError::at("create", name))?)
     }
 }
 
@@ -88,7 +90,7 @@ pub fn digest(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     File::open(path)
         .and_then(|mut file| copy(&mut file, &mut hasher))
-        .map_err(Error::file("read", path))?;
+        .map_err(PathError::at("read", path))?;
     Ok(hex(&hasher.finalize()))
 }
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use fireclaw_child::{Child, Tail};
+use fireclaw_host::{Child, PathError, Secret, Tail};
 use fireclaw_llm::{
-    ChatModel, ChatRequest, Error as ModelError, Key, Message, OpenAi, ServerConfig, ServerKind,
+    ChatModel, ChatRequest, Error as ModelError, Message, OpenAi, ServerConfig, ServerKind,
     http_client, http_reason,
 };
 use tokio::time::{sleep, timeout};
@@ -58,7 +58,7 @@ pub struct LocalServer {
     options: Options,
     child: Child,
     url: String,
-    key: Key,
+    key: Secret,
     log: Tail,
 }
 
@@ -73,7 +73,7 @@ impl LocalServer {
     pub async fn start(options: &Options) -> Result<Self> {
         let key: String = std::iter::repeat_with(fastrand::alphanumeric).take(32).collect();
         // Port 0: the system chooses a free one, and the log tells which.
-        Self::launch(options.clone(), Key::new(key), 0).await
+        Self::launch(options.clone(), Secret::new(key), 0).await
     }
 
     /// Starts it again, with the same address and key, after it has died.
@@ -87,7 +87,7 @@ impl LocalServer {
         Ok(())
     }
 
-    async fn launch(options: Options, key: Key, port: u16) -> Result<Self> {
+    async fn launch(options: Options, key: Secret, port: u16) -> Result<Self> {
         let mut child = spawn(&options, &key, port).await?;
         let log = child.stderr().map(Tail::follow).unwrap_or_default();
         let mut server = Self { options, child, url: String::new(), key, log };
@@ -187,7 +187,7 @@ impl fmt::Debug for LocalServer {
     }
 }
 
-async fn spawn(options: &Options, key: &Key, port: u16) -> Result<Child> {
+async fn spawn(options: &Options, key: &Secret, port: u16) -> Result<Child> {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or(all.saturating_sub(1)).max(1);
     let mut command = command(&options.program);
@@ -209,7 +209,7 @@ async fn spawn(options: &Options, key: &Key, port: u16) -> Result<Child> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    Child::start(command).await.map_err(Error::file("run", &options.program))
+    Ok(Child::start(command).await.map_err(PathError::at("run", &options.program))?)
 }
 
 /// The fetched server is a module of Python, which sees nothing of the user's own (`-I`).

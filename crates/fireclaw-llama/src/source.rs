@@ -1,17 +1,17 @@
 //! Compiles llama-server, for a processor that the prebuilt one cannot run on.
 
-use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
+use fireclaw_host::{PathError, find_program};
+use fireclaw_llm::escape;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::package::clear;
 use crate::processor::Processor;
 use crate::{Error, Result};
-use fireclaw_llm::escape;
 
 /// The program that comes out.
 pub const PROGRAM: &str = "llama-server";
@@ -68,9 +68,8 @@ const LAST_WORDS: usize = 16 * 1024;
 /// # Errors
 /// [`Error::Processor`] with what is missing.
 pub fn can_build(processor: &Processor) -> Result<()> {
-    let paths = env::var_os("PATH").unwrap_or_default();
-    let is_there = |tool: &&&str| env::split_paths(&paths).any(|path| path.join(tool).is_file());
-    let missing: Vec<&str> = TOOLS.iter().filter(|tool| !is_there(tool)).copied().collect();
+    let is_missing = |tool: &&str| find_program("", tool).is_err();
+    let missing: Vec<&str> = TOOLS.iter().copied().filter(is_missing).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -93,7 +92,7 @@ pub async fn build(
     heard: &mut (dyn FnMut(u64) + Send),
 ) -> Result<()> {
     let (source, made) = (directory.join("source"), directory.join("build"));
-    fs::create_dir_all(&source).map_err(Error::file("create", &source))?;
+    fs::create_dir_all(&source).map_err(PathError::at("create", &source))?;
     let depth = format!("--strip-components={}", root.split('/').count());
     let mut unpack = Command::new("tar");
     unpack.arg("-xzf").arg(archive).arg("-C").arg(&source).arg(depth).arg(root);
@@ -103,10 +102,10 @@ pub async fn build(
     run(build, heard).await?;
     let program = directory.join(PROGRAM);
     fs::rename(made.join("bin").join(PROGRAM), &program)
-        .map_err(Error::file("create", &program))?;
+        .map_err(PathError::at("create", &program))?;
     // Whole on the disk before its directory has the name that says so.
     let written = fs::File::open(&program).and_then(|file| file.sync_all());
-    written.map_err(Error::file("write", &program))?;
+    written.map_err(PathError::at("write", &program))?;
     clear(&source)?;
     clear(&made)
 }

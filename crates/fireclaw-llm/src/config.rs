@@ -1,32 +1,9 @@
 //! Which server, and what opens it.
 
-use std::fmt;
 use std::path::PathBuf;
 
+use fireclaw_host::Secret;
 use serde::Deserialize;
-
-/// A secret that opens a server. It is shown nowhere.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct Key(String);
-
-impl Key {
-    /// Wraps a secret.
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
-    }
-
-    /// The secret itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(…)")
-    }
-}
 
 /// The API that a server speaks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -52,7 +29,7 @@ pub struct ServerConfig {
     pub url: String,
     /// Sent as a bearer token.
     #[serde(default)]
-    pub key: Option<Key>,
+    pub key: Option<Secret>,
     /// Certificates (PEM) that are trusted beside the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,

@@ -1,8 +1,8 @@
 //! Why a model did not answer.
 
-use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
+
+use fireclaw_host::PathError;
 
 /// The most characters of somebody else's words in an error.
 const MAX_WORDS: usize = 300;
@@ -107,15 +107,8 @@ pub enum Error {
         problem: String,
     },
     /// A file or directory of ours could not be used.
-    #[error("cannot {action} {}: {cause}", path.display())]
-    File {
-        /// What was tried, such as `create`.
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] PathError),
 }
 
 /// The result of asking a model.
@@ -152,14 +145,6 @@ impl Error {
             _ => None,
         }
     }
-
-    pub(crate) fn file(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |cause| Self::File { action, path, cause }
-    }
 }
 
 /// Makes somebody else's words fit for one line of a log or a chat: control characters
@@ -174,7 +159,7 @@ pub fn escape(words: &str) -> String {
         }
         match c {
             '\n' => out.push(' '),
-            c if c.is_control() || fireclaw_child::is_hidden(c) || is_mark(c) => {
+            c if c.is_control() || fireclaw_host::is_hidden(c) || is_mark(c) => {
                 out.extend(c.escape_unicode())
             }
             c => out.push(c),

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use fireclaw_host::{PathError, Secret};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
@@ -14,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::escape;
-use crate::{Error, Key, Result, ServerConfig};
+use crate::{Error, Result, ServerConfig};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -54,7 +55,7 @@ pub struct Http {
 
 impl Http {
     /// A client for the server at `url`, whose scheme may be left out.
-    pub fn new(url: &str, key: Option<&Key>) -> Result<Self> {
+    pub fn new(url: &str, key: Option<&Secret>) -> Result<Self> {
         Self::trusting(url, key, None)
     }
 
@@ -64,7 +65,7 @@ impl Http {
     }
 
     /// The same, trusting the certificates of a file (PEM) beside the system's.
-    pub fn trusting(url: &str, key: Option<&Key>, ca_file: Option<&Path>) -> Result<Self> {
+    pub fn trusting(url: &str, key: Option<&Secret>, ca_file: Option<&Path>) -> Result<Self> {
         let url = normal(url)?;
         let mut headers = HeaderMap::new();
         if let Some(key) = key {
@@ -165,8 +166,8 @@ fn is_loopback(url: &str) -> bool {
 
 fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>> {
     let mut pem = Vec::new();
-    let file = File::open(path).map_err(Error::file("open", path))?;
-    file.take(MAX_CERTIFICATES).read_to_end(&mut pem).map_err(Error::file("read", path))?;
+    let file = File::open(path).map_err(PathError::at("open", path))?;
+    file.take(MAX_CERTIFICATES).read_to_end(&mut pem).map_err(PathError::at("read", path))?;
     let wrong = |problem: &str| Error::Client {
         reason: format!("{} {problem}", escape(&path.to_string_lossy())),
     };
@@ -364,7 +365,7 @@ mod tests {
         let error = Http::trusting("https://x", None, Some(&path)).unwrap_err();
         assert!(error.to_string().contains("ca.pem has no certificate"), "{error}");
         let error = Http::trusting("https://x", None, Some(Path::new("/no/ca"))).unwrap_err();
-        assert!(matches!(error, Error::File { .. }), "{error}");
+        assert!(matches!(error, Error::File(_)), "{error}");
     }
 
     #[test]

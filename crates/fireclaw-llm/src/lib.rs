@@ -22,7 +22,7 @@ pub use chat::{
     Abilities, ChatModel, ChatReply, ChatRequest, Example, Message, ModelInfo, OnText, Role, Tool,
     ToolCall, Usage,
 };
-pub use config::{Key, ServerConfig, ServerKind};
+pub use config::{ServerConfig, ServerKind};
 pub use error::{Error, Result, escape};
 pub use http::{builder as http_client, reason as http_reason};
 pub use ollama::Ollama;

@@ -3,6 +3,7 @@
 
 mod wire;
 
+use fireclaw_host::Secret;
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
@@ -10,8 +11,7 @@ use crate::chat::{MAX_MODELS, Room};
 use crate::error::escape;
 use crate::http::{Http, Lines, NO_JSON, text_of};
 use crate::{
-    Abilities, ChatModel, ChatReply, ChatRequest, Error, Key, ModelInfo, OnText, Result,
-    ServerConfig,
+    Abilities, ChatModel, ChatReply, ChatRequest, Error, ModelInfo, OnText, Result, ServerConfig,
 };
 
 /// An Ollama server.
@@ -25,7 +25,7 @@ impl Ollama {
     ///
     /// # Errors
     /// [`Error::BadUrl`], [`Error::Client`].
-    pub fn new(url: &str, key: Option<Key>) -> Result<Self> {
+    pub fn new(url: &str, key: Option<Secret>) -> Result<Self> {
         Ok(Self { http: Http::new(url, key.as_ref())? })
     }
 

@@ -2,14 +2,14 @@
 
 mod wire;
 
+use fireclaw_host::Secret;
 use futures_util::future::BoxFuture;
 
 use crate::chat::{MAX_MODELS, Room};
 use crate::error::escape;
 use crate::http::{Http, Lines, NO_JSON};
 use crate::{
-    Abilities, ChatModel, ChatReply, ChatRequest, Error, Key, ModelInfo, OnText, Result,
-    ServerConfig,
+    Abilities, ChatModel, ChatReply, ChatRequest, Error, ModelInfo, OnText, Result, ServerConfig,
 };
 
 /// A server that speaks OpenAI's API.
@@ -23,7 +23,7 @@ impl OpenAi {
     ///
     /// # Errors
     /// [`Error::BadUrl`], [`Error::Client`].
-    pub fn new(url: &str, key: Option<Key>) -> Result<Self> {
+    pub fn new(url: &str, key: Option<Secret>) -> Result<Self> {
         let url = url.trim().trim_end_matches('/');
         let root = url.strip_suffix("/v1").unwrap_or(url);
         Ok(Self { http: Http::new(root, key.as_ref())? })

@@ -80,7 +80,7 @@ pub fn harmless_line(line: &str) -> String {
     for c in line.chars() {
         match c {
             '\t' => safe.push(' '),
-            c if c.is_control() || fireclaw_child::is_hidden(c) => safe.extend(c.escape_unicode()),
+            c if c.is_control() || fireclaw_host::is_hidden(c) => safe.extend(c.escape_unicode()),
             c => safe.push(c),
         }
     }
@@ -99,7 +99,7 @@ mod tests {
             let line = harmless(&text);
             prop_assert!(line.ends_with('\n'));
             let line = &line[..line.len() - 1];
-            prop_assert!(line.chars().all(|c| !c.is_control() && !fireclaw_child::is_hidden(c)));
+            prop_assert!(line.chars().all(|c| !c.is_control() && !fireclaw_host::is_hidden(c)));
         }
     }
 }

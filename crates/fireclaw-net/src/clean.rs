@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use fireclaw_host::find_program;
 use fireclaw_policy::HostConfig;
 
 use crate::mode::NetworkMode;
@@ -77,9 +78,9 @@ pub fn sweep(home: &Path) -> Result<()> {
 
 /// Tries what a network interface needs on this host, and changes nothing.
 pub fn check(mode: NetworkMode, config: &HostConfig) -> Vec<Check> {
-    let program = |name: &'static str, package: &str| match nft::program(name) {
-        Some(path) => Ok(path.display().to_string()),
-        None => Err(Error::Missing { program: name.into(), package: package.into() }),
+    let program = |name, package| {
+        let found = find_program("", name).map_err(Error::missing(package));
+        found.map(|path| path.display().to_string())
     };
     let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun");
     let tun = tun.map(|_| "/dev/net/tun".to_owned()).map_err(Error::device("opening /dev/net/tun"));

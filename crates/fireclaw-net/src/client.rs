@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fireclaw_host::{ProcessStamp, SocketDir};
 use fireclaw_policy::Network;
-use fireclaw_vm::SocketDir;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use crate::control::{Ask, MAX_LINE, SOCKET, Status};
-use crate::{Error, ProcessStamp, Result};
+use crate::{Error, Result};
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(20);

@@ -2,10 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use fireclaw_host::ProcessStamp;
 use fireclaw_policy::Network;
 use serde::{Deserialize, Serialize};
 
-use crate::{Interface, ProcessStamp, Refused};
+use crate::{Interface, Refused};
 
 /// The socket's name in the gateway's directory.
 pub(crate) const SOCKET: &str = "net.sock";

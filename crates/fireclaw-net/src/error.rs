@@ -1,5 +1,6 @@
 //! What can go wrong. Errors cross processes, so they are made of text.
 
+use fireclaw_host::ProgramMissing;
 use fireclaw_policy::InvalidConfig;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +99,10 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    pub(crate) fn missing(package: &'static str) -> impl FnOnce(ProgramMissing) -> Self {
+        move |missing| Self::Missing { program: missing.program, package: package.into() }
+    }
+
     pub(crate) fn system<E: std::fmt::Display>(
         action: impl Into<String>,
     ) -> impl FnOnce(E) -> Self {

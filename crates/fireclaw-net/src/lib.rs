@@ -38,7 +38,7 @@ pub use clean::{Check, Cleaned, check, clean, list, sweep};
 pub use client::Client;
 pub use control::{Denial, Status};
 pub use error::{Error, Result};
-pub use fireclaw_vm::ProcessStamp;
+pub use fireclaw_host::ProcessStamp;
 pub use mode::NetworkMode;
 pub use open::{Gateway, bare_tap, gateway_main, open};
 pub use request::{Interface, Request};

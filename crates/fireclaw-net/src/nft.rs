@@ -2,21 +2,12 @@
 //! transaction: all or nothing.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use fireclaw_host::find_program;
 use serde_json::{Value, json};
 
 use crate::{Error, Result};
-
-/// The program, also where only root looks.
-pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/bin"].map(PathBuf::from))
-        .map(|directory| directory.join(name))
-        .find(|file| file.is_file())
-}
 
 fn failed(reason: impl Into<String>) -> Error {
     Error::Rules { reason: reason.into() }
@@ -53,9 +44,7 @@ impl Nft {
     }
 
     fn start(arguments: &[&str]) -> Result<Self> {
-        let Some(program) = program("nft") else {
-            return Err(Error::Missing { program: "nft".into(), package: "nftables".into() });
-        };
+        let program = find_program("", "nft").map_err(Error::missing("nftables"))?;
         let child = Command::new(program)
             .args(arguments)
             .env_clear()

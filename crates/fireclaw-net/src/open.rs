@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
+use fireclaw_host::ProcessStamp;
 use fireclaw_say::say;
 use fireclaw_vm::{AttachmentKind, Namespace, TapAttachment};
 use tokio::sync::oneshot;
 
 use crate::gateway::{self, Ready, Role};
 use crate::state::Machine;
-use crate::{Client, Error, Interface, ProcessStamp, Request, Result, tap, wire};
+use crate::{Client, Error, Interface, Request, Result, tap, wire};
 
 /// The hidden command that leads `fireclaw` to [`gateway_main`].
 const COMMAND: &str = "gateway";
@@ -134,7 +135,7 @@ fn last_words(log: &Path) -> String {
     let end = text.get(text.len().saturating_sub(MOST)..).unwrap_or_default();
     let end = String::from_utf8_lossy(end);
     match end.lines().rfind(|line| !line.trim().is_empty()) {
-        Some(line) => format!(": {}", fireclaw_vm::escape(line)),
+        Some(line) => format!(": {}", fireclaw_host::escape(line)),
         None => String::new(),
     }
 }

@@ -5,13 +5,14 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use fireclaw_host::ProcessStamp;
 use ipnet::Ipv4Net;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
 use crate::address::tap_name;
 use crate::mode::NetworkMode;
-use crate::{Error, ProcessStamp, Result};
+use crate::{Error, Result};
 
 /// The version of the tables, in SQLite's `user_version`.
 const VERSION: i64 = 1;

@@ -4,14 +4,13 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fireclaw_chat::{Bot, Case, Connection, Event, Kind, Message};
 use fireclaw_daemon::{Actor, Daemon, Event as Told, Events, Question, Result};
-use fireclaw_irc::client::{Chat, ChatKind};
-use fireclaw_irc::names::CaseMapping;
-use fireclaw_irc::text::split;
-use fireclaw_irc::{Client, Event, Handle};
 use fireclaw_say::say;
+use futures_util::StreamExt;
 
 use crate::advice;
 use crate::command::{self, Command};
@@ -34,50 +33,53 @@ pub async fn run(
 ) -> Result<Infallible> {
     let config = daemon.config();
     let control = config.control.clone();
-    let (voice, mut heard) = Client::spawn(config.irc.client(&config.nick, vec![control.clone()]))?;
-    let _goodbye = Goodbye(voice.clone());
+    let bot =
+        Bot { nick: config.nick.clone(), channels: vec![control.clone()], joins_pastes: false };
+    let (connection, mut heard) = config.chat.connect(bot)?;
+    let _goodbye = Goodbye(Arc::clone(&connection));
     let mut pace = Pace::default();
     let questions = Questions::default();
     daemon.overseer_is(&config.nick);
     loop {
         tokio::select! {
-            event = heard.recv() => match event {
-                Some(Event::Message(chat)) => listen(daemon, &voice, &control, &mut pace, chat),
+            event = heard.next() => match event {
+                Some(Event::Message(message)) => {
+                    listen(daemon, &connection, &control, &mut pace, message);
+                }
                 Some(Event::Connected { nick }) => daemon.overseer_is(&nick),
-                Some(Event::Joined { channel, from, is_self: true, .. }) => {
-                    daemon.overseer_is_shown(&from);
-                    if voice.status().case.same(&channel, &control) {
+                Some(Event::Joined { channel, shown }) => {
+                    daemon.overseer_is_shown(&shown);
+                    if connection.case().same(&channel, &control) {
                         on_join();
                     }
                 }
                 Some(Event::Members { channel, members })
-                    if voice.status().case.same(&channel, &control) =>
+                    if connection.case().same(&channel, &control) =>
                 {
                     daemon.control_has(&members);
                 }
                 Some(Event::NickChanged { from, to, is_self }) => {
-                    daemon.control_lost(&from, voice.status().case);
+                    daemon.control_lost(&from, connection.case());
                     if is_self {
                         daemon.overseer_is(&to);
                     }
                 }
-                Some(Event::Quit { nick, .. }) => daemon.control_lost(&nick, voice.status().case),
-                Some(
-                    Event::Parted { channel, nick, is_self: false, .. }
-                    | Event::Kicked { channel, nick, is_self: false, .. },
-                ) if voice.status().case.same(&channel, &control) => {
-                    daemon.control_lost(&nick, voice.status().case);
+                Some(Event::Quit { nick }) => daemon.control_lost(&nick, connection.case()),
+                Some(Event::Left { channel, nick, is_self: false, .. })
+                    if connection.case().same(&channel, &control) => {
+                    daemon.control_lost(&nick, connection.case());
                 }
                 Some(
-                    Event::Refused { target, reason, .. }
-                    | Event::Kicked { channel: target, reason, is_self: true, .. },
-                ) if voice.status().case.same(&target, &control) => {
+                    Event::CannotJoin { channel, reason }
+                    | Event::Refused { target: channel, reason }
+                    | Event::Left { channel, reason, is_self: true, .. },
+                ) if connection.case().same(&channel, &control) => {
                     say!("fireclaw: {control}: {reason}; it can be invited there");
                 }
                 Some(Event::Invited { channel, .. })
-                    if voice.status().case.same(&channel, &control) =>
+                    if connection.case().same(&channel, &control) =>
                 {
-                    let _ = voice.join(&control).await;
+                    let _ = connection.join(&control).await;
                 }
                 Some(Event::Failed { reason }) => {
                     say!("fireclaw: the chat server does not let the overseer in: {reason}");
@@ -98,8 +100,8 @@ pub async fn run(
                 None => std::future::pending::<()>().await,
             },
             Some(told) = events.next() => {
-                let (voice, conversation) = (voice.clone(), control.clone());
-                let reply = Reply { voice, conversation, is_urgent: false };
+                let (connection, conversation) = (Arc::clone(&connection), control.clone());
+                let reply = Reply { connection, conversation, is_urgent: false };
                 match told {
                     Ok(Told::Asked(question)) => questions.put(daemon, reply, *question),
                     Ok(event) => reply.say(&advice::event(&event)).await,
@@ -116,19 +118,19 @@ pub async fn run(
 }
 
 /// Leaves the server when the overseer ends.
-struct Goodbye(Handle);
+struct Goodbye(Arc<dyn Connection>);
 
 impl Drop for Goodbye {
     fn drop(&mut self) {
-        let voice = self.0.clone();
-        tokio::task::spawn_local(async move { voice.quit("the overseer ends").await });
+        let connection = Arc::clone(&self.0);
+        tokio::task::spawn_local(async move { connection.quit("the overseer ends").await });
     }
 }
 
 /// Where somebody is answered.
 #[derive(Clone)]
 struct Reply {
-    voice: Handle,
+    connection: Arc<dyn Connection>,
     conversation: String,
     /// Whether it waits for nobody's chatter.
     is_urgent: bool,
@@ -136,42 +138,54 @@ struct Reply {
 
 impl Reply {
     async fn say(&self, text: &str) {
-        let text = marked(text, self.voice.budget(&self.conversation));
+        let text = self.marked(text);
         let said = match self.is_urgent {
-            true => self.voice.say_urgent(&self.conversation, &text).await,
-            false => self.voice.say(&self.conversation, &text).await,
+            true => self.connection.say_urgent(&self.conversation, &text).await,
+            false => self.connection.say(&self.conversation, &text).await,
         };
         if let Err(e) = said {
             say!("fireclaw: not said in {}: {e}: {text}", self.conversation);
         }
     }
+
+    fn marked(&self, text: &str) -> String {
+        let split = |line| self.connection.split(&self.conversation, line, GOES_ON.len());
+        marked(text, split)
+    }
 }
 
 /// Takes what somebody says in the control channel, or in private.
-fn listen(daemon: &Daemon, voice: &Handle, control: &str, pace: &mut Pace, chat: Chat) {
-    let status = voice.status();
-    let is_control = status.case.same(&chat.target, control) && chat.is_channel;
-    let is_heard = is_control || !chat.is_channel;
-    if !is_heard || chat.is_history || chat.kind != ChatKind::Message {
+fn listen(
+    daemon: &Daemon,
+    connection: &Arc<dyn Connection>,
+    control: &str,
+    pace: &mut Pace,
+    message: Message,
+) {
+    let case = connection.case();
+    let is_control = message.channel.as_ref().is_some_and(|said| case.same(said, control));
+    let is_heard = is_control || message.channel.is_none();
+    if !is_heard || message.is_history || message.kind != Kind::Plain {
         return;
     }
     // Whatever an agent says is a guest's word. It is not even told so: that could have it
     // go on for ever.
-    if daemon.is_ours(&chat, status.case) {
+    if daemon.is_ours(&message, case) {
         return;
     }
-    let read = match command::parse(&chat.text) {
+    let read = match command::parse(&message.text) {
         Some(read) => read,
         // People try what they know of other bots.
         None if !is_control => Ok(Command::Help { command: None }),
         None => return,
     };
     // In private a nick is all there is of an operator.
-    let may = is_control && daemon.may(&chat, status.case);
-    let who = Actor::person(&chat.from, chat.account.as_deref());
-    let conversation = if is_control { control.to_owned() } else { chat.from.nick.clone() };
-    let reply = Reply { voice: voice.clone(), conversation, is_urgent: may };
-    match pace.takes(&key(&who, may, status.case), may, Instant::now()) {
+    let may = is_control && daemon.may(&message, case);
+    let who = Actor::person(&message.from);
+    let conversation = if is_control { control.to_owned() } else { message.from.nick.clone() };
+    let connection = Arc::clone(connection);
+    let reply = Reply { connection, conversation, is_urgent: may };
+    match pace.takes(&key(&who, may, case), may, Instant::now()) {
         Taken::Yes => {}
         Taken::Told => return,
         Taken::No => {
@@ -201,7 +215,7 @@ fn listen(daemon: &Daemon, voice: &Handle, control: &str, pace: &mut Pace, chat:
 
 /// For whom commands are counted: a nick is changed in no time, an account or a host is not.
 /// Owners are told apart by what they are known by.
-fn key(who: &Actor, may: bool, case: CaseMapping) -> String {
+fn key(who: &Actor, may: bool, case: Case) -> String {
     match (who.account(), who.host()) {
         (Some(account), _) => format!("account {}", case.fold(account)),
         (None, Some(host)) if !may => format!("host {}", case.fold(host)),
@@ -232,8 +246,7 @@ impl Questions {
 /// Says a question until it was heard or is over.
 async fn put(daemon: &Daemon, reply: Reply, id: u64, text: String) {
     while daemon.is_open(id) {
-        let lines = marked(&text, reply.voice.budget(&reply.conversation));
-        match reply.voice.deliver(&reply.conversation, &lines).await {
+        match reply.connection.deliver(&reply.conversation, &reply.marked(&text)).await {
             Ok(()) => {
                 if let Err(e) = daemon.question_said(id) {
                     say!("fireclaw: #{id}: {e}");
@@ -241,8 +254,8 @@ async fn put(daemon: &Daemon, reply: Reply, id: u64, text: String) {
                 return;
             }
             // It waits for a server again.
-            Err(fireclaw_irc::Error::TooLate) => {}
-            Err(fireclaw_irc::Error::QueueFull { .. }) => tokio::time::sleep(AGAIN).await,
+            Err(fireclaw_chat::Error::TooLate) => {}
+            Err(fireclaw_chat::Error::QueueFull { .. }) => tokio::time::sleep(AGAIN).await,
             Err(e) => {
                 say!("fireclaw: #{id} was not said: {e}; it is in !questions");
                 return;
@@ -255,11 +268,10 @@ async fn put(daemon: &Daemon, reply: Reply, id: u64, text: String) {
 const GOES_ON: &str = "… ";
 
 /// The same with what does not fit a line going on in marked ones: guests have a part in what
-/// is said, and none of it may look like a line of our own.
-fn marked(text: &str, budget: usize) -> String {
-    let budget = budget.saturating_sub(GOES_ON.len());
+/// is said, and none of it may look like a line of our own. `split` cuts a line into pieces.
+fn marked<'a>(text: &'a str, split: impl Fn(&'a str) -> Vec<&'a str>) -> String {
     let lines = text.lines().flat_map(|line| {
-        let parts = split(line, budget).into_iter().enumerate();
+        let parts = split(line).into_iter().enumerate();
         parts.map(|(n, part)| if n == 0 { part.to_owned() } else { format!("{GOES_ON}{part}") })
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -267,32 +279,38 @@ fn marked(text: &str, budget: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fireclaw_irc::message::Source;
+    use fireclaw_chat::Sender;
 
     use super::*;
 
     #[test]
     fn another_nick_is_no_other_person() {
-        let case = CaseMapping::Rfc1459;
-        let who = |source: &str, account| Actor::person(&Source::parse(source), account);
-        let eve = key(&who("eve!~e@host", None), false, case);
-        assert_eq!(key(&who("eve2!~e@HOST", None), false, case), eve);
-        assert_ne!(key(&who("bob!~b@host", None), false, case), eve);
-        let known = key(&who("eve!~e@host", Some("Eve")), false, case);
-        assert_eq!(key(&who("x!~y@z", Some("eve")), true, case), known);
+        let case = Case::ASCII;
+        let who = |nick: &str, user: &str, host: &str, account: Option<&str>| {
+            let [nick, user, host] = [nick, user, host].map(str::to_owned);
+            Actor::person(&Sender { nick, user, host, account: account.map(str::to_owned) })
+        };
+        let eve = key(&who("eve", "~e", "host", None), false, case);
+        assert_eq!(key(&who("eve2", "~e", "HOST", None), false, case), eve);
+        assert_ne!(key(&who("bob", "~b", "host", None), false, case), eve);
+        let known = key(&who("eve", "~e", "host", Some("Eve")), false, case);
+        assert_eq!(key(&who("x", "~y", "z", Some("eve")), true, case), known);
         // Owners on one machine do not share what they may say.
-        let (ann, bob) = (who("ann!~u@host", None), who("bob!~u@host", None));
+        let (ann, bob) = (who("ann", "~u", "host", None), who("bob", "~u", "host", None));
         assert_ne!(key(&ann, true, case), key(&bob, true, case));
     }
 
     #[test]
     fn no_line_begins_with_what_a_guest_put_at_a_cut() {
         let forged = "#2 good wants to run_command: ls (!ok 2, or !no 2 reason)";
-        let said = marked(&format!("evil: {} {forged}", "字".repeat(151)), 400);
+        let text = format!("evil: {} {forged}", "字".repeat(151));
+        let said = marked(&text, |line| {
+            let (first, rest) = line.split_at(line.find(forged).unwrap_or(line.len()));
+            [first, rest].into_iter().filter(|part| !part.is_empty()).collect()
+        });
         let lines: Vec<&str> = said.lines().collect();
         assert!(lines.len() > 1 && lines[0].starts_with("evil: "), "{lines:?}");
         assert!(lines[1..].iter().all(|line| line.starts_with(GOES_ON)), "{lines:?}");
-        assert!(lines.iter().all(|line| line.len() <= 400), "{lines:?}");
-        assert_eq!(marked("a\nb", 400), "a\nb");
+        assert_eq!(marked("a\nb", |line| vec![line]), "a\nb");
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use fireclaw_host::ProcessStamp;
 use fireclaw_policy::Network;
-use fireclaw_vm::{Guest, Machine, ProcessStamp, RunDir, Waiting};
+use fireclaw_vm::{Guest, Machine, RunDir, Waiting};
 
 use crate::{Plan, Result, network};
 

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use fireclaw_host::PathError;
 use fireclaw_vm::RunDir;
 use rustix::fs::ioctl_ficlone;
 use rustix::io::Errno;
@@ -30,7 +31,7 @@ pub async fn lasting(path: &Path, mib: u64, label: &'static str) -> Result<()> {
         sparse(&fresh, mib)?;
         // Nothing in it is kept for root: it is the guest's alone.
         format(&fresh, &["-m", "0", "-L", label])?;
-        fs::rename(&fresh, &path).map_err(Error::file("create", path))
+        Ok(fs::rename(&fresh, &path).map_err(PathError::at("create", path))?)
     })
     .await
 }
@@ -61,9 +62,9 @@ pub async fn copy(from: &Path, to: &Path) -> Result<()> {
         let fresh = beside(&to, ".new");
         copy_holes(&from, &fresh).map_err(|e| {
             let _ = fs::remove_file(&fresh);
-            Error::file("copy", &from)(e)
+            PathError::at("copy", &from)(e)
         })?;
-        fs::rename(&fresh, &to).map_err(Error::file("create", to))
+        Ok(fs::rename(&fresh, &to).map_err(PathError::at("create", to))?)
     })
     .await
 }
@@ -115,13 +116,13 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// Makes a sparse file, or lets it grow; it never shrinks.
 fn sparse(path: &Path, mib: u64) -> Result<()> {
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+        fs::create_dir_all(directory).map_err(PathError::at("create", directory))?;
     }
     let file = File::options().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(Error::file("create", path))?;
-    let length = file.metadata().map_err(Error::file("read", path))?.len();
+    let file = file.map_err(PathError::at("create", path))?;
+    let length = file.metadata().map_err(PathError::at("read", path))?.len();
     if length < mib << 20 {
-        file.set_len(mib << 20).map_err(Error::file("write", path))?;
+        file.set_len(mib << 20).map_err(PathError::at("write", path))?;
     }
     Ok(())
 }
@@ -129,7 +130,7 @@ fn sparse(path: &Path, mib: u64) -> Result<()> {
 /// Makes an ext4 file system on a blank disk. What need not be written stays a hole.
 fn format(path: &Path, options: &[&str]) -> Result<()> {
     let program =
-        fireclaw_vm::find_program("FIRECLAW_MKE2FS", "mke2fs").map_err(|_| Error::NoMke2fs)?;
+        fireclaw_host::find_program("FIRECLAW_MKE2FS", "mke2fs").map_err(|_| Error::NoMke2fs)?;
     let output = Command::new(program)
         .args(["-q", "-F", "-t", "ext4"])
         .args(options)
@@ -222,7 +223,7 @@ mod tests {
         let to = home.path().join("copy");
         fs::write(&to, "an earlier one").unwrap();
         let copied = copy(&home.path().join("nothing"), &to).await;
-        assert!(matches!(copied, Err(Error::File { action: "copy", .. })));
+        assert!(matches!(copied, Err(Error::File(PathError { action: "copy", .. }))));
         assert_eq!(fs::read(&to).unwrap(), b"an earlier one");
         assert!(!beside(&to, ".new").exists());
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use fireclaw_host::PathError;
 use fireclaw_vm::VmmKind;
 
 /// An error of this crate.
@@ -50,15 +51,8 @@ pub enum Error {
         said: String,
     },
     /// A file could not be used.
-    #[error("cannot {action} {}: {cause}", path.display())]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// What the system said.
-        cause: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] PathError),
     /// Another call to the system failed.
     #[error("{0}: {1}")]
     System(&'static str, std::io::Error),
@@ -67,12 +61,4 @@ pub enum Error {
 /// The result of an operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-impl Error {
-    pub(crate) fn file(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |cause| Self::File { action, path, cause }
-    }
-}
+impl Error {}

@@ -92,7 +92,8 @@ impl Host {
         let mut prober = Prober { spec: &machine, run: &run, cache };
         let chosen = match self.jail {
             Some((uid, gid)) => {
-                let program = fireclaw_vm::find_program("FIRECLAW_JAILER", "jailer")?;
+                let program = fireclaw_host::find_program("FIRECLAW_JAILER", "jailer")
+                    .map_err(fireclaw_vm::Error::from)?;
                 prober.jailed(Jail { program, uid, gid })?
             }
             None => prober.choose(self.vmm).await?,

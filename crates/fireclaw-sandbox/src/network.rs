@@ -1,8 +1,9 @@
 //! The network of a sandbox.
 
+use fireclaw_host::ProcessStamp;
 use fireclaw_net::{Client, Gateway, NetworkMode, Request};
 use fireclaw_policy::{HostConfig, Network};
-use fireclaw_vm::{ProcessStamp, RunDir, TapAttachment};
+use fireclaw_vm::{RunDir, TapAttachment};
 
 use crate::{Plan, Result};
 

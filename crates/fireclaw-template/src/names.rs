@@ -1,6 +1,6 @@
 //! What templates, agents and nicks may be called.
 
-use fireclaw_irc::names::{CaseMapping, is_nick};
+use fireclaw_chat::is_nick;
 
 /// The longest name of an agent or template, and the longest nick, in characters. Most
 /// IRC servers take 30.
@@ -73,7 +73,7 @@ pub fn check_agent(name: &str) -> Result<(), InvalidName> {
 }
 
 /// Checks a nick: by RFC 2812, 2.3.1, but up to [`MAX_NAME`] characters, and not
-/// [`RESERVED`] as IRC servers compare names.
+/// [`RESERVED`] in any case.
 ///
 /// # Errors
 /// The first rule that does not hold.
@@ -88,7 +88,7 @@ pub fn check_nick(nick: &str) -> Result<(), InvalidName> {
 }
 
 fn not_reserved(name: &str) -> Result<(), InvalidName> {
-    match RESERVED.iter().any(|reserved| CaseMapping::Rfc1459.same(reserved, name)) {
+    match RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name)) {
         true => Err(InvalidName::Reserved),
         false => Ok(()),
     }

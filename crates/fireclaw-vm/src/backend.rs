@@ -3,12 +3,13 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use fireclaw_host::ProcessStamp;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
-use crate::{AttachmentKind, Error, ProcessStamp, Result, RunDir, TapAttachment, VmmProcess};
+use crate::{AttachmentKind, Error, Result, RunDir, TapAttachment, VmmProcess};
 
 /// What to boot. Memory is in MiB (2^20 bytes).
 #[derive(Debug, Clone)]

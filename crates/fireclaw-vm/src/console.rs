@@ -1,6 +1,6 @@
 //! The guest's serial console: kept short, shown only when something failed.
 
-use fireclaw_child::Tail;
+use fireclaw_host::Tail;
 use tokio::io::AsyncRead;
 
 /// The end of what a guest writes to its console, or a VMM to its standard error.

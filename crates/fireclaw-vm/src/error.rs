@@ -1,19 +1,14 @@
 //! Why a machine did not come up or went away.
 
-use std::path::PathBuf;
+use fireclaw_host::{PathError, ProgramMissing};
 
 /// An error of this crate. The command line adds the hint for each kind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No program of that name is installed.
-    #[error("{program} is not installed")]
-    VmmMissing {
-        /// The program's name or path as asked for.
-        program: String,
-        /// The environment variable that can name it.
-        variable: String,
-    },
+    /// No VMM of that name is installed.
+    #[error(transparent)]
+    VmmMissing(#[from] ProgramMissing),
     /// Hardware virtualization was asked for and cannot be used.
     #[error("KVM cannot be used on this host: {reason}")]
     KvmUnusable {
@@ -97,15 +92,8 @@ pub enum Error {
     #[error("a pool with these options is already running")]
     PoolRuns,
     /// A file or directory of ours could not be used.
-    #[error("cannot {action} {}: {cause}", path.display())]
-    File {
-        /// What was tried, such as `create`.
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// What the system said.
-        cause: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] PathError),
     /// Another system call failed.
     #[error("{what}: {cause}")]
     System {
@@ -120,14 +108,6 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    pub(crate) fn file(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |cause| Self::File { action, path, cause }
-    }
-
     pub(crate) fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |cause| Self::System { what, cause }
     }

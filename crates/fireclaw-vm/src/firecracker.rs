@@ -21,6 +21,7 @@ mod version;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fireclaw_host::{PathError, ProcessStamp, SocketDir};
 use fireclaw_protocol::boot::VSOCK_PORT;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -28,10 +29,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::attachment;
 use crate::process::{self, Console};
-use crate::socket_dir::SocketDir;
 use crate::{
-    AttachmentKind, Backend, Capabilities, Control, Error, Launch, Machine, Memory, ProcessStamp,
-    Result, RunDir, TapAttachment, VmmKind, VmmProcess,
+    AttachmentKind, Backend, Capabilities, Control, Error, Launch, Machine, Memory, Result, RunDir,
+    TapAttachment, VmmKind, VmmProcess,
 };
 use api::{Api, SOCKET};
 pub use config::{GUEST_CID, VSOCK, boot_requests, restore_requests, save_requests};
@@ -198,7 +198,7 @@ fn clear_names(directory: &Path) -> Result<()> {
         let path = directory.join(name);
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::file("remove", path)(e));
+                return Err(PathError::at("remove", path)(e).into());
             }
             _ => {}
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fireclaw_host::ProcessStamp;
 use fireclaw_protocol::hello::{
     GuestHello, Identity, Interface, Prepared, meet_abandoned_guest, meet_guest, personalize_guest,
     prepare_guest,
@@ -16,7 +17,7 @@ use tokio::io::{BufReader, ReadHalf, WriteHalf};
 use tokio::task::JoinHandle;
 
 use crate::backend::Control;
-use crate::{Error, Machine, ProcessStamp, Result, RunDir, VmmProcess};
+use crate::{Error, Machine, Result, RunDir, VmmProcess};
 
 /// How long a VMM may take to end after its guest's stream broke.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -145,7 +146,9 @@ impl Commands {
         let answer: Option<Connected> = frame::read(&mut channel, frame::MAX_FROM_GUEST).await?;
         match answer.ok_or(fireclaw_protocol::Error::Closed)?.problem {
             None => Ok(channel),
-            Some(problem) => Err(fireclaw_protocol::Error::NotConnected(crate::escape(&problem))),
+            Some(problem) => {
+                Err(fireclaw_protocol::Error::NotConnected(fireclaw_host::escape(&problem)))
+            }
         }
     }
 }

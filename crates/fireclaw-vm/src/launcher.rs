@@ -162,7 +162,7 @@ async fn prepare(waiting: &mut Waiting, line: &str) -> Result<()> {
         None => "could not be started".to_owned(),
     };
     let text = String::from_utf8_lossy(&prepared.output).into_owned();
-    let output = text.lines().map(crate::escape).collect::<Vec<_>>().join("\n");
+    let output = text.lines().map(fireclaw_host::escape).collect::<Vec<_>>().join("\n");
     Err(Error::NotPrepared { how, output })
 }
 

@@ -16,11 +16,9 @@ mod leftover;
 pub mod pool;
 pub mod probe;
 mod process;
-mod program;
 pub mod qemu;
 mod rundir;
 pub mod snapshot;
-mod socket_dir;
 mod tsc;
 
 pub use attachment::{AttachmentKind, BLANK_MAC, Namespace, TapAttachment};
@@ -29,10 +27,7 @@ pub use backend::{
 };
 pub use console::ConsoleTail;
 pub use error::{Error, Result};
-pub use fireclaw_child::escape;
 pub use guest::{Commands, Exec, ExecEvents, ExecSignals, Guest, Waiting, fresh_hostname};
 pub use launcher::{Launcher, clear_detached};
-pub use process::{Console, ProcessStamp, VmmProcess};
-pub use program::find_program;
+pub use process::{Console, VmmProcess};
 pub use rundir::{RunDir, Swept, is_marked, kill_marked, sweep};
-pub use socket_dir::SocketDir;

@@ -15,11 +15,10 @@ use std::time::{Duration, Instant};
 
 use crate::firecracker::{self, Firecracker, Jail};
 use crate::qemu::{self, Accelerator, Qemu};
-use crate::{
-    Backend, Error, Launch, MachineSpec, Memory, Result, RunDir, VmmKind, Waiting, find_program,
-};
+use crate::{Backend, Error, Launch, MachineSpec, Memory, Result, RunDir, VmmKind, Waiting};
 
 pub use cache::{Cache, Verdict};
+use fireclaw_host::find_program;
 use look::Look;
 
 /// How long a guest may take to boot on KVM before it counts as dead. A real
@@ -207,7 +206,8 @@ mod tests {
     use futures_util::future::{BoxFuture, ready};
 
     use super::*;
-    use crate::{AttachmentKind, Capabilities, Machine, ProcessStamp};
+    use crate::{AttachmentKind, Capabilities, Machine};
+    use fireclaw_host::ProcessStamp;
 
     /// A VMM that starts nothing, and counts.
     #[derive(Debug, Default)]

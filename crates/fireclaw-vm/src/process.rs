@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
 
-use fireclaw_child::{Child, on_starter};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use fireclaw_host::{Child, ProcessStamp, on_starter};
+use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, Interest};
@@ -32,40 +32,6 @@ enum Kind {
     Started(Started),
     Detached(Detached),
     Leased(Lease),
-}
-
-/// A process, told from any later one with the same number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ProcessStamp {
-    /// Its number.
-    pub pid: i32,
-    /// When it started, in clock ticks since the host's boot (proc(5), `stat`).
-    pub start_time: u64,
-}
-
-impl ProcessStamp {
-    /// The process that has this number now, if it has not ended.
-    pub fn of(pid: i32) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field is a name in parentheses, which may hold any.
-        let (_, rest) = stat.rsplit_once(')')?;
-        let mut fields = rest.split_whitespace();
-        let state = fields.next()?;
-        let start_time = fields.nth(18)?.parse().ok()?;
-        (state != "Z" && state != "X").then_some(Self { pid, start_time })
-    }
-
-    /// Whether it runs.
-    pub fn lives(self) -> bool {
-        Self::of(self.pid) == Some(self)
-    }
-
-    /// A descriptor that is readable once it has ended; none if it has.
-    pub fn pidfd(self) -> Option<OwnedFd> {
-        let pidfd = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
-        // Looked at now that the pidfd holds this very process.
-        self.lives().then_some(pidfd)
-    }
 }
 
 /// A process that outlives this one, started by it or by one before it.

@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fireclaw_host::{PathError, ProcessStamp, SocketDir};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -16,10 +17,7 @@ use tokio::net::UnixStream;
 
 use crate::backend::{Backend, Capabilities, Launch, Machine, Memory, VmmKind};
 use crate::process::Console;
-use crate::{
-    AttachmentKind, Error, ProcessStamp, Result, RunDir, SocketDir, VmmProcess, attachment,
-    process, tsc,
-};
+use crate::{AttachmentKind, Error, Result, RunDir, VmmProcess, attachment, process, tsc};
 
 use control::QemuControl;
 pub use qmp::Qmp;
@@ -83,7 +81,7 @@ impl Qemu {
         version.map(str::to_owned).ok_or_else(|| Error::Refused {
             vmm: "QEMU",
             request: "--version".into(),
-            message: crate::escape(text.lines().next().unwrap_or_default()),
+            message: fireclaw_host::escape(text.lines().next().unwrap_or_default()),
         })
     }
 
@@ -208,9 +206,9 @@ impl Backend for Qemu {
 /// Connects to the stream of a detached machine.
 async fn connect(run_dir: &RunDir) -> Result<UnixStream> {
     let dir = SocketDir::open(run_dir.path())?;
-    UnixStream::connect(dir.name(args::STREAM_SOCKET))
+    Ok(UnixStream::connect(dir.name(args::STREAM_SOCKET))
         .await
-        .map_err(Error::file("connect to", run_dir.path().join(args::STREAM_SOCKET)))
+        .map_err(PathError::at("connect to", run_dir.path().join(args::STREAM_SOCKET)))?)
 }
 
 /// Waits until QEMU has taken our connection to the stream: connect(2) does not.

@@ -13,6 +13,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use fireclaw_host::PathError;
+
 use crate::{Error, Result};
 
 /// The prefix of the mark that every VMM of ours carries on its command line.
@@ -30,19 +32,19 @@ pub struct RunDir {
 impl RunDir {
     /// Makes a directory with a fresh id below `run`.
     pub fn create(run: &Path) -> Result<Self> {
-        private_dir(run).map_err(Error::file("create", run))?;
+        private_dir(run).map_err(PathError::at("create", run))?;
         loop {
             let id = Self::fresh_id()?;
             let lock_path = run.join(format!("{id}.lock"));
-            let lock = File::create_new(&lock_path).map_err(Error::file("create", &lock_path))?;
-            lock.lock().map_err(Error::file("lock", &lock_path))?;
+            let lock = File::create_new(&lock_path).map_err(PathError::at("create", &lock_path))?;
+            lock.lock().map_err(PathError::at("lock", &lock_path))?;
             if !same_file(&lock, &lock_path) {
                 // A sweep took the file between its creation and our lock.
                 continue;
             }
             let path = run.join(&id);
             let dir = Self { id, path, lock: Some((lock_path, lock)) };
-            private_dir(&dir.path).map_err(Error::file("create", &dir.path))?;
+            private_dir(&dir.path).map_err(PathError::at("create", &dir.path))?;
             return Ok(dir);
         }
     }
@@ -56,7 +58,7 @@ impl RunDir {
     /// stays when this is dropped, and so does the machine in it.
     pub fn detached(machines: &Path, id: &str) -> Result<Self> {
         let path = machines.join(id);
-        private_dir(&path).map_err(Error::file("create", &path))?;
+        private_dir(&path).map_err(PathError::at("create", &path))?;
         Ok(Self { id: id.to_owned(), path, lock: None })
     }
 
@@ -106,7 +108,7 @@ pub fn sweep(run: &Path) -> Result<Swept> {
     let mut swept = Swept::default();
     let entries = match fs::read_dir(run) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(swept),
-        other => other.map_err(Error::file("read", run))?,
+        other => other.map_err(PathError::at("read", run))?,
     };
     for entry in entries.flatten() {
         let name = entry.file_name();

@@ -23,6 +23,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use fireclaw_host::PathError;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -177,7 +178,7 @@ impl Store {
         let meta = Meta { key, recipe, memory, state };
         let path = fresh.0.join(META_FILE);
         let json = serde_json::to_vec_pretty(&meta).map_err(io::Error::other);
-        json.and_then(|json| fs::write(&path, json)).map_err(Error::file("write", &path))?;
+        json.and_then(|json| fs::write(&path, json)).map_err(PathError::at("write", &path))?;
         sync(&path)?;
         sync(&fresh.0)?;
         let id = meta.key.id();
@@ -249,7 +250,7 @@ impl Store {
         let gone = self.root.join(format!(".{id}.{}.gone", std::process::id()));
         match fs::rename(&directory, &gone) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(Error::file("remove", directory)(e)),
+            Err(e) => Err(PathError::at("remove", directory)(e).into()),
             Ok(()) => remove(&gone),
         }
     }
@@ -316,12 +317,12 @@ impl Store {
             .truncate(false)
             .write(true)
             .open(&path)
-            .map_err(Error::file("create", &path))?;
+            .map_err(PathError::at("create", &path))?;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) => tokio::time::sleep(POLL).await,
-                Err(TryLockError::Error(e)) => return Err(Error::file("lock", path)(e)),
+                Err(TryLockError::Error(e)) => return Err(PathError::at("lock", path)(e).into()),
             }
         }
     }
@@ -333,7 +334,7 @@ fn has_room(directory: &Path, memory_mib: u64) -> Result<()> {
     if found.f_bavail.saturating_mul(found.f_frsize) >> 20 >= memory_mib {
         return Ok(());
     }
-    Err(Error::file("make a snapshot in", directory)(io::ErrorKind::StorageFull.into()))
+    Err(PathError::at("make a snapshot in", directory)(io::ErrorKind::StorageFull.into()).into())
 }
 
 /// A directory that is being filled; what is left of it is removed.
@@ -347,7 +348,7 @@ impl Drop for Fresh {
 
 /// Renames `fresh` to `place`; what was there takes its old name.
 fn put_in_place(fresh: &Path, place: &Path) -> Result<()> {
-    let failed = |e: io::Error| Error::file("create", place)(e);
+    let failed = |e: io::Error| PathError::at("create", place)(e);
     if place.exists() {
         match renameat_with(CWD, fresh, CWD, place, RenameFlags::EXCHANGE) {
             Ok(()) => return Ok(()),
@@ -358,29 +359,31 @@ fn put_in_place(fresh: &Path, place: &Path) -> Result<()> {
                 fs::rename(place, &gone).map_err(failed)?;
                 remove(&gone)?;
             }
-            Err(e) => return Err(failed(e.into())),
+            Err(e) => return Err(failed(e.into()).into()),
         }
     }
-    fs::rename(fresh, place).map_err(failed)
+    Ok(fs::rename(fresh, place).map_err(failed)?)
 }
 
 fn remove(directory: &Path) -> Result<()> {
     match fs::remove_dir_all(directory) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", directory)(e)),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(PathError::at("remove", directory)(e).into())
+        }
         _ => Ok(()),
     }
 }
 
 fn private_dir(path: &Path, may_exist: bool) -> Result<()> {
-    DirBuilder::new()
+    Ok(DirBuilder::new()
         .recursive(may_exist)
         .mode(0o700)
         .create(path)
-        .map_err(Error::file("create", path))
+        .map_err(PathError::at("create", path))?)
 }
 
 fn sync(path: &Path) -> Result<()> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(Error::file("write", path))
+    Ok(File::open(path).and_then(|file| file.sync_all()).map_err(PathError::at("write", path))?)
 }
 
 #[cfg(test)]
@@ -424,7 +427,8 @@ mod tests {
         let slow = Error::GuestSilent { limit, console: String::new() };
         store.failed("auto-1", &slow).unwrap();
         assert!(directory.exists());
-        let broken = Error::file("read", &directory)(io::ErrorKind::InvalidData.into());
+        let broken: Error =
+            PathError::at("read", &directory)(io::ErrorKind::InvalidData.into()).into();
         store.failed("auto-1", &broken).unwrap();
         assert!(!directory.exists());
     }
@@ -520,7 +524,7 @@ mod tests {
         has_room(home.path(), 1).unwrap();
         let error = has_room(home.path(), 1 << 40).unwrap_err();
         assert!(
-            matches!(error, Error::File { cause, .. } if cause.kind() == io::ErrorKind::StorageFull)
+            matches!(error, Error::File(PathError { cause, .. }) if cause.kind() == io::ErrorKind::StorageFull)
         );
     }
 }

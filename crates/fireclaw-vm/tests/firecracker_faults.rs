@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use fireclaw_host::SocketDir;
 use fireclaw_vm::Error;
-use fireclaw_vm::SocketDir;
 use fireclaw_vm::firecracker::api::{Api, SOCKET};
 use fireclaw_vm::firecracker::types::{
     Request, SnapshotCreateParams, SnapshotType, Vm, VmState, Vsock,

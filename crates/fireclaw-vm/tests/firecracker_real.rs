@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use fireclaw_host::SocketDir;
 use fireclaw_vm::firecracker::api::Api;
 use fireclaw_vm::firecracker::types::{
     BackendType, LogLevel, Logger, MemoryBackend, Request, SnapshotCreateParams,
@@ -22,7 +23,7 @@ use fireclaw_vm::firecracker::types::{
 use fireclaw_vm::firecracker::{Firecracker, Jail};
 use fireclaw_vm::{
     Backend, Console, Disk, Error, Launch, Machine, MachineSpec, Memory, Namespace, Result, RunDir,
-    SocketDir, TapAttachment, VmmProcess,
+    TapAttachment, VmmProcess,
 };
 use tokio::io::AsyncReadExt;
 use tokio::time::{sleep, timeout};

@@ -14,10 +14,10 @@ pub mod setup;
 pub mod snapshot;
 pub mod template;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use fireclaw_host::PathError;
 use fireclaw_image::Home;
 use fireclaw_say::out;
 use fireclaw_vm::snapshot::Store;
@@ -159,5 +159,5 @@ fn print_json(value: &impl serde::Serialize) -> Result<()> {
 
 /// Prints a text and a newline. A reader that has gone (`| head`) has enough.
 fn print(text: &str) -> Result<()> {
-    out!("{text}").map_err(|e| CliError::file("write", Path::new("standard output"), &e))
+    out!("{text}").map_err(|e| PathError::at("write", "standard output")(e).into())
 }

@@ -1,8 +1,8 @@
 //! What a person is told when something fails: kind, cause, and what to do next.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
+use fireclaw_host::{PathError, ProgramMissing};
 use fireclaw_image::Error as ImageError;
 use fireclaw_log::TOLD;
 use fireclaw_vm::Error as VmError;
@@ -112,15 +112,6 @@ impl CliError {
         }
         error!(target: TOLD, hint = self.hint.as_deref(), "{}", self.message);
     }
-
-    /// A system error on a path.
-    pub fn file(action: &str, path: &Path, cause: &std::io::Error) -> Self {
-        let error = Self::new(Kind::System, format!("cannot {action} {}: {cause}", path.display()));
-        match hint_for_io(cause) {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    }
 }
 
 fn hint_for_io(error: &std::io::Error) -> Option<&'static str> {
@@ -133,6 +124,16 @@ fn hint_for_io(error: &std::io::Error) -> Option<&'static str> {
             Some("set FIRECLAW_HOME to a directory that you may write to")
         }
         _ => None,
+    }
+}
+
+impl From<PathError> for CliError {
+    fn from(error: PathError) -> Self {
+        let told = Self::new(Kind::System, error.to_string());
+        match hint_for_io(&error.cause) {
+            Some(hint) => told.hint(hint),
+            None => told,
+        }
     }
 }
 
@@ -150,7 +151,7 @@ impl From<fireclaw_sandbox::Error> for CliError {
             Error::Variable { .. } => Self::usage(message),
             Error::NoSnapshots(_) => Self::new(Kind::Host, message).hint("use another --vmm"),
             Error::NoMke2fs => Self::new(Kind::Host, message),
-            Error::File { action, path, cause } => Self::file(action, &path, &cause),
+            Error::File(error) => error.into(),
             _ => Self::new(Kind::System, message),
         }
     }
@@ -160,7 +161,7 @@ impl From<VmError> for CliError {
     fn from(error: VmError) -> Self {
         let message = error.to_string();
         match error {
-            VmError::VmmMissing { program, variable } => {
+            VmError::VmmMissing(ProgramMissing { program, variable }) => {
                 Self::new(Kind::Host, message).hint(match &variable[..] {
                     "FIRECLAW_QEMU" => {
                         format!("apt-get install qemu-system-x86, or set {variable}")
@@ -214,10 +215,7 @@ impl From<VmError> for CliError {
             VmError::BadName { .. } => Self::new(Kind::Usage, message),
             VmError::PoolRuns => Self::new(Kind::Usage, message)
                 .hint("stop that one first, or start one with other options"),
-            VmError::File { cause, .. } => match hint_for_io(&cause) {
-                Some(hint) => Self::new(Kind::System, message).hint(hint),
-                None => Self::new(Kind::System, message),
-            },
+            VmError::File(error) => error.into(),
             _ => Self::new(Kind::System, message),
         }
     }
@@ -293,10 +291,7 @@ impl From<ImageError> for CliError {
             },
             ImageError::NoSpace { .. } => Self::new(Kind::System, message)
                 .hint("free some space, or set FIRECLAW_HOME to a larger disk"),
-            ImageError::File { cause, .. } => match hint_for_io(&cause) {
-                Some(hint) => Self::new(Kind::System, message).hint(hint),
-                None => Self::new(Kind::System, message),
-            },
+            ImageError::File(error) => error.into(),
             _ => Self::new(Kind::System, message),
         }
     }
@@ -326,7 +321,7 @@ mod tests {
     fn every_kind_of_missing_program_has_its_hint() {
         let missing = |variable: &str| {
             let (program, variable) = ("it".into(), variable.into());
-            CliError::from(VmError::VmmMissing { program, variable }).text()
+            CliError::from(VmError::VmmMissing(ProgramMissing { program, variable })).text()
         };
         assert!(missing("FIRECLAW_QEMU").contains("apt-get install qemu-system-x86"));
         assert!(missing("FIRECLAW_FIRECRACKER").contains("set FIRECLAW_FIRECRACKER"));

@@ -15,10 +15,10 @@ mod stdin;
 mod values;
 
 use std::io::ErrorKind;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use fireclaw_host::PathError;
 
 fn main() -> ExitCode {
     if let Err(e) = stack::ensure() {
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 fn tell(words: &clap::Error) -> u8 {
     match words.print() {
         Err(e) if !words.use_stderr() && e.kind() != ErrorKind::BrokenPipe => {
-            error::CliError::file("write", Path::new("standard output"), &e).report();
+            error::CliError::from(PathError::at("write", "standard output")(e)).report();
             1
         }
         _ => u8::try_from(words.exit_code()).unwrap_or(1),

@@ -68,7 +68,7 @@ impl Outcome {
             Self::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
             Self::NotStarted(failure, message) => {
                 // Guest text: shown, not obeyed.
-                say!("{label}fireclaw: {}", fireclaw_vm::escape(&message));
+                say!("{label}fireclaw: {}", fireclaw_host::escape(&message));
                 failure.status()
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fireclaw_child::finish_starts;
+use fireclaw_host::finish_starts;
 use tokio::runtime::{self, Builder};
 use tokio::task::LocalSet;
 

@@ -77,6 +77,14 @@ fn the_picture_shows_what_imports_what() {
     }
 }
 
+/// A second chat network is one more crate: only what offers a choice of networks knows one.
+#[test]
+fn only_the_program_itself_knows_which_chat_network_it_is() {
+    let by: Vec<_> = imports().into_iter().filter(|(_, to)| to.contains("fireclaw-irc")).collect();
+    let by: Vec<_> = by.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(by, ["fireclaw"]);
+}
+
 /// The files under a directory.
 fn files(under: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(under).unwrap().flatten().map(|entry| entry.path());

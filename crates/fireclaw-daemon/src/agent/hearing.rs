@@ -1,12 +1,10 @@
 //! What an agent hears on the chat server, and what of it is for the agent.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fireclaw_irc::Event as Heard;
-use fireclaw_irc::address::addressed;
-use fireclaw_irc::client::{Chat, ChatKind};
-use fireclaw_irc::message::Source;
+use fireclaw_chat::{Event as Heard, Kind, Message, Sender, addressed};
 use fireclaw_protocol::agent::Said;
 use fireclaw_template::Trigger;
 
@@ -27,10 +25,6 @@ const MOST_CHANNELS: usize = 32;
 
 /// How long nobody else is told that they may not invite it.
 const DECLINED: Duration = Duration::from_secs(10);
-
-/// The answers to a JOIN that did not work (RFC 2812, 5.2; 477 as servers use it: only
-/// for those who are logged in).
-const NOT_JOINED: [u16; 8] = [403, 405, 471, 473, 474, 475, 476, 477];
 
 /// What was said last, by channel.
 #[derive(Debug, Default)]
@@ -81,10 +75,10 @@ impl Agent {
                 self.deaf = true;
                 None
             }
-            Some(Heard::Message(chat)) => self.said(chat),
+            Some(Heard::Message(message)) => self.said(message),
             Some(Heard::Connected { nick }) => {
                 self.log.add(&format!("is on the chat server as {nick}"));
-                let case = self.connection.status().case;
+                let case = self.connection.case();
                 if !case.same(&nick, &self.row.nick) && self.life.nick() != nick {
                     self.tell(Event::Renamed { agent: self.name(), nick: nick.clone() });
                 }
@@ -95,8 +89,8 @@ impl Agent {
                 self.is_called(to);
                 None
             }
-            Some(Heard::Joined { channel, from, is_self: true, .. }) => {
-                self.shared.ours.borrow_mut().is_shown(&self.row.name, &from);
+            Some(Heard::Joined { channel, shown }) => {
+                self.shared.ours.borrow_mut().is_shown(&self.row.name, &shown);
                 self.joined(&channel);
                 None
             }
@@ -118,24 +112,22 @@ impl Agent {
                 self.tell(Event::KeptOut { agent: self.name(), reason, retry_in: None });
                 None
             }
-            Some(Heard::Refused { target, numeric, reason }) => {
-                self.log.add(&format!("{target}: {reason} ({numeric})"));
-                if NOT_JOINED.contains(&numeric) {
-                    let case = self.connection.status().case;
-                    self.invited.retain(|invited| !case.same(invited, &target));
-                    let (agent, channel) = (self.name(), target);
-                    self.tell(Event::CannotJoin { agent, channel, reason });
-                }
+            Some(Heard::Refused { target, reason }) => {
+                self.log.add(&format!("{target}: {reason}"));
                 None
             }
-            Some(Heard::Invited { channel, by, account }) => {
-                self.asked_to_join(&channel, &by, account.as_deref());
+            Some(Heard::CannotJoin { channel, reason }) => {
+                self.log.add(&format!("{channel}: {reason}"));
+                let case = self.connection.case();
+                self.invited.retain(|invited| !case.same(invited, &channel));
+                self.tell(Event::CannotJoin { agent: self.name(), channel, reason });
                 None
             }
-            Some(
-                Heard::Kicked { channel, is_self: true, .. }
-                | Heard::Parted { channel, is_self: true, .. },
-            ) => {
+            Some(Heard::Invited { channel, by }) => {
+                self.asked_to_join(&channel, &by);
+                None
+            }
+            Some(Heard::Left { channel, is_self: true, .. }) => {
                 self.log.add(&format!("is no longer in {channel}"));
                 self.note(self.shared.state.borrow().leave(&self.row.name, &channel));
                 None
@@ -144,10 +136,10 @@ impl Agent {
                 self.note(self.shared.state.borrow().rename_sender(&self.row.name, &from, &to));
                 Some(Accepted::Renamed { from, to })
             }
-            Some(Heard::Quit { nick, .. }) => {
+            Some(Heard::Quit { nick }) => {
                 Some(Accepted::Stop { from: nick, conversation: None, tell: false })
             }
-            Some(Heard::Parted { channel, nick, .. } | Heard::Kicked { channel, nick, .. }) => {
+            Some(Heard::Left { channel, nick, .. }) => {
                 Some(Accepted::Stop { from: nick, conversation: Some(channel), tell: false })
             }
             Some(_) => None,
@@ -181,7 +173,7 @@ impl Agent {
     /// Tells somebody what became of their `stop`.
     pub(super) fn tell_stopped(&self, from: &str, conversation: &str, stopped: bool) {
         let text = if stopped { "stopped" } else { "nothing of yours is under way here" };
-        match self.connection.status().case.same(conversation, from) {
+        match self.connection.case().same(conversation, from) {
             true => self.say_soon(conversation, text),
             false => self.say_soon(conversation, &format!("{from}: {text}")),
         }
@@ -206,7 +198,7 @@ impl Agent {
     pub(super) fn tell_asker(&self, question: &Question) {
         let (id, ask) = (question.id, &question.ask);
         let Some((granted, by)) = &question.verdict else { return };
-        let case = self.connection.status().case;
+        let case = self.connection.case();
         let is_told = case.same(&ask.conversation, &self.shared.config.control);
         if ask.asker.is_empty()
             || is_told
@@ -233,14 +225,14 @@ impl Agent {
 
     /// Somebody wants it in a channel. It goes where people with the right want it, and
     /// never where what is said commands.
-    fn asked_to_join(&mut self, channel: &str, by: &Source, account: Option<&str>) {
-        let case = self.connection.status().case;
-        if let Some(refusal) = self.declines(channel, by, account) {
+    fn asked_to_join(&mut self, channel: &str, by: &Sender) {
+        let case = self.connection.case();
+        if let Some(refusal) = self.declines(channel, by) {
             // Now and then: whoever may not invite must not fill the log or the connection either.
             if self.declined.is_none_or(|last| last.elapsed() > DECLINED) {
                 self.declined = Some(Instant::now());
                 self.log.add(&format!("is invited to {channel} by {}: {refusal}", by.nick));
-                if !self.shared.is_ours(by, account, case) {
+                if !self.shared.is_ours(by, case) {
                     self.say_soon(&by.nick, &format!("{channel}: {refusal}"));
                 }
             }
@@ -248,19 +240,19 @@ impl Agent {
         }
         self.log.add(&format!("is invited to {channel} by {}", by.nick));
         self.invited.push(channel.to_owned());
-        let (connection, channel) = (self.connection.clone(), channel.to_owned());
+        let (connection, channel) = (Arc::clone(&self.connection), channel.to_owned());
         tokio::task::spawn_local(async move {
             let _ = connection.join(&channel).await;
         });
     }
 
     /// Why an invitation is not followed, if it is not.
-    fn declines(&self, channel: &str, by: &Source, account: Option<&str>) -> Option<&'static str> {
-        let case = self.connection.status().case;
+    fn declines(&self, channel: &str, by: &Sender) -> Option<&'static str> {
+        let case = self.connection.case();
         if case.same(channel, &self.shared.config.control) {
             return Some("agents do not join the control channel");
         }
-        if !self.shared.may(by, account, None, case) {
+        if !self.shared.may(by, None, case) {
             return Some("only the owners of this overseer may invite me");
         }
         let kept = self.shared.state.borrow().channels(&self.row.name).map_or(0, |all| all.len());
@@ -270,10 +262,10 @@ impl Agent {
 
     /// It is in a channel now. Only where it was asked to come does it come again.
     fn joined(&mut self, channel: &str) {
-        let case = self.connection.status().case;
+        let case = self.connection.case();
         if case.same(channel, &self.shared.config.control) {
             self.log.add(&format!("was put into {channel}, and leaves it"));
-            let (connection, channel) = (self.connection.clone(), channel.to_owned());
+            let (connection, channel) = (Arc::clone(&self.connection), channel.to_owned());
             tokio::task::spawn_local(async move {
                 let _ = connection.part(&channel, "agents do not join the control channel").await;
             });
@@ -286,32 +278,33 @@ impl Agent {
         }
     }
 
-    fn said(&mut self, chat: Chat) -> Option<Accepted> {
-        let now = self.connection.status();
-        let from = chat.from.nick.clone();
-        if now.case.same(&from, &now.nick) || chat.kind == ChatKind::Notice {
+    fn said(&mut self, heard: Message) -> Option<Accepted> {
+        let (nick, case) = (self.connection.nick(), self.connection.case());
+        let from = heard.from.nick.clone();
+        if case.same(&from, &nick) || heard.kind == Kind::Notice {
             return None;
         }
         // Where those hear the answer who heard this: in a channel maybe only some.
-        let conversation = chat.reply_to.clone();
-        let recent = if chat.is_channel { self.recent.of(&conversation) } else { Vec::new() };
-        if chat.is_channel {
-            self.recent.add(&conversation, &from, &chat.text);
+        let conversation = heard.conversation.clone();
+        let is_private = heard.channel.is_none();
+        let recent = if is_private { Vec::new() } else { self.recent.of(&conversation) };
+        if !is_private {
+            self.recent.add(&conversation, &from, &heard.text);
         }
-        if chat.is_history || chat.kind != ChatKind::Message {
+        if heard.is_history || heard.kind != Kind::Plain {
             return None;
         }
-        let speaker = self.shared.agent_with_nick(&from, now.case);
+        let speaker = self.shared.agent_with_nick(&from, case);
         // The overseer's words are for people, and so are those of an agent that is just
         // getting another nick.
-        if speaker.is_none() && self.shared.is_ours(&chat.from, chat.account.as_deref(), now.case) {
+        if speaker.is_none() && self.shared.is_ours(&heard.from, case) {
             return None;
         }
-        let text = match addressed(&chat.text, &now.nick, now.case) {
+        let text = match addressed(&heard.text, &nick, case) {
             Some(rest) => rest.to_owned(),
-            None if !chat.is_channel => chat.text.clone(),
+            None if is_private => heard.text.clone(),
             None if self.template.trigger == Trigger::Always && speaker.is_none() => {
-                chat.text.clone()
+                heard.text.clone()
             }
             None => return None,
         };
@@ -332,7 +325,7 @@ impl Agent {
         }
         let mut message = Pending {
             id: 0,
-            private: !chat.is_channel,
+            private: is_private,
             conversation,
             sender: from,
             from_agent: speaker.is_some(),
@@ -381,7 +374,7 @@ impl Agent {
     /// Says a short thing of the host's own.
     pub(super) fn say_soon(&self, conversation: &str, text: &str) {
         let (connection, conversation, text) =
-            (self.connection.clone(), conversation.to_owned(), text.to_owned());
+            (Arc::clone(&self.connection), conversation.to_owned(), text.to_owned());
         tokio::task::spawn_local(async move {
             let _ = connection.say(&conversation, &text).await;
         });

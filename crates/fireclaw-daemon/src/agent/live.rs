@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fireclaw_irc::client::Typing;
-use fireclaw_irc::text::{Formatting, fold};
 use fireclaw_llm::ChatRequest;
 use fireclaw_log::Few;
 use fireclaw_policy::Network;
 use fireclaw_protocol::agent::{Action, Event as Told, Incoming};
 use fireclaw_vm::Guest;
+use futures_util::StreamExt;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::info;
@@ -196,7 +196,7 @@ impl<'a> Live<'a> {
                     },
                     None => return Ok(End::Released),
                 },
-                heard = self.agent.heard.recv(), if !self.agent.deaf => {
+                heard = self.agent.heard.next(), if !self.agent.deaf => {
                     match self.agent.hear(heard) {
                         Some(Accepted::Message(message)) => self.deliver(message)?,
                         Some(Accepted::Stop { from, conversation, tell }) => {
@@ -374,8 +374,8 @@ impl<'a> Live<'a> {
         // Not what was said: that is between them.
         info!(
             message_id = pending.id,
-            conversation = %fireclaw_vm::escape(&pending.conversation),
-            from = %fireclaw_vm::escape(&pending.sender),
+            conversation = %fireclaw_host::escape(&pending.conversation),
+            from = %fireclaw_host::escape(&pending.sender),
             "is handed a message"
         );
         let active = Active { pending, says: 0, failed: false, stopped: false, named };
@@ -522,7 +522,7 @@ impl<'a> Live<'a> {
                 };
                 let ticket = self.agent.shared.broker.ask(&self.agent.row.name, request);
                 let (connection, conversation) =
-                    (self.agent.connection.clone(), active.pending.conversation.clone());
+                    (Arc::clone(&self.agent.connection), active.pending.conversation.clone());
                 let handle = self.thoughts.spawn_local(think(
                     ticket,
                     ask,
@@ -541,11 +541,7 @@ impl<'a> Live<'a> {
                 self.questions.retain(|_, (_, of)| *of != message);
                 if let Some(active) = self.active.remove(&message) {
                     info!(message_id = message, "is done with a message");
-                    let _ = self
-                        .agent
-                        .connection
-                        .typing(&active.pending.conversation, Typing::Done)
-                        .await;
+                    let _ = self.agent.connection.typing(&active.pending.conversation, false).await;
                 }
                 self.agent.finish(message);
                 self.agent.end_if_done();
@@ -558,7 +554,7 @@ impl<'a> Live<'a> {
     fn note(&mut self, notes: &[String]) {
         for note in notes {
             if self.notes.take(Instant::now()) {
-                self.agent.log.add_of_guest(&fireclaw_vm::escape(note));
+                self.agent.log.add_of_guest(&fireclaw_host::escape(note));
                 self.agent.tell(Event::Says { agent: self.agent.name(), text: note.clone() });
             }
         }
@@ -576,8 +572,8 @@ impl<'a> Live<'a> {
             return Ok(());
         }
         let (conversation, hops) = (active.pending.conversation.clone(), active.pending.hops);
-        let budget = self.agent.connection.budget(&conversation);
-        let folded = fold(&active.addressed(text), budget, MOST_LINES, Formatting::Remove);
+        let answer = active.addressed(text);
+        let folded = self.agent.connection.fold(&conversation, &answer, MOST_LINES);
         self.agent.shared.talk.borrow_mut().says(&name, &conversation, hops);
         let rest = folded.rest.then_some(LEFT_OUT);
         for line in folded.lines.iter().map(String::as_str).chain(rest) {

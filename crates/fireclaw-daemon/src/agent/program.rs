@@ -102,7 +102,7 @@ async fn actions(mut from: impl AsyncBufRead + Unpin, tell: mpsc::Sender<Said>) 
             Ok(action) => Said::Action(action),
             Err(e) => {
                 let start = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
-                Said::Nonsense(format!("{e}: {}", fireclaw_vm::escape(&start)))
+                Said::Nonsense(format!("{e}: {}", fireclaw_host::escape(&start)))
             }
         };
         if tell.send(said).await.is_err() {
@@ -113,7 +113,7 @@ async fn actions(mut from: impl AsyncBufRead + Unpin, tell: mpsc::Sender<Said>) 
 
 async fn log(mut from: impl AsyncBufRead + Unpin, tell: mpsc::Sender<Said>) {
     while let Some(line) = line(&mut from, 4096).await {
-        let text = fireclaw_vm::escape(&String::from_utf8_lossy(&line));
+        let text = fireclaw_host::escape(&String::from_utf8_lossy(&line));
         if tell.send(Said::Log(text)).await.is_err() {
             return;
         }
@@ -137,7 +137,7 @@ async fn ended(mut events: ExecEvents, tell: mpsc::Sender<Said>) {
             }
             Ok(ExecEvent::Exited(ExitStatus::TimedOut, _)) => "took too long".to_owned(),
             Ok(ExecEvent::Failed { message, .. }) => {
-                format!("cannot be started: {}", fireclaw_vm::escape(&message))
+                format!("cannot be started: {}", fireclaw_host::escape(&message))
             }
             Err(e) => format!("was lost: {e}"),
         };

@@ -1,9 +1,9 @@
 //! Asking the model for an agent, with signs of life to who waits.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fireclaw_irc::Handle;
-use fireclaw_irc::client::Typing;
+use fireclaw_chat::Connection;
 use fireclaw_llm::{Event, Ticket};
 use fireclaw_protocol::agent::Step;
 
@@ -32,7 +32,7 @@ pub async fn think(
     mut ticket: Ticket,
     ask: u64,
     message: u64,
-    connection: Handle,
+    connection: Arc<dyn Connection>,
     conversation: String,
 ) -> Thought {
     let mut told = false;
@@ -73,7 +73,7 @@ pub async fn think(
             Event::Started | Event::Text(_) => {
                 if shown.is_none_or(|at| at.elapsed() > SHOWN) {
                     shown = Some(Instant::now());
-                    let _ = connection.typing(&conversation, Typing::Active).await;
+                    let _ = connection.typing(&conversation, true).await;
                 }
             }
             Event::Done(step, _) => break Ok(step),

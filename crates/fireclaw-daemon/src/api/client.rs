@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use fireclaw_host::SocketDir;
 use fireclaw_image::Home;
-use fireclaw_vm::SocketDir;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::http::request::Builder;

@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use fireclaw_host::{PathError, SocketDir};
 use fireclaw_image::Home;
 use fireclaw_protocol::message::ExecRequest;
-use fireclaw_vm::SocketDir;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
@@ -21,7 +21,7 @@ use tokio::net::UnixListener;
 use tracing::debug;
 
 use super::{Exec, Executed, Kind, MAX_BODY, NewAgent, Refused, SOCKET, frame, streams};
-use crate::{Actor, Error, Event, Handle, Result};
+use crate::{Actor, Event, Handle, Result};
 
 /// The type of all bodies.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -36,9 +36,10 @@ pub fn listen(home: &Home) -> Result<Door> {
     // The daemon's lock is held: whoever listened there has gone.
     let _ = fs::remove_file(&path);
     let dir = SocketDir::open(&root)?;
-    let listener = UnixListener::bind(dir.name(SOCKET)).map_err(Error::file("listen on", &path))?;
+    let listener =
+        UnixListener::bind(dir.name(SOCKET)).map_err(PathError::at("listen on", &path))?;
     let private = fs::Permissions::from_mode(0o600);
-    fs::set_permissions(&path, private).map_err(Error::file("protect", &path))?;
+    fs::set_permissions(&path, private).map_err(PathError::at("protect", &path))?;
     Ok(Door { listener, _socket: Socket(path) })
 }
 

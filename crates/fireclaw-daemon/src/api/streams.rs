@@ -122,9 +122,10 @@ async fn end(events: &mut ExecEvents) -> Ended {
             }
             Ok(ExecEvent::Exited(ExitStatus::Code(code), _)) => Ended::Exited(code),
             Ok(ExecEvent::Exited(ExitStatus::Signal(signal), _)) => Ended::Signal(signal),
-            Ok(ExecEvent::Failed { cause, message }) => {
-                Ended::NotStarted { status: cause.status(), message: fireclaw_vm::escape(&message) }
-            }
+            Ok(ExecEvent::Failed { cause, message }) => Ended::NotStarted {
+                status: cause.status(),
+                message: fireclaw_host::escape(&message),
+            },
             Err(e) => Ended::Lost(e.to_string()),
         };
     }

@@ -113,7 +113,7 @@ pub async fn leave(commands: &Commands) -> Result<()> {
 /// The beginning of what a script said.
 fn shown(said: &str) -> String {
     const SHOWN: usize = 300;
-    fireclaw_vm::escape(said.trim()).chars().take(SHOWN).collect()
+    fireclaw_host::escape(said.trim()).chars().take(SHOWN).collect()
 }
 
 /// Runs a script as root; if it fails, its status and the end of what it said.

@@ -1,6 +1,6 @@
 //! Agents, their channels, and what they may reach besides their templates' policies.
 
-use fireclaw_vm::ProcessStamp;
+use fireclaw_host::ProcessStamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{OptionalExtension, Row, params};
 

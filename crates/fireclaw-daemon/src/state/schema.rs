@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use fireclaw_host::PathError;
 use rusqlite::{Connection, Transaction};
 
 use super::now;
@@ -145,7 +146,7 @@ fn back_up(db: &Connection, to: &Path) -> Result<()> {
     let fresh = PathBuf::from(fresh);
     let _ = std::fs::remove_file(&fresh);
     db.execute("VACUUM INTO ?1", [fresh.to_string_lossy()])?;
-    std::fs::rename(&fresh, to).map_err(Error::file("create", to))
+    Ok(std::fs::rename(&fresh, to).map_err(PathError::at("create", to))?)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-use fireclaw_irc::message::Source;
+use fireclaw_chat::Sender;
+use fireclaw_host::ProcessStamp;
 use fireclaw_protocol::agent::Said;
-use fireclaw_vm::ProcessStamp;
 
 use super::*;
 use crate::Actor;
@@ -221,8 +221,12 @@ fn what_the_system_refuses_is_not_called_damage() {
 #[test]
 fn the_audit_log_keeps_its_order() {
     let (_home, state) = state();
-    let source = Source::parse("ann!~ann@host.example");
-    let ann = Actor::person(&source, Some("Ann"));
+    let ann = Actor::person(&Sender {
+        nick: "ann".into(),
+        user: "~ann".into(),
+        host: "host.example".into(),
+        account: Some("Ann".into()),
+    });
     for n in 0..5 {
         state.audit(&ann, &format!("act {n}")).unwrap();
     }

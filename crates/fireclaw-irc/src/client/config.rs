@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::names::{is_channel, is_nick};
+use fireclaw_chat::is_nick;
+use fireclaw_host::Secret;
+
+use crate::names::is_channel;
 use crate::text::Formatting;
-use crate::{Error, Result, Secret};
+use crate::{Error, Result};
 
 /// The settings of one client. [`Config::new`] has the defaults.
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fireclaw_host::PathError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -34,7 +35,7 @@ impl Prover {
         let mut roots = RootCertStore::empty();
         match &tls.ca_file {
             Some(path) => {
-                let pem = std::fs::read(path).map_err(Error::file("read", path))?;
+                let pem = std::fs::read(path).map_err(PathError::at("read", path))?;
                 for certificate in CertificateDer::pem_slice_iter(&pem) {
                     let certificate = certificate.map_err(|e| wrong("ca_file", &e))?;
                     roots.add(certificate).map_err(|e| wrong("ca_file", &e))?;

@@ -332,7 +332,7 @@ impl Driver {
                     end => return end,
                 },
                 Action::Emit(event) if self.config.joins_pastes => {
-                    let us = (self.session.nick(), self.session.isupport().case);
+                    let us = (self.session.nick(), self.session.isupport().case.into());
                     self.pending.extend(self.paste.add(event, us, now()));
                 }
                 Action::Emit(event) => self.pending.push_back(event),

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use fireclaw_chat::{Case, addressed};
+
 use super::event::{Chat, ChatKind, Event};
-use crate::address::addressed;
-use crate::names::CaseMapping;
 
 /// How long after a line another of the same paste may come: clients send the first few at
 /// once, and no person types one as fast.
@@ -35,7 +35,7 @@ struct Held {
 impl Paste {
     /// Takes an event, and gives those that are complete, in order. `us` is this client's
     /// nick: a line that addresses it begins a message of its own.
-    pub fn add(&mut self, event: Event, us: (&str, CaseMapping), now: Instant) -> Vec<Event> {
+    pub fn add(&mut self, event: Event, us: (&str, Case), now: Instant) -> Vec<Event> {
         let chat = match event {
             Event::Message(chat) if chat.kind == ChatKind::Message && !chat.is_history => chat,
             other => return self.take().into_iter().chain([other]).collect(),
@@ -75,7 +75,7 @@ impl Paste {
 
 /// Whether a line goes on with a message: from the same person to the same people, and
 /// neither an address nor a word that stops what is being done.
-fn continues(before: &Chat, line: &Chat, (nick, case): (&str, CaseMapping)) -> bool {
+fn continues(before: &Chat, line: &Chat, (nick, case): (&str, Case)) -> bool {
     before.from == line.from
         && before.reply_to == line.reply_to
         && before.account == line.account
@@ -84,7 +84,7 @@ fn continues(before: &Chat, line: &Chat, (nick, case): (&str, CaseMapping)) -> b
         && !is_stop(&line.text, nick, case)
 }
 
-fn is_stop(text: &str, nick: &str, case: CaseMapping) -> bool {
+fn is_stop(text: &str, nick: &str, case: Case) -> bool {
     addressed(text, nick, case).unwrap_or(text).trim().eq_ignore_ascii_case("stop")
 }
 
@@ -95,7 +95,7 @@ mod tests {
     use crate::message::Source;
     use std::time::SystemTime;
 
-    const US: (&str, CaseMapping) = ("worker", CaseMapping::Ascii);
+    const US: (&str, Case) = ("worker", Case::ASCII);
 
     fn line(from: &str, reply_to: &str, text: &str) -> Event {
         Event::Message(Chat {

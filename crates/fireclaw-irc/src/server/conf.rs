@@ -5,9 +5,11 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::Path;
 
+use fireclaw_host::{PathError, Secret};
+
 use super::Options;
 use super::process::User;
-use crate::{Error, Result, Secret};
+use crate::{Error, Result};
 
 /// The longest value that ngircd takes, in bytes.
 const MAX_VALUE: usize = 120;
@@ -22,7 +24,7 @@ pub(super) fn write(path: &Path, options: &Options, port: u16, user: Option<User
     // A new file, so that nobody has the old one open, and no link is followed.
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::file("replace", path)(e));
+            return Err(PathError::at("replace", path)(e).into());
         }
         _ => {}
     }
@@ -31,11 +33,11 @@ pub(super) fn write(path: &Path, options: &Options, port: u16, user: Option<User
         .create_new(true)
         .mode(0o600)
         .open(path)
-        .map_err(Error::file("create", path))?;
-    file.write_all(text.as_bytes()).map_err(Error::file("write", path))?;
-    let readable = File::open(path).map_err(Error::file("open", path))?;
+        .map_err(PathError::at("create", path))?;
+    file.write_all(text.as_bytes()).map_err(PathError::at("write", path))?;
+    let readable = File::open(path).map_err(PathError::at("open", path))?;
     if let Some(User { uid, gid }) = user {
-        fchown(&file, Some(uid), Some(gid)).map_err(Error::file("give away", path))?;
+        fchown(&file, Some(uid), Some(gid)).map_err(PathError::at("give away", path))?;
     }
     Ok(readable)
 }

@@ -5,7 +5,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use crate::{Error, Result, Secret};
+use fireclaw_host::{PathError, Secret};
+
+use crate::{Error, Result};
 
 /// The file's name in the server's directory.
 pub const FILE: &str = "password";
@@ -24,16 +26,16 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 32..=64;
 /// [`Error::File`], and [`Error::System`] without the kernel's randomness.
 pub fn own(dir: &Path) -> Result<Secret> {
     let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(dir).map_err(Error::file("create", dir))?;
+    builder.recursive(true).mode(0o700).create(dir).map_err(PathError::at("create", dir))?;
     // Whatever the umask or an earlier version left.
     std::fs::set_permissions(dir, Permissions::from_mode(0o700))
-        .map_err(Error::file("close to others", dir))?;
+        .map_err(PathError::at("close to others", dir))?;
     let path = dir.join(FILE);
     match read(&path) {
         Ok(Some(password)) => return Ok(Secret::new(password)),
         Ok(None) => {}
         Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::file("read", path)(e)),
+        Err(e) => return Err(PathError::at("read", path)(e).into()),
     }
     let mut bytes = [0; RANDOM];
     let flags = rustix::rand::GetRandomFlags::empty();
@@ -49,10 +51,10 @@ pub fn own(dir: &Path) -> Result<Secret> {
     let part = dir.join("password.part");
     let _ = std::fs::remove_file(&part);
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
-    let mut file = written.map_err(Error::file("create", &part))?;
-    writeln!(file, "{password}").map_err(Error::file("write", &part))?;
-    file.sync_all().map_err(Error::file("write", &part))?;
-    std::fs::rename(&part, &path).map_err(Error::file("create", &path))?;
+    let mut file = written.map_err(PathError::at("create", &part))?;
+    writeln!(file, "{password}").map_err(PathError::at("write", &part))?;
+    file.sync_all().map_err(PathError::at("write", &part))?;
+    std::fs::rename(&part, &path).map_err(PathError::at("create", &path))?;
     Ok(Secret::new(password))
 }
 

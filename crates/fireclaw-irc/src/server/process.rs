@@ -4,12 +4,11 @@ use std::env;
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use fireclaw_child::{Child, Tail, keep_open};
+use fireclaw_host::{Child, PathError, Tail, find_program, is_program, keep_open};
 
 use crate::{Error, Result};
 
@@ -46,27 +45,18 @@ fn lookup(users: &str, name: &str) -> Option<User> {
 }
 
 /// Finds ngircd: what the environment names, else what the caller has beside, else on
-/// `PATH`, else where distributions put what is not for everybody's `PATH`.
+/// `PATH` or where programs for administrators are.
 pub(super) fn find(beside: Option<&Path>) -> Result<PathBuf> {
-    let named = env::var_os(super::VARIABLE).filter(|value| !value.is_empty());
-    let path = env::var_os("PATH").unwrap_or_default();
-    let places = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    let mut candidates: Vec<PathBuf> = match &named {
-        Some(named) => vec![PathBuf::from(named)],
-        None => {
-            let found = places.map(|place| place.join("ngircd"));
-            beside.map(Path::to_owned).into_iter().chain(found).collect()
-        }
-    };
-    candidates.retain(|path| {
-        path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    });
-    candidates.into_iter().find_map(|path| std::path::absolute(path).ok()).ok_or_else(|| {
-        Error::ServerMissing {
-            program: named.map_or("ngircd".into(), |named| named.to_string_lossy().into_owned()),
-            variable: super::VARIABLE,
-            package: "ngircd",
-        }
+    let is_named = env::var_os(super::VARIABLE).is_some_and(|value| !value.is_empty());
+    if !is_named && let Some(beside) = beside.filter(|beside| is_program(beside)) {
+        return std::path::absolute(beside)
+            .map_err(PathError::at("find", beside))
+            .map_err(Error::from);
+    }
+    find_program(super::VARIABLE, "ngircd").map_err(|missing| Error::ServerMissing {
+        program: missing.program,
+        variable: super::VARIABLE,
+        package: "ngircd",
     })
 }
 
@@ -98,7 +88,7 @@ impl Process {
         command.args(["-c", WRAPPER]);
         if user.is_some() && !program.starts_with("/usr") {
             // That user may not be let into the directory, /root for one.
-            let file = File::open(program).map_err(Error::file("open", program))?;
+            let file = File::open(program).map_err(PathError::at("open", program))?;
             command.arg(format!("/proc/self/fd/{}", file.as_raw_fd()));
             keep_open(&mut command, file.into());
         } else {

@@ -1,17 +1,9 @@
 //! Fitting an answer of many lines into a chat.
 
+use fireclaw_chat::Folded;
+
 use super::scrub::{Formatting, scrub};
 use super::split::split;
-
-/// An answer as lines to be said.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Folded {
-    /// The lines: none empty, each within the budget, no more than asked for.
-    pub lines: Vec<String>,
-    /// Whether there was more. The caller then writes the whole answer into a
-    /// file and names it.
-    pub rest: bool,
-}
 
 /// Fits `text` into at most `max_lines` lines of at most `budget` bytes.
 ///

@@ -51,7 +51,7 @@ pub fn scrub(text: &str, formatting: Formatting) -> String {
 pub(crate) fn is_unsafe(c: char) -> bool {
     // Scripts and emoji are joined by these two.
     let joins = matches!(c, '\u{200c}' | '\u{200d}');
-    c.is_control() || (fireclaw_child::is_hidden(c) && !joins)
+    c.is_control() || (fireclaw_host::is_hidden(c) && !joins)
 }
 
 fn is_formatting(c: char) -> bool {

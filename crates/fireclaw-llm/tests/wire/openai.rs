@@ -1,6 +1,7 @@
 //! OpenAI's API as llama.cpp b10434 and vLLM speak it.
 
-use fireclaw_llm::{Abilities, ChatModel, Error, Key, OpenAi, Usage};
+use fireclaw_host::Secret;
+use fireclaw_llm::{Abilities, ChatModel, Error, OpenAi, Usage};
 use serde_json::{Value, json};
 
 use super::support::{Answer, Serve};
@@ -54,7 +55,7 @@ async fn a_reply_streams() {
 async fn a_request_is_what_the_api_says() {
     let server = serving(events(&[finish("length")])).await;
     let url = format!("{}/v1/", server.url);
-    let model = OpenAi::new(&url, Some(Key::new("s3cret"))).unwrap();
+    let model = OpenAi::new(&url, Some(Secret::new("s3cret"))).unwrap();
     let (reply, _) = chat(&model, &conversation()).await;
     assert!(reply.unwrap().truncated);
     let asked = &server.asked()[0];

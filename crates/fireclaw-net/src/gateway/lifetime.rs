@@ -3,10 +3,9 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use fireclaw_host::ProcessStamp;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-
-use crate::ProcessStamp;
 
 /// Resolves when a process has ended.
 pub(super) async fn ended(process: ProcessStamp) {

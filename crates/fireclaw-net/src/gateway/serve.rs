@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fireclaw_host::ProcessStamp;
 use fireclaw_policy::{Dns, MAX_TARGETS, Network, Target};
 use ipnet::Ipv4Net;
 use netlink_sys::Socket;
@@ -24,7 +25,7 @@ use crate::mode::{NetworkMode, host_addresses};
 use crate::netlink::{self, Netlink};
 use crate::rules::{Kind, Refused};
 use crate::state::Machine;
-use crate::{Error, Interface, ProcessStamp, Request, Result, wire};
+use crate::{Error, Interface, Request, Result, wire};
 pub(super) use listen::SocketFile;
 
 /// How long the helper may take to remove everything.

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fireclaw_host::{ProcessStamp, find_program};
 use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -13,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::{Error, ProcessStamp, Result, nft};
+use crate::{Error, Result};
 
 /// Its own network: of the space for benchmarks (RFC 2544), so that no range can have it.
 const NETWORK: &str = "198.18.0.0/24";
@@ -81,10 +82,7 @@ pub(super) fn available() -> Result<()> {
 }
 
 fn program() -> Result<std::path::PathBuf> {
-    nft::program("slirp4netns").ok_or_else(|| Error::Missing {
-        program: "slirp4netns".into(),
-        package: "slirp4netns".into(),
-    })
+    find_program("", "slirp4netns").map_err(Error::missing("slirp4netns"))
 }
 
 impl Slirp {

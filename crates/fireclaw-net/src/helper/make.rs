@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
+use fireclaw_host::ProcessStamp;
 use fireclaw_vm::AttachmentKind;
 use ipnet::Ipv4Net;
 
@@ -13,7 +14,7 @@ use crate::nft::Nft;
 use crate::rules::{Guest, Kind, Ports};
 use crate::state::{Machine, State};
 use crate::watch::Watch;
-use crate::{Error, ProcessStamp, Request, Result, conntrack, host, rules, tap};
+use crate::{Error, Request, Result, conntrack, host, rules, tap};
 
 /// Makes everything, or removes what it made before it failed.
 pub fn make(request: Request) -> Result<(Kept, Vec<OwnedFd>)> {

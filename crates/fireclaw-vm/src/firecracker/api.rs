@@ -7,6 +7,7 @@ use std::error::Error as _;
 use std::fmt::Display;
 use std::io;
 
+use fireclaw_host::{PathError, SocketDir, escape};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Response;
 use hyper::body::{Bytes, Incoming};
@@ -18,9 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::types::Request;
-use crate::socket_dir::SocketDir;
 use crate::{Error, Result};
-use fireclaw_child::escape;
 
 /// The name of the API's socket in the VMM's directory.
 pub const SOCKET: &str = "api.sock";
@@ -48,7 +47,7 @@ impl Api {
     pub async fn connect(home: &SocketDir) -> Result<Self> {
         let stream = UnixStream::connect(home.name(SOCKET))
             .await
-            .map_err(Error::file("connect to", home.path().join(SOCKET)))?;
+            .map_err(PathError::at("connect to", home.path().join(SOCKET)))?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_ANSWER)
             .handshake(TokioIo::new(stream))

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use fireclaw_host::PathError;
 use fireclaw_protocol::boot::{self, INTERFACE, STREAM};
 
 use super::types::{
@@ -12,7 +13,7 @@ use super::types::{
     SnapshotCreateParams, SnapshotLoadParams, SnapshotType, Vm, VmState, Vsock, VsockOverride,
 };
 use crate::backend::{MEMORY_FILE, STATE_FILE};
-use crate::{BLANK_MAC, Error, MachineSpec, Result};
+use crate::{BLANK_MAC, MachineSpec, Result};
 
 /// The guest's vsock address; each VMM has its own, so all can be the same.
 pub const GUEST_CID: u32 = 3;
@@ -140,7 +141,7 @@ pub(super) fn own_disks(spec: &mut MachineSpec, run_dir: &Path) -> Result<()> {
         let link = run_dir.join(&name);
         // Of one that was here before.
         let _ = fs::remove_file(&link);
-        symlink(&disk.path, &link).map_err(Error::file("make", &link))?;
+        symlink(&disk.path, &link).map_err(PathError::at("make", &link))?;
         disk.path = name;
     }
     Ok(())
@@ -158,7 +159,7 @@ pub(super) fn absolute(spec: &MachineSpec) -> Result<MachineSpec> {
         *path = fs::canonicalize(&*path)
             // What is missing is told by Firecracker.
             .or_else(|_| std::path::absolute(&*path))
-            .map_err(Error::file("find", &*path))?;
+            .map_err(PathError::at("find", &*path))?;
     }
     Ok(spec)
 }

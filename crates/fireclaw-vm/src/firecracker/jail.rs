@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fireclaw_host::PathError;
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use tokio::net::unix::pipe::{OpenOptions, Receiver, Sender};
 
@@ -97,7 +98,7 @@ impl Jail {
             .recursive(true)
             .mode(0o700)
             .create(&root)
-            .map_err(Error::file("create", &root))?;
+            .map_err(PathError::at("create", &root))?;
         devices_work(&root)?;
         let mut inside = spec.clone();
         inside.kernel = self.lend(&spec.kernel, &root, "kernel")?;
@@ -110,8 +111,8 @@ impl Jail {
                 // This machine's own: what the guest writes is for this file,
                 // so a copy would not do.
                 let target = root.join(&name);
-                let from = disk.path.canonicalize().map_err(Error::file("find", &disk.path))?;
-                fs::hard_link(from, &target).map_err(Error::file("link into", &target))?;
+                let from = disk.path.canonicalize().map_err(PathError::at("find", &disk.path))?;
+                fs::hard_link(from, &target).map_err(PathError::at("link into", &target))?;
                 self.give(&target)?;
                 name.into()
             };
@@ -122,14 +123,14 @@ impl Jail {
     /// Makes the pipe that the VMM logs to.
     pub(super) fn log(&self, root: &Path) -> Result<Log> {
         let path = root.join(LOG);
-        let failed = Error::file("make a pipe", &path);
+        let failed = PathError::at("make a pipe", &path);
         mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).map_err(|e| failed(e.into()))?;
         let open = || {
             // It does not wait for a writer, and a writer finds a reader.
             let reader = reader(&path)?;
             Ok(Log { reader, held: OpenOptions::new().open_sender(&path)? })
         };
-        let log = open().map_err(Error::file("open", &path))?;
+        let log = open().map_err(PathError::at("open", &path))?;
         self.give(&path)?;
         Ok(log)
     }
@@ -137,7 +138,7 @@ impl Jail {
     /// What a jailed VMM that runs already logs from now on.
     pub(super) fn follow_log(root: &Path) -> Result<Receiver> {
         let path = root.join(LOG);
-        reader(&path).map_err(Error::file("open", &path))
+        Ok(reader(&path).map_err(PathError::at("open", &path))?)
     }
 
     /// Shares a file for reading. Others use it too, so its owner stays. Where
@@ -146,10 +147,10 @@ impl Jail {
     fn lend(&self, from: &Path, root: &Path, name: &str) -> Result<PathBuf> {
         let target = root.join(name);
         // A link to a symbolic link would lead out of the jail.
-        let from = from.canonicalize().map_err(Error::file("find", from))?;
-        let meta = fs::metadata(&from).map_err(Error::file("read", &from))?;
+        let from = from.canonicalize().map_err(PathError::at("find", from))?;
+        let meta = fs::metadata(&from).map_err(PathError::at("read", &from))?;
         if !(self.only_reads(&meta) && fs::hard_link(&from, &target).is_ok()) {
-            fs::copy(&from, &target).map_err(Error::file("copy", &from))?;
+            fs::copy(&from, &target).map_err(PathError::at("copy", &from))?;
             self.give(&target)?;
         }
         Ok(name.into())
@@ -164,8 +165,8 @@ impl Jail {
 
     /// Makes the VMM's user the owner.
     pub(super) fn give(&self, path: &Path) -> Result<()> {
-        chown(path, Some(self.uid), Some(self.gid))
-            .map_err(Error::file("change the owner of", path))
+        Ok(chown(path, Some(self.uid), Some(self.gid))
+            .map_err(PathError::at("change the owner of", path))?)
     }
 }
 

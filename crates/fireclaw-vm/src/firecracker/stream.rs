@@ -5,12 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker, ready};
 
+use fireclaw_host::{PathError, SocketDir};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::socket_dir::SocketDir;
-use crate::{Error, Result, StreamIo};
+use crate::{Result, StreamIo};
 
 /// A stream that can be used before its other end is there.
 ///
@@ -48,7 +48,7 @@ impl GuestStream {
     /// Listens on a new socket `name` in `dir`.
     pub fn listen(dir: &SocketDir, name: &str) -> Result<Self> {
         let listener = UnixListener::bind(dir.name(name))
-            .map_err(Error::file("listen on", dir.path().join(name)))?;
+            .map_err(PathError::at("listen on", dir.path().join(name)))?;
         Ok(Self { state: State::Listening(listener), waiting: Arc::default() })
     }
 

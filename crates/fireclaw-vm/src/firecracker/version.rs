@@ -35,7 +35,7 @@ pub(super) fn check(version: &str) -> Result<()> {
     }
     Err(Error::VmmTooOld {
         program: super::PROGRAM.to_owned(),
-        found: crate::escape(version),
+        found: fireclaw_host::escape(version),
         needed: format!("{}.{}.{}", OLDEST.0, OLDEST.1, OLDEST.2),
     })
 }

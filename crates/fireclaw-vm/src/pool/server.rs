@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use fireclaw_host::{PathError, SocketDir};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
@@ -19,7 +20,6 @@ use super::{Offer, socket_name};
 use crate::launcher::shell;
 use crate::lease::Death;
 use crate::snapshot::Snapshot;
-use crate::socket_dir::SocketDir;
 use crate::{Error, Launcher, Machine, Memory, Result, Waiting};
 
 /// How long the command may take that warms a machine up.
@@ -76,13 +76,13 @@ impl Pool {
         if launcher.spec.interface {
             return Err(Error::TapAttachment("a machine that waits in a pool has none"));
         }
-        fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
+        fs::create_dir_all(&directory).map_err(PathError::at("create", &directory))?;
         let path = directory.join(format!("{}.lock", snapshot.id));
-        let lock = File::create(&path).map_err(Error::file("create", &path))?;
+        let lock = File::create(&path).map_err(PathError::at("create", &path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Error::PoolRuns),
-            Err(TryLockError::Error(e)) => return Err(Error::file("lock", path)(e)),
+            Err(TryLockError::Error(e)) => return Err(PathError::at("lock", path)(e).into()),
         }
         let dir = SocketDir::open(directory)?;
         let socket = socket_name(&snapshot.id);
@@ -102,7 +102,7 @@ impl Pool {
         let path = self.dir.path().join(&self.socket);
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(self.dir.name(&self.socket))
-            .map_err(Error::file("listen on", &path))?;
+            .map_err(PathError::at("listen on", &path))?;
         let (offer, takers) = mpsc::channel(1);
         let (tell, mut told) = mpsc::channel(self.size);
         let keeper = Rc::new(Keeper { pool: self, takers: Mutex::new(takers), tell });

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use fireclaw_host::SocketDir;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -14,7 +15,6 @@ use tokio::net::UnixStream;
 use super::{Offer, is_there, socket_name};
 use crate::backend::NoControl;
 use crate::lease::Lease;
-use crate::socket_dir::SocketDir;
 use crate::{Machine, VmmProcess};
 
 /// How long a pool may take to make its offer: one that is stuck must not cost

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fireclaw_host::PathError;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
@@ -34,7 +35,7 @@ impl QemuControl {
             Memory::SavedTo(directory) => Some(directory.join(STATE_FILE)),
             Memory::RestoredFrom(directory) => {
                 let path = directory.join(STATE_FILE);
-                let state = File::open(&path).map_err(Error::file("open", path))?;
+                let state = File::open(&path).map_err(PathError::at("open", path))?;
                 qmp.pass_fd(STATE_FILE, state.into()).await?;
                 let mut control = Self { qmp, save_to: None };
                 if interface {
@@ -55,7 +56,7 @@ impl QemuControl {
     }
 
     async fn save_to(&mut self, path: PathBuf) -> Result<()> {
-        let state = File::create_new(&path).map_err(Error::file("create", path))?;
+        let state = File::create_new(&path).map_err(PathError::at("create", path))?;
         self.qmp.pass_fd(STATE_FILE, state.into()).await?;
         // No limit on the rate: this is a local file.
         let parameters = json!({ "max-bandwidth": u32::MAX });
@@ -86,7 +87,7 @@ impl QemuControl {
                     return Err(Error::Refused {
                         vmm: "QEMU",
                         request: "a snapshot".into(),
-                        message: crate::escape(reason),
+                        message: fireclaw_host::escape(reason),
                     });
                 }
                 _ => tokio::time::sleep(POLL).await,

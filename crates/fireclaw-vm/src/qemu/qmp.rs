@@ -117,7 +117,11 @@ async fn listen(mut from: BufReader<OwnedReadHalf>, give: mpsc::Sender<Result<Va
 }
 
 fn refused(request: &str, message: &str) -> Error {
-    Error::Refused { vmm: "QEMU", request: request.to_owned(), message: crate::escape(message) }
+    Error::Refused {
+        vmm: "QEMU",
+        request: request.to_owned(),
+        message: fireclaw_host::escape(message),
+    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use fireclaw_host::PathError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Backend, Error, MachineSpec, Result, VmmKind};
+use crate::{Backend, MachineSpec, Result, VmmKind};
 
 /// What snapshots that `run` makes for itself are called, before their key.
 pub(super) const AUTOMATIC: &str = "auto-";
@@ -64,8 +65,8 @@ impl Stamp {
     }
 
     pub(super) fn of(path: &Path) -> Result<Self> {
-        let path = fs::canonicalize(path).map_err(Error::file("find", path))?;
-        let meta = fs::metadata(&path).map_err(Error::file("read", &path))?;
+        let path = fs::canonicalize(path).map_err(PathError::at("find", path))?;
+        let meta = fs::metadata(&path).map_err(PathError::at("read", &path))?;
         Ok(Self {
             bytes: meta.len(),
             inode: meta.ino(),

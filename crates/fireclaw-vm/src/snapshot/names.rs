@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use fireclaw_host::PathError;
+
 use super::key::AUTOMATIC;
 use super::{Recipe, Store, private_dir, sync};
 use crate::{Error, Result};
@@ -39,9 +41,9 @@ impl Store {
         let fresh = path.with_extension(format!("{}.new", std::process::id()));
         private_dir(&self.root.join("names"), true)?;
         let json = serde_json::to_vec_pretty(recipe).map_err(io::Error::other);
-        json.and_then(|json| fs::write(&fresh, json)).map_err(Error::file("write", &fresh))?;
+        json.and_then(|json| fs::write(&fresh, json)).map_err(PathError::at("write", &fresh))?;
         sync(&fresh)?;
-        fs::rename(&fresh, &path).map_err(Error::file("create", &path))?;
+        fs::rename(&fresh, &path).map_err(PathError::at("create", &path))?;
         sync(&self.root.join("names"))
     }
 
@@ -88,7 +90,9 @@ impl Store {
         }
         let path = self.path_of(name);
         match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", path)(e)),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(PathError::at("remove", path)(e).into())
+            }
             _ => Ok(()),
         }
     }

@@ -193,7 +193,7 @@ fn table(list: &Value) -> Table {
         "CHANNELS",
     ]);
     for agent in list.as_array().into_iter().flatten() {
-        let text = |key: &str| fireclaw_vm::escape(agent[key].as_str().unwrap_or_default());
+        let text = |key: &str| fireclaw_host::escape(agent[key].as_str().unwrap_or_default());
         let channels = agent["channels"].as_array().into_iter().flatten();
         let channels: Vec<&str> = channels.filter_map(Value::as_str).collect();
         table.add_row([

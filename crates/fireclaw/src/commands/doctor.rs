@@ -225,7 +225,7 @@ fn namespaces() -> Check {
 fn tools() -> Vec<Check> {
     [("mmdebstrap", "set-up builds the base image with it: apt-get install mmdebstrap")]
         .into_iter()
-        .map(|(name, hint)| match fireclaw_vm::find_program("", name) {
+        .map(|(name, hint)| match fireclaw_host::find_program("", name) {
             Ok(path) => ok(name, path.display().to_string()),
             Err(_) => warn(name, "not installed", hint),
         })

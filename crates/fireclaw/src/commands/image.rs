@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use comfy_table::{Table, presets};
+use fireclaw_host::PathError;
 use fireclaw_image::{Home, Manifest};
 use fireclaw_say::say;
 
@@ -106,7 +107,7 @@ fn open(archive: &Path) -> Result<Box<dyn Read>> {
     }
     match File::open(archive) {
         Ok(file) => Ok(Box::new(file)),
-        Err(e) => Err(CliError::file("open", archive, &e)),
+        Err(e) => Err(PathError::at("open", archive)(e).into()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fireclaw_host::PathError;
 use fireclaw_image::Home;
 use fireclaw_log::file::Reader;
 use fireclaw_template::names;
@@ -49,14 +50,13 @@ pub fn execute(args: &Args) -> Result<u8> {
             .hint("the overseer creates it: fireclaw overseer"));
     }
     let mut reader = Reader::new(&path);
-    let failed = |e: std::io::Error| CliError::file("read", &path, &e);
-    show(&reader.last(args.lines).map_err(failed)?)?;
+    show(&reader.last(args.lines).map_err(PathError::at("read", &path))?)?;
     if !args.follow {
         return Ok(0);
     }
     loop {
         std::thread::sleep(LOOK);
-        show(&reader.more().map_err(failed)?)?;
+        show(&reader.more().map_err(PathError::at("read", &path))?)?;
     }
 }
 

@@ -1,8 +1,10 @@
 //! `fireclaw man`: manual pages from the same source as `--help`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::error::{CliError, Result};
+use fireclaw_host::PathError;
+
+use crate::error::Result;
 
 /// Write the manual pages
 #[derive(Debug, clap::Args)]
@@ -18,16 +20,16 @@ pub struct Args {
 
 /// Writes the pages.
 pub fn execute(args: &Args, cli: clap::Command) -> Result<u8> {
-    let failed = |path: &Path, e| CliError::file("write", path, &e);
     match &args.dir {
         Some(dir) => {
-            std::fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
-            clap_mangen::generate_to(cli, dir).map_err(|e| failed(dir, e))?;
+            std::fs::create_dir_all(dir).map_err(PathError::at("create", dir))?;
+            clap_mangen::generate_to(cli, dir).map_err(PathError::at("write to", dir))?;
         }
         None => {
             let mut page = Vec::new();
-            let stdout = Path::new("standard output");
-            clap_mangen::Man::new(cli).render(&mut page).map_err(|e| failed(stdout, e))?;
+            clap_mangen::Man::new(cli)
+                .render(&mut page)
+                .map_err(PathError::at("write", "standard output"))?;
             super::print(String::from_utf8_lossy(&page).trim_end())?;
         }
     }

@@ -10,14 +10,16 @@ mod unit;
 mod words;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use fireclaw_daemon::{Claim, Config, Daemon, Irc, Owners, api};
+use fireclaw_chat::{Mask, Owners};
+use fireclaw_daemon::{Claim, Config, Daemon, api};
+use fireclaw_host::{PathError, Secret};
 use fireclaw_image::Home;
-use fireclaw_irc::Secret;
+use fireclaw_irc::Network;
 use fireclaw_irc::client::{Rate, Sasl, Tls};
-use fireclaw_irc::mask::HostMask;
 use fireclaw_say::say;
 use rustix::fs::Mode;
 
@@ -222,7 +224,7 @@ fn given() -> Vec<std::ffi::OsString> {
 
 /// Explains what is wrong with a file of settings.
 fn check(file: &Path) -> Result<u8> {
-    let text = std::fs::read(file).map_err(|e| CliError::file("read", file, &e))?;
+    let text = std::fs::read(file).map_err(PathError::at("read", file))?;
     match Settings::read(file, &text) {
         Ok(settings) => {
             settings.check()?;
@@ -262,7 +264,7 @@ async fn serve(args: &Options, settings: &Settings, home: Home) -> Result<u8> {
     };
     let (model, local) = servers::model(args, &home).await?;
     let config = Config {
-        irc: irc(args, private.as_ref()),
+        chat: Arc::new(irc(args, private.as_ref())),
         owners,
         vmm: args.vmm.into(),
         nick: args.nick.clone(),
@@ -337,7 +339,7 @@ fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
 }
 
-fn irc(args: &Options, private: Option<&Chat>) -> Irc {
+fn irc(args: &Options, private: Option<&Chat>) -> Network {
     let secret = std::env::var("FIRECLAW_IRC_PASSWORD").ok().filter(|text| !text.is_empty());
     let secret = secret.map(Secret::new);
     let sasl = match (&args.account, &secret) {
@@ -346,7 +348,7 @@ fn irc(args: &Options, private: Option<&Chat>) -> Irc {
         }
         _ => None,
     };
-    Irc {
+    Network {
         host: args.server.clone().unwrap_or_else(|| "127.0.0.1".into()),
         port: private.map_or(args.port, |chat| chat.server.port()),
         tls: args.tls.then(|| Tls { ca_file: args.tls_ca.clone(), server_name: None }),
@@ -374,8 +376,8 @@ fn owners(args: &Options) -> Result<Owners> {
     let mut owners = Owners { everybody: private, operators: !private, ..Owners::default() };
     for owner in &args.owner {
         if owner.contains(['!', '@', '*']) {
-            let mask = HostMask::parse(owner)
-                .map_err(|e| CliError::usage(format!("--owner {owner}: {e}")))?;
+            let mask =
+                Mask::parse(owner).map_err(|e| CliError::usage(format!("--owner {owner}: {e}")))?;
             owners.masks.push(mask);
         } else {
             owners.accounts.push(owner.clone());

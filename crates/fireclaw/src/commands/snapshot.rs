@@ -135,7 +135,7 @@ fn table(store: &Store) -> Table {
             recipe.cpus.to_string(),
             format!("{} MiB", recipe.memory_mib),
             format!("{} MiB", snapshot.disk_bytes >> 20),
-            fireclaw_vm::escape(&recipe.warm.unwrap_or_default()),
+            fireclaw_host::escape(&recipe.warm.unwrap_or_default()),
         ]);
     }
     table

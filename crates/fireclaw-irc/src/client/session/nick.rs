@@ -44,7 +44,7 @@ impl Session {
     /// [`Error::Name`] if it is not valid here.
     pub fn set_nick(&mut self, nick: &str) -> Result<Actions> {
         let max = self.link.isupport.nick_len.unwrap_or(64);
-        if !names::is_nick(nick, max) {
+        if !fireclaw_chat::is_nick(nick, max) {
             return Err(Error::name("nick", nick));
         }
         nick.clone_into(&mut self.wanted_nick);
@@ -228,7 +228,7 @@ mod tests {
             ["researche_", "research__", "researc___", "researche0"]
         );
         for attempt in 1..=MAX_ATTEMPTS {
-            assert!(names::is_nick(&alternative("a", attempt), 9));
+            assert!(fireclaw_chat::is_nick(&alternative("a", attempt), 9));
         }
     }
 }

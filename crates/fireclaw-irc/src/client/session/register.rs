@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use fireclaw_host::Secret;
+
 use super::{Actions, Phase, Session};
+
 use crate::message::{Message, Source};
-use crate::secret::Secret;
 
 impl Session {
     /// Says who we are. A server without CAP ignores it or says so; either way

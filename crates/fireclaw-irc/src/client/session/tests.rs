@@ -1,12 +1,13 @@
 use std::time::{Duration, Instant, SystemTime};
 
+use fireclaw_host::Secret;
 use proptest::prelude::*;
 
 use super::*;
+use crate::Error;
 use crate::client::config::Sasl;
 use crate::client::config::Timing;
 use crate::client::event::{ChatKind, Rank};
-use crate::{Error, Secret};
 
 /// A session, the time, and what it sent and told.
 struct Scene {

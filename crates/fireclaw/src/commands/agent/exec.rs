@@ -166,11 +166,11 @@ fn status(ended: Ended) -> Result<u8> {
             Ok(124)
         }
         Ended::NotStarted { status, message } => {
-            say!("fireclaw: {}", fireclaw_vm::escape(&message));
+            say!("fireclaw: {}", fireclaw_host::escape(&message));
             Ok(status)
         }
         Ended::Lost(problem) => {
-            let lost = format!("the VM was lost: {}", fireclaw_vm::escape(&problem));
+            let lost = format!("the VM was lost: {}", fireclaw_host::escape(&problem));
             Err(CliError::new(Kind::Guest, lost))
         }
     }

@@ -183,7 +183,7 @@ impl Told {
     }
 
     fn text(&self, key: &str) -> String {
-        fireclaw_vm::escape(self.first[key].as_str().unwrap_or_default())
+        fireclaw_host::escape(self.first[key].as_str().unwrap_or_default())
     }
 }
 

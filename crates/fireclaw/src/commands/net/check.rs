@@ -190,7 +190,7 @@ async fn attempt(
     for (at, (what, _, is_open)) in attempts.iter().enumerate() {
         let outcome = outcomes.get(at).copied().unwrap_or("not tried");
         if outcome != if *is_open { "open" } else { "refused" } {
-            return Ok(fail(name, format!("{what}: {}", fireclaw_vm::escape(outcome)), BUG));
+            return Ok(fail(name, format!("{what}: {}", fireclaw_host::escape(outcome)), BUG));
         }
     }
     let mode = NetworkMode::here();

@@ -28,16 +28,16 @@ pub fn daemon_error(error: Error) -> CliError {
             "it is state.db under FIRECLAW_HOME: may it be written to, and is there room? \
              `fireclaw doctor` looks at both",
         ),
-        Error::File { action, path, cause } => CliError::file(action, &path, &cause),
+        Error::File(error) => error.into(),
         Error::Image(error) => error.into(),
         Error::Machine(error) => error.into(),
-        Error::Chat(error) => irc_error(error),
+        Error::Chat(error) => chat_error(error),
         Error::Model(error) => model_error(error.into()),
         _ => CliError::new(Kind::System, message),
     }
 }
 
-/// What the chat server's side says.
+/// What the private IRC server says.
 pub fn irc_error(error: fireclaw_irc::Error) -> CliError {
     use fireclaw_irc::Error as Irc;
     let message = error.to_string();
@@ -49,13 +49,22 @@ pub fn irc_error(error: fireclaw_irc::Error) -> CliError {
         Irc::ServerFailed { .. } => {
             CliError::new(Kind::Host, message).hint("is the port taken? --port names another")
         }
-        Irc::Name { what, .. } => CliError::new(Kind::Usage, message).hint(match what {
+        other => chat_error(other.into()),
+    }
+}
+
+/// What the chat network says.
+fn chat_error(error: fireclaw_chat::Error) -> CliError {
+    use fireclaw_chat::Error as Chat;
+    let message = error.to_string();
+    match error {
+        Chat::Name { what, .. } => CliError::new(Kind::Usage, message).hint(match what {
             "channel" => "a channel begins with #, in quotes: --channel '#control'",
             _ => "a nick is letters, digits, - and _, and begins with a letter",
         }),
-        Irc::Config { .. } => CliError::new(Kind::Usage, message)
+        Chat::Setting { .. } => CliError::new(Kind::Usage, message)
             .hint("`fireclaw overseer --help` lists all options and variables"),
-        Irc::File { action, path, cause } => CliError::file(action, &path, &cause),
+        Chat::File(error) => error.into(),
         _ => CliError::new(Kind::System, message),
     }
 }

@@ -47,7 +47,7 @@ pub fn stopping() {
 fn status(daemon: &Daemon) -> String {
     let agents = match daemon.list() {
         Ok(agents) => agents,
-        Err(e) => return fireclaw_vm::escape(&e.to_string()),
+        Err(e) => return fireclaw_host::escape(&e.to_string()),
     };
     let count = |has: fn(&fireclaw_daemon::Status) -> bool| {
         agents.iter().filter(|agent| has(&agent.status)).count()

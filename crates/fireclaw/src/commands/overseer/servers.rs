@@ -5,10 +5,11 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use fireclaw_host::Secret;
 use fireclaw_image::Home;
-use fireclaw_irc::{PrivateServer, Secret, server};
+use fireclaw_irc::{PrivateServer, server};
 use fireclaw_llama::{LocalModel, LocalServer, Stage};
-use fireclaw_llm::{Key, ServerConfig, ServerKind};
+use fireclaw_llm::{ServerConfig, ServerKind};
 use fireclaw_say::say;
 use fireclaw_template::shipped;
 
@@ -144,7 +145,7 @@ impl Retry {
 pub async fn model(args: &Options, home: &Home) -> Result<(ServerConfig, Option<LocalServer>)> {
     let key = std::env::var("FIRECLAW_MODEL_KEY").ok().filter(|key| !key.is_empty());
     let url = args.model_server.clone();
-    let (key, ca_file) = (key.map(Key::new), args.model_ca.clone());
+    let (key, ca_file) = (key.map(Secret::new), args.model_ca.clone());
     let named = ServerConfig { kind: ServerKind::Auto, url, key, ca_file };
     if !args.local_model || fireclaw_llm::detect(&named).await.is_ok() {
         return Ok((named, None));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::Subcommand;
+use fireclaw_host::PathError;
 use fireclaw_image::Home;
 use fireclaw_say::say;
 
@@ -153,11 +154,16 @@ impl Scope {
     }
 
     /// The hint for what root may do.
-    fn file(&self, action: &str, path: &Path, source: &std::io::Error) -> CliError {
-        let error = CliError::file(action, path, source);
-        match self.is_system && !rustix::process::geteuid().is_root() {
-            true => error.hint("run as root, or use --user"),
-            false => error,
+    fn file(
+        &self,
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(std::io::Error) -> CliError + use<> {
+        let lacks_root = self.is_system && !rustix::process::geteuid().is_root();
+        let error = PathError::at(action, path.to_owned());
+        move |cause| match lacks_root {
+            true => CliError::from(error(cause)).hint("run as root, or use --user"),
+            false => error(cause).into(),
         }
     }
 
@@ -171,7 +177,7 @@ impl Scope {
             )
             .hint("check it first; --force overrides")),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(self.file("read", &self.unit, &e)),
+            Err(e) => Err(self.file("read", &self.unit)(e)),
         }
     }
 
@@ -179,10 +185,10 @@ impl Scope {
     fn write(&self, text: &str) -> Result<()> {
         let new = self.unit.with_extension("service.new");
         if let Some(directory) = self.unit.parent() {
-            fs::create_dir_all(directory).map_err(|e| self.file("create", directory, &e))?;
+            fs::create_dir_all(directory).map_err(self.file("create", directory))?;
         }
-        fs::write(&new, text).map_err(|e| self.file("write", &new, &e))?;
-        fs::rename(&new, &self.unit).map_err(|e| self.file("write", &self.unit, &e))?;
+        fs::write(&new, text).map_err(self.file("write", &new))?;
+        fs::rename(&new, &self.unit).map_err(self.file("write", &self.unit))?;
         say!("fireclaw: wrote {}", self.unit.display());
         for name in SECRETS.iter().filter(|name| std::env::var_os(name).is_some()) {
             say!(
@@ -228,7 +234,7 @@ impl Scope {
         if self.is_managed() {
             self.call(&["disable", "--now", NAME])?;
         }
-        fs::remove_file(&self.unit).map_err(|e| self.file("remove", &self.unit, &e))?;
+        fs::remove_file(&self.unit).map_err(self.file("remove", &self.unit))?;
         if self.is_managed() {
             self.call(&["daemon-reload"])?;
         }

@@ -11,6 +11,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches};
 use fireclaw_config::values::{duration, flag, line, list, number};
 use fireclaw_config::{Fields, Format, Mistake, Node, Notes, Read, Value, one_of, quoted};
+use fireclaw_host::PathError;
 use fireclaw_llm::Limits;
 
 use super::{Options, owners};
@@ -84,7 +85,7 @@ impl Settings {
                     .hint("`fireclaw overseer check` explains each one")
             }),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(e) => Err(CliError::file("read", path, &e)),
+            Err(e) => Err(PathError::at("read", path)(e).into()),
         }
     }
 

@@ -1,12 +1,12 @@
 //! Whether a line in a channel is meant for somebody.
 
-use crate::names::CaseMapping;
+use crate::Case;
 
 /// What is said to `nick` if the line starts by addressing it, as `nick: …`,
 /// `nick, …` or `@nick …`, in any case and with full-width signs too; `None` if it does not.
 ///
 /// The rest comes without the spaces around it, and may be empty.
-pub fn addressed<'a>(line: &'a str, nick: &str, mapping: CaseMapping) -> Option<&'a str> {
+pub fn addressed<'a>(line: &'a str, nick: &str, case: Case) -> Option<&'a str> {
     let line = line.trim_start();
     let (at, named) = match line.strip_prefix('@') {
         Some(named) => (true, named),
@@ -14,7 +14,7 @@ pub fn addressed<'a>(line: &'a str, nick: &str, mapping: CaseMapping) -> Option<
     };
     let name = named.get(..nick.len())?;
     let rest = &named[nick.len()..];
-    if nick.is_empty() || !mapping.same(name, nick) {
+    if nick.is_empty() || !case.same(name, nick) {
         return None;
     }
     match rest.chars().next() {
@@ -32,7 +32,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn to_worker(line: &str) -> Option<&str> {
-        addressed(line, "worker", CaseMapping::Rfc1459)
+        addressed(line, "worker", Case::ASCII)
     }
 
     #[test]
@@ -64,15 +64,16 @@ mod tests {
     }
 
     #[test]
-    fn by_the_servers_case() {
-        assert_eq!(addressed("a{: hi", "A[", CaseMapping::Rfc1459), Some("hi"));
-        assert_eq!(addressed("a{: hi", "A[", CaseMapping::Ascii), None);
+    fn by_the_networks_case() {
+        let irc = Case::new(|c| if c == '[' { '{' } else { c.to_ascii_lowercase() });
+        assert_eq!(addressed("a{: hi", "A[", irc), Some("hi"));
+        assert_eq!(addressed("a{: hi", "A[", Case::ASCII), None);
     }
 
     proptest! {
         #[test]
         fn any_line_is_read_without_panic(line in any::<String>(), nick in any::<String>()) {
-            let _ = addressed(&line, &nick, CaseMapping::Rfc1459);
+            let _ = addressed(&line, &nick, Case::ASCII);
             let _ = to_worker(&line);
         }
     }

@@ -1,18 +1,19 @@
-//! Passwords that do not show up in logs.
+//! Passwords and keys that do not show up in logs.
 
 use std::fmt;
 
-/// A password. `Debug` hides it, and there is no `Display`.
-#[derive(Clone, PartialEq, Eq)]
+/// A password or key. `Debug` hides it, and there is no `Display`.
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a password.
-    pub fn new(password: impl Into<String>) -> Self {
-        Self(password.into())
+    /// Wraps it.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
     }
 
-    /// The password itself, for the one line that must carry it.
+    /// The secret itself, for the one line that must carry it.
     pub fn reveal(&self) -> &str {
         &self.0
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::PathError;
 
 /// An open directory in which sockets are bound and connected to by name.
 ///
@@ -19,9 +19,12 @@ pub struct SocketDir {
 
 impl SocketDir {
     /// Opens the directory.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`PathError`] if it is not there or may not be read.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, PathError> {
         let path = path.into();
-        let dir = File::open(&path).map_err(Error::file("open", &path))?;
+        let dir = File::open(&path).map_err(PathError::at("open", &path))?;
         Ok(Self { path, dir })
     }
 

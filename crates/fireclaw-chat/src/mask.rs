@@ -1,14 +1,13 @@
-//! Hostmasks: `nick!user@host` with `*` and `?`.
+//! Masks of people: `nick!user@host` with `*` and `?`.
 
 use std::fmt;
 
-use crate::message::Source;
-use crate::names::CaseMapping;
+use crate::{Case, Sender};
 
-/// A hostmask. Each of its parts is compared with the same part of a source, so
+/// A mask. Each of its parts is compared with the same part of a sender, so
 /// that a user name with an `@` or `!` cannot pass for a host or nick.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostMask {
+pub struct Mask {
     nick: String,
     user: String,
     host: String,
@@ -16,13 +15,13 @@ pub struct HostMask {
 
 /// A text is not `nick!user@host`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a hostmask has the form nick!user@host, with * and ? for what may differ")]
+#[error("a mask has the form nick!user@host, with * and ? for what may differ")]
 pub struct InvalidMask;
 
-/// The longest hostmask, in bytes; nothing longer fits into a source.
+/// The longest mask, in bytes; no sender is longer.
 const MAX_LEN: usize = 512;
 
-impl HostMask {
+impl Mask {
     /// Reads a mask.
     ///
     /// # Errors
@@ -42,16 +41,16 @@ impl HostMask {
         Ok(Self { nick, user, host })
     }
 
-    /// Whether the source has this mask. A part that the server did not give
+    /// Whether the sender has this mask. A part that the network did not give
     /// matches `*` only.
-    pub fn matches(&self, source: &Source, mapping: CaseMapping) -> bool {
-        matches(&self.nick, &source.nick, mapping)
-            && matches(&self.user, &source.user, CaseMapping::Ascii)
-            && matches(&self.host, &source.host, CaseMapping::Ascii)
+    pub fn matches(&self, sender: &Sender, case: Case) -> bool {
+        matches(&self.nick, &sender.nick, case)
+            && matches(&self.user, &sender.user, Case::ASCII)
+            && matches(&self.host, &sender.host, Case::ASCII)
     }
 }
 
-impl fmt::Display for HostMask {
+impl fmt::Display for Mask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}!{}@{}", self.nick, self.user, self.host)
     }
@@ -61,9 +60,9 @@ impl fmt::Display for HostMask {
 ///
 /// Only the last `*` is ever taken up again, so the time is at most the product
 /// of both lengths, never exponential.
-fn matches(pattern: &str, text: &str, mapping: CaseMapping) -> bool {
-    let pattern: Vec<char> = pattern.chars().map(|c| mapping.lower(c)).collect();
-    let text: Vec<char> = text.chars().map(|c| mapping.lower(c)).collect();
+fn matches(pattern: &str, text: &str, case: Case) -> bool {
+    let pattern: Vec<char> = pattern.chars().map(|c| case.lower(c)).collect();
+    let text: Vec<char> = text.chars().map(|c| case.lower(c)).collect();
     let (mut p, mut t) = (0, 0);
     // Where to go on if the present attempt fails: after the `*`, one further.
     let mut again = None;
@@ -94,8 +93,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn hit(mask: &str, source: &str) -> bool {
-        HostMask::parse(mask).unwrap().matches(&Source::parse(source), CaseMapping::Rfc1459)
+    fn hit(mask: &str, sender: &str) -> bool {
+        let (nick, rest) = sender.split_once('!').unwrap_or((sender, ""));
+        let (user, host) = rest.rsplit_once('@').unwrap_or_default();
+        let [nick, user, host] = [nick, user, host].map(str::to_owned);
+        let sender = Sender { nick, user, host, account: None };
+        let case = Case::new(|c| if c == '[' { '{' } else { c.to_ascii_lowercase() });
+        Mask::parse(mask).unwrap().matches(&sender, case)
     }
 
     #[test]
@@ -120,7 +124,7 @@ mod tests {
     fn not_masks() {
         for bad in ["", "ada", "ada@host", "ada!user", "!u@h", "a!@h", "a!u@", "a b!u@h", "*!*@\n"]
         {
-            assert_eq!(HostMask::parse(bad), Err(InvalidMask), "{bad:?}");
+            assert_eq!(Mask::parse(bad), Err(InvalidMask), "{bad:?}");
         }
     }
 
@@ -143,7 +147,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(
-                matches(&pattern, &text, CaseMapping::Ascii),
+                matches(&pattern, &text, Case::ASCII),
                 plain(pattern.as_bytes(), text.as_bytes())
             );
         }
