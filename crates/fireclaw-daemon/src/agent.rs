@@ -3,26 +3,27 @@
 mod hearing;
 mod live;
 mod log;
-mod program;
 mod thinking;
 
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fireclaw_chat::{Bot, Connection, Events as Hearing};
 use fireclaw_host::PathError;
 use fireclaw_protocol::agent;
 use fireclaw_template::Template;
-use fireclaw_vm::{Commands, Guest, RunDir};
+use fireclaw_vm::{Commands, RunDir};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
 
 use crate::lifecycle::{Condition, Lifecycle, Status};
 use crate::question::Question;
+use crate::sandboxes::{Request, Sandbox};
 use crate::shared::Shared;
 use crate::state::{AgentRow, Wanted};
 use crate::{Error, Event, Result};
@@ -112,7 +113,7 @@ pub fn start(shared: &Rc<Shared>, row: AgentRow, template: Template) -> Result<A
     shared.ours.borrow_mut().has_nick(&row.name, &row.nick, Instant::now());
     let (give, orders) = mpsc::channel(64);
     let (life, status) = Lifecycle::new(&row.nick);
-    let directory = shared.machines.agent_directory(&row.name);
+    let directory = shared.sandboxes.agent_directory(&row.name);
     std::fs::create_dir_all(&directory).map_err(PathError::at("create", &directory))?;
     let log = Log::open(directory.join("agent.log"));
     let shared = Rc::clone(shared);
@@ -142,9 +143,9 @@ impl Agent {
         loop {
             let since = Instant::now();
             let end = match self.come_up().await {
-                Ok(guest) => {
-                    self.life.has_vm(guest.vmm_pid());
-                    Live::run(&mut self, guest).await
+                Ok(sandbox) => {
+                    self.life.has_vm(sandbox.vmm_pid());
+                    Live::run(&mut self, sandbox).await
                 }
                 Err(end) => end,
             };
@@ -216,15 +217,15 @@ impl Agent {
 
     /// Takes over the machine that is there, or starts one. Orders are heard
     /// meanwhile.
-    async fn come_up(&mut self) -> std::result::Result<Guest, End> {
+    async fn come_up(&mut self) -> std::result::Result<Box<dyn Sandbox>, End> {
         self.life.to(Condition::Starting);
         let (shared, row, template) =
             (Rc::clone(&self.shared), self.row.clone(), self.template.clone());
-        let coming = async move { machine(&shared, &row, &template).await };
+        let coming = async move { sandbox(&shared, &row, &template).await };
         tokio::pin!(coming);
         loop {
             tokio::select! {
-                guest = &mut coming => return guest.map_err(|e| End::Lost(e.to_string())),
+                sandbox = &mut coming => return sandbox.map_err(|e| End::Lost(e.to_string())),
                 order = self.orders.recv() => {
                     let end = match order {
                         Some(order) => self.without_machine(order),
@@ -322,41 +323,41 @@ impl Agent {
     }
 }
 
-/// The machine that an agent has, or a new one.
-async fn machine(shared: &Shared, row: &AgentRow, template: &Template) -> Result<Guest> {
+/// The sandbox that an agent has, or a new one.
+async fn sandbox(shared: &Shared, row: &AgentRow, template: &Template) -> Result<Box<dyn Sandbox>> {
     let row = shared.state.borrow().agent(&row.name)?.unwrap_or_else(|| row.clone());
-    let policy = shared.policy(&row.name, template)?;
+    let (agent, policy) = (row.name.as_str(), shared.policy(&row.name, template)?);
     let tell = |text: &str| shared.tell(Event::Note { text: text.to_owned() });
     if let (Some(id), Some(process)) = (&row.machine, row.process) {
         Span::current().record("sandbox", id);
-        let machines = &shared.machines;
-        let adopted = machines.adopt(&row.name, template, policy.clone(), id, process, tell);
-        match adopted.await {
-            Ok(guest) => return Ok(guest),
+        let wanted = Request { agent, template, policy: policy.clone(), id };
+        match shared.sandboxes.adopt(wanted, process, &tell).await {
+            Ok(sandbox) => return Ok(sandbox),
             Err(e) => {
                 shared.tell(Event::Replaced { agent: row.name.clone(), why: e.to_string() });
             }
         }
     }
     // Written down before it is made, so that whatever is left is found.
-    clear(shared, &row.name).await?;
+    clear(shared, agent).await?;
     let id = RunDir::fresh_id()?;
     Span::current().record("sandbox", &id);
-    shared.state.borrow().set_machine(&row.name, Some(&id))?;
-    let guest = shared.machines.start(&row.name, template, policy, &id, tell).await?;
+    shared.state.borrow().set_machine(agent, Some(&id))?;
+    let wanted = Request { agent, template, policy, id: &id };
+    let sandbox = shared.sandboxes.start(wanted, &tell).await?;
     // Only now is it worth being taken over: until its guest has an identity and
     // a workspace, another is made as fast.
-    if let Some(process) = guest.stamp() {
-        shared.state.borrow().set_process(&row.name, process)?;
+    if let Some(process) = sandbox.stamp() {
+        shared.state.borrow().set_process(agent, process)?;
     }
-    Ok(guest)
+    Ok(sandbox)
 }
 
 /// Ends an agent's machine, whether it is known to run or not, and forgets it.
 pub async fn clear(shared: &Shared, name: &str) -> Result<()> {
     let row = shared.state.borrow().agent(name)?;
     if let Some(id) = row.and_then(|row| row.machine) {
-        shared.machines.clear(&id).await?;
+        shared.sandboxes.clear(&id).await?;
         shared.state.borrow().set_machine(name, None)?;
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! The daemon: all agents, and what they share.
 
+#[cfg(test)]
+mod tests;
 mod unknown;
 mod unrestored;
 
@@ -8,23 +10,24 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fireclaw_chat::{Case, Member, Message, Sender};
 use fireclaw_image::Home;
-use fireclaw_llm::{Broker, ModelInfo, Server};
+use fireclaw_llm::{Broker, ChatModel, ModelInfo, Server};
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_template::{Entry, Store, Template, names};
 use fireclaw_vm::Commands;
 use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::agent::{self, AgentHandle, Order};
 use crate::lifecycle::{Condition, Status};
-use crate::machines::Machines;
 use crate::ours::OVERSEER;
+use crate::sandboxes::{Sandboxes, Vms};
 use crate::shared::Shared;
 use crate::state::{Act, AgentRow, Pending, State, Wanted, now};
 use crate::talk::Talk;
@@ -94,6 +97,7 @@ pub struct Listed {
 #[derive(Clone)]
 pub struct Daemon {
     shared: Rc<Shared>,
+    vms: Rc<Vms>,
     agents: Rc<RefCell<BTreeMap<String, Known>>>,
     jobs: mpsc::Sender<Job>,
     /// Those that were not begun, until they are served.
@@ -111,16 +115,28 @@ impl Daemon {
     /// Whatever the state can say, and [`Error::Model`] for an address that cannot be
     /// a model server's.
     pub fn open(claim: Claim, config: Config) -> Result<(Self, Events)> {
-        let root = config.home.root().to_owned();
-        let state = State::open(&root.join(STATE))?;
         let model = Server::new(config.model.clone())?;
+        let vms = Rc::new(Vms::new(config.home.clone(), config.vmm));
+        let sandboxes = Rc::clone(&vms) as Rc<dyn Sandboxes>;
+        Self::with(claim, config, Arc::new(model), vms, sandboxes)
+    }
+
+    /// The same with other models and sandboxes.
+    pub(crate) fn with(
+        claim: Claim,
+        config: Config,
+        model: Arc<dyn ChatModel>,
+        vms: Rc<Vms>,
+        sandboxes: Rc<dyn Sandboxes>,
+    ) -> Result<(Self, Events)> {
+        let root = config.home.root().to_owned();
         let (events, receiver) = broadcast::channel(event::ROOM);
         let (jobs, waiting) = mpsc::channel(ROOM);
         let shared = Shared {
-            state: RefCell::new(state),
+            state: RefCell::new(State::open(&root.join(STATE))?),
             templates: Store::open([root.join("templates")]),
-            broker: Broker::new(Arc::new(model), config.limits.clone()),
-            machines: Machines::new(config.home.clone(), config.vmm),
+            broker: Broker::new(model, config.limits.clone()),
+            sandboxes,
             talk: RefCell::new(Talk::new(config.max_hops, config.loop_pause)),
             ours: RefCell::default(),
             operators: RefCell::default(),
@@ -132,6 +148,7 @@ impl Daemon {
         };
         let daemon = Self {
             shared: Rc::new(shared),
+            vms,
             agents: Rc::default(),
             jobs,
             waiting: Rc::new(RefCell::new(Some(waiting))),
@@ -193,17 +210,17 @@ impl Daemon {
             let problem = format!("network cleanup failed: {e}");
             self.shared.trouble(problem);
         }
-        for id in self.shared.machines.ids() {
+        for id in self.vms.ids() {
             let is_known = rows.iter().any(|row| row.machine.as_ref() == Some(&id));
             if !is_known && !self.shared.unknown.borrow().contains(&id) {
-                self.shared.machines.clear(&id).await?;
+                self.vms.clear(&id).await?;
                 self.shared.tell(Event::Cleared { sandbox: id });
             }
         }
         for row in rows {
             if row.wanted == Wanted::Gone {
                 if let Some(id) = &row.machine {
-                    self.shared.machines.clear(id).await?;
+                    self.vms.clear(id).await?;
                 }
                 self.shared.state.borrow().remove(&row.name)?;
                 continue;
@@ -217,7 +234,7 @@ impl Daemon {
                 self.fail_to_restore(&name, &e);
             }
         }
-        self.shared.machines.sweep().await
+        self.vms.sweep().await
     }
 
     /// Frees what is left of networks of machines that are no more.
@@ -368,12 +385,11 @@ impl Daemon {
             let problem = "VMs are running that state.db does not know, and one may use it";
             return Err(Error::Unsupported(problem.into()));
         }
-        let machines = &self.shared.machines;
-        let Some(gone) = machines.take_away(name)? else {
+        let Some(gone) = self.vms.take_away(name)? else {
             return Err(Error::NoWorkspace { name: name.to_owned() });
         };
         self.audit(who, &format!("remove {name}"));
-        machines.remove(gone).await
+        self.vms.remove(gone).await
     }
 
     /// Notes that an agent is to be gone.
@@ -581,6 +597,10 @@ impl Daemon {
     fn all_orders(&self) -> Vec<mpsc::Sender<Order>> {
         let agents = self.agents.borrow();
         agents.values().filter_map(Known::handle).map(|handle| handle.orders.clone()).collect()
+    }
+
+    pub(crate) fn vms(&self) -> &Vms {
+        &self.vms
     }
 
     pub(crate) fn shared(&self) -> &Shared {

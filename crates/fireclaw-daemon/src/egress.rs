@@ -29,7 +29,7 @@ impl Daemon {
             let (name, condition) = (name.to_owned(), Condition::Starting);
             return Err(Error::NotNow { name, condition, problem: None });
         };
-        Ok(Some(self.shared().machines.gateway(&id).status().await?))
+        Ok(Some(self.vms().gateway(&id).status().await?))
     }
 
     /// Asks the people whether an agent may reach more: the question, which is put to them.
@@ -79,7 +79,7 @@ impl Daemon {
         let target = &question.ask.what;
         shared.state.borrow().allow(&question.agent, target)?;
         match self.row(&question.agent)?.machine {
-            Some(id) => Ok(shared.machines.gateway(&id).allow(target).await?),
+            Some(id) => Ok(self.vms().gateway(&id).allow(target).await?),
             // The next one has it from the state.
             None => Ok(()),
         }

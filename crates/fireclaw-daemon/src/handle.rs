@@ -10,8 +10,8 @@ use futures_util::FutureExt;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::daemon::Job;
-use crate::machines;
 use crate::question::Question;
+use crate::sandboxes;
 use crate::state::Act;
 use crate::{Actor, Daemon, Error, Event, Events, Listed, NetworkStatus, Result, event};
 
@@ -227,7 +227,7 @@ impl Handle {
         limit: Duration,
     ) -> Result<(Option<u8>, String)> {
         let commands = self.commands(who, name, &request).await?;
-        machines::run(&commands, request, limit).await
+        sandboxes::run(&commands, request, limit).await
     }
 
     /// What starts `request` in an agent's VM; that it is asked for is written down.

@@ -4,9 +4,10 @@
 //! its nick, account or rank would give it. In doubt a sender counts as ours.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fireclaw_chat::{Case, Sender};
+use tokio::time::Instant;
 
 /// How long a nick counts as ours after we had it: what was said under it may still be on
 /// its way, as each connection hears the server in its own time.

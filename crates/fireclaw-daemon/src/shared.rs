@@ -1,17 +1,18 @@
 //! What the daemon and its agents share.
 
 use std::cell::RefCell;
-use std::time::Instant;
+use std::rc::Rc;
 
 use fireclaw_chat::{Case, Sender};
 use fireclaw_llm::Broker;
 use fireclaw_policy::{Network, Target};
 use fireclaw_template::{Store, Template};
 use tokio::sync::{Notify, broadcast};
+use tokio::time::Instant;
 
-use crate::machines::Machines;
 use crate::ours::Ours;
 use crate::question::Question;
+use crate::sandboxes::Sandboxes;
 use crate::state::State;
 use crate::talk::Talk;
 use crate::{Config, Event, Result, event};
@@ -22,7 +23,7 @@ pub struct Shared {
     pub state: RefCell<State>,
     pub templates: Store,
     pub broker: Broker,
-    pub machines: Machines,
+    pub sandboxes: Rc<dyn Sandboxes>,
     pub talk: RefCell<Talk>,
     pub ours: RefCell<Ours>,
     /// Nicks of the operators of the control channel, as the overseer sees them.

@@ -6,7 +6,9 @@
 //! while; hand-offs that end in time get through.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Who said what last, and who is not to hear whom.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use common::{Bot, LIMIT, Raw, config, text_of};
+use fireclaw_chat::addressed;
 use fireclaw_host::Secret;
 use fireclaw_irc::Error;
-use fireclaw_chat::addressed;
 use fireclaw_irc::client::{ChatKind, Event, Member, Rank, Typing};
 use fireclaw_irc::server::{Options, PrivateServer};
 use fireclaw_irc::text::{Formatting, fold};
@@ -53,7 +53,10 @@ async fn two_clients_talk_in_a_channel_and_in_private() {
     assert_eq!((chat.kind, chat.rank, chat.is_history), (ChatKind::Message, Rank::Member, false));
     let status = worker.handle.status();
     assert!(status.connected);
-    assert_eq!(addressed(&chat.text, &status.nick, status.case.into()), Some("what's your uptime?"));
+    assert_eq!(
+        addressed(&chat.text, &status.nick, status.case.into()),
+        Some("what's your uptime?")
+    );
 
     worker.handle.say("muse", "three days").await.unwrap();
     let chat = muse.heard().await;

@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fireclaw_chat::{Event as Heard, Kind, Message, Sender, addressed};
 use fireclaw_protocol::agent::Said;
 use fireclaw_template::Trigger;
+use tokio::time::Instant;
 
 use super::{Agent, Condition};
 use crate::Event;

@@ -3,33 +3,31 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fireclaw_llm::ChatRequest;
 use fireclaw_log::Few;
 use fireclaw_policy::Network;
 use fireclaw_protocol::agent::{Action, Event as Told, Incoming};
-use fireclaw_vm::Guest;
 use futures_util::StreamExt;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tracing::info;
 
 use super::hearing::Accepted;
-use super::program::{Program, Said};
 use super::thinking::{Thought, think};
 use super::{Agent, Condition, Order};
-use crate::machines::Health;
+use crate::Event;
 use crate::question::{Asked, Question, is_tool};
+use crate::sandboxes::{Health, Program, Said, Sandbox};
 use crate::state::{Pending, Wanted};
-use crate::{Event, machines};
 
 /// How often what has a time limit is looked at.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How often a machine is asked whether it is well, and how long it may take.
+/// How often a sandbox is asked whether it is well.
 const HEALTH: Duration = Duration::from_secs(30);
-const HEALTH_LIMIT: Duration = Duration::from_secs(60);
 
 /// How often a program may end at once before the machine is given up.
 const MOST_ENDS: u32 = 3;
@@ -106,7 +104,7 @@ impl Active {
 /// An agent whose machine runs.
 pub struct Live<'a> {
     agent: &'a mut Agent,
-    guest: Guest,
+    sandbox: Box<dyn Sandbox>,
     program: Program,
     started: Instant,
     ends: u32,
@@ -129,14 +127,14 @@ type Lost = String;
 
 impl<'a> Live<'a> {
     /// Serves the agent until it ends.
-    pub async fn run(agent: &'a mut Agent, guest: Guest) -> End {
-        let program = match Program::start(&guest, &agent.template.command).await {
+    pub async fn run(agent: &'a mut Agent, sandbox: Box<dyn Sandbox>) -> End {
+        let program = match sandbox.program(&agent.template.command).await {
             Ok(program) => program,
             Err(e) => return End::Lost(e.to_string()),
         };
         let mut live = Self {
             agent,
-            guest,
+            sandbox,
             program,
             started: Instant::now(),
             ends: 0,
@@ -147,7 +145,7 @@ impl<'a> Live<'a> {
             asks: HashMap::new(),
             questions: BTreeMap::new(),
             actions: (Instant::now(), 0),
-            notes: Few::new(MOST_NOTES, Instant::now()),
+            notes: Few::new(MOST_NOTES, Instant::now().into_std()),
             checked: Instant::now(),
             health: JoinSet::new(),
         };
@@ -165,8 +163,8 @@ impl<'a> Live<'a> {
         let saved = match end {
             End::Released => return,
             End::Left { .. } | End::Lost(_) => tokio::select! {
-                saved = machines::leave(&self.guest) => saved,
-                _ = self.guest.died() => return,
+                saved = self.sandbox.save() => saved,
+                _ = self.sandbox.died() => return,
             },
         };
         if let (Err(e), End::Left { .. }) = (saved, end) {
@@ -178,8 +176,8 @@ impl<'a> Live<'a> {
     /// What is behind a loss: most often the VMM's end, of which its guest's silence
     /// is heard first at times.
     async fn cause(&mut self, lost: Lost) -> Lost {
-        match tokio::time::timeout(LAST_WORDS, self.guest.died()).await {
-            Ok(death) => death.to_string(),
+        match tokio::time::timeout(LAST_WORDS, self.sandbox.died()).await {
+            Ok(death) => death,
             Err(_) => lost,
         }
     }
@@ -230,7 +228,7 @@ impl<'a> Live<'a> {
                         Ok(Health::Well) | Err(_) => {}
                     }
                 }
-                death = self.guest.died() => return Err(death.to_string()),
+                death = self.sandbox.died() => return Err(death),
                 _ = tick.tick() => self.tick()?,
             }
             self.show();
@@ -281,7 +279,7 @@ impl<'a> Live<'a> {
             Order::Pause(paused) => self.pause(paused)?,
             Order::Answered(question) => self.answered(&question)?,
             Order::Commands { done } if !self.paused => {
-                let _ = done.send(Ok(self.guest.commands()));
+                let _ = done.send(Ok(self.sandbox.commands()));
             }
             other => return Ok(self.agent.without_machine(other)),
         }
@@ -303,7 +301,7 @@ impl<'a> Live<'a> {
             let changed = async {
                 let policy = shared.policy(&row.name, &template)?;
                 let id = row.machine.unwrap_or_default();
-                Ok::<_, crate::Error>(shared.machines.gateway(&id).set_policy(&policy).await?)
+                shared.sandboxes.set_policy(&id, policy).await
             };
             match changed.await {
                 Ok(()) => shared.tell(Event::policy(&name, &template.network, true)),
@@ -317,10 +315,10 @@ impl<'a> Live<'a> {
 
     /// The program finds them at its next message.
     fn refresh_skills(&self) {
-        let (shared, commands) = (Rc::clone(&self.agent.shared), self.guest.commands());
+        let (shared, commands) = (Rc::clone(&self.agent.shared), self.sandbox.commands());
         let (name, template) = (self.agent.row.name.clone(), self.agent.template.clone());
         tokio::task::spawn_local(async move {
-            if let Err(e) = shared.machines.refresh_skills(&commands, &template).await {
+            if let Err(e) = shared.sandboxes.refresh_skills(&commands, &template).await {
                 shared.tell(Event::trouble(&name, e));
             }
         });
@@ -330,7 +328,7 @@ impl<'a> Live<'a> {
         if paused == self.paused {
             return Ok(());
         }
-        self.guest.pause(paused).map_err(|e| e.to_string())?;
+        self.sandbox.pause(paused).map_err(|e| e.to_string())?;
         self.paused = paused;
         self.checked = Instant::now();
         if !paused {
@@ -487,7 +485,7 @@ impl<'a> Live<'a> {
         self.questions.clear();
         self.ready = false;
         self.started = Instant::now();
-        let program = Program::start(&self.guest, &self.agent.template.command).await;
+        let program = self.sandbox.program(&self.agent.template.command).await;
         self.program = program.map_err(|e| e.to_string())?;
         self.configure()
     }
@@ -553,7 +551,7 @@ impl<'a> Live<'a> {
     /// Tells what the program wants the people to know.
     fn note(&mut self, notes: &[String]) {
         for note in notes {
-            if self.notes.take(Instant::now()) {
+            if self.notes.take(Instant::now().into_std()) {
                 self.agent.log.add_of_guest(&fireclaw_host::escape(note));
                 self.agent.tell(Event::Says { agent: self.agent.name(), text: note.clone() });
             }
@@ -677,13 +675,12 @@ impl<'a> Live<'a> {
 
     /// What has a time limit.
     fn tick(&mut self) -> Result<(), Lost> {
-        if let Some(count) = self.notes.left_out(Instant::now()) {
+        if let Some(count) = self.notes.left_out(Instant::now().into_std()) {
             self.agent.tell(Event::LeftOut { agent: self.agent.name(), count: count.into() });
         }
         if self.checked.elapsed() > HEALTH && !self.paused && self.health.is_empty() {
             self.checked = Instant::now();
-            let commands = self.guest.commands();
-            self.health.spawn_local(machines::health(commands, HEALTH_LIMIT));
+            self.health.spawn_local(self.sandbox.health());
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! Asking the model for an agent, with signs of life to who waits.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fireclaw_chat::Connection;
 use fireclaw_llm::{Event, Ticket};
 use fireclaw_protocol::agent::Step;
+use tokio::time::Instant;
 
 /// A wait that is worth telling of.
 const LONG: Duration = Duration::from_secs(10);
@@ -87,7 +88,7 @@ pub async fn think(
 async fn over(silence: Option<(usize, Instant)>) -> usize {
     match silence {
         Some((position, at)) => {
-            tokio::time::sleep_until(at.into()).await;
+            tokio::time::sleep_until(at).await;
             position
         }
         None => std::future::pending().await,

@@ -13,12 +13,12 @@ impl Daemon {
     pub(super) fn spare_unknown(&self) -> Result<()> {
         let state = self.shared.state.borrow();
         let known: Vec<_> = state.agents()?.into_iter().filter_map(|row| row.machine).collect();
-        let machines = &self.shared.machines;
+        let vms = &self.vms;
         let mut spared = Vec::new();
-        for id in machines.ids() {
-            let is_spared = state.is_new() || machines.is_spared(&id);
+        for id in vms.ids() {
+            let is_spared = state.is_new() || vms.is_spared(&id);
             if is_spared && !known.contains(&id) && fireclaw_vm::is_marked(&id) {
-                machines.spare(&id)?;
+                vms.spare(&id)?;
                 spared.push(id);
             }
         }

@@ -1,9 +1,9 @@
-//! The program of an agent in its machine: JSON lines in, JSON lines out.
+//! The program of an agent in its sandbox: JSON lines in, JSON lines out.
 
 use fireclaw_protocol::agent::{Action, Event, MAX_LINE};
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
 use fireclaw_protocol::session::Channel;
-use fireclaw_vm::{Exec, ExecEvents, ExecSignals, Guest};
+use fireclaw_vm::{Commands, Exec, ExecEvents, ExecSignals};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::{Error, Result};
 
-/// The built-in agent, as it is found in every machine.
+/// The built-in agent, as it is found in every sandbox.
 const BUILT_IN: [&str; 2] = ["/run/fireclaw/guest", "agent"];
 
 /// How many events may wait for the program to read them: more than its messages, and
@@ -36,13 +36,12 @@ pub enum Said {
 pub struct Program {
     told: mpsc::Sender<Vec<u8>>,
     said: mpsc::Receiver<Said>,
-    _control: ExecSignals,
-    _streams: JoinSet<()>,
+    _running: Option<(ExecSignals, JoinSet<()>)>,
 }
 
 impl Program {
     /// Starts the built-in program, or a template's own.
-    pub async fn start(guest: &Guest, command: &[String]) -> Result<Self> {
+    pub async fn start(commands: &Commands, command: &[String]) -> Result<Self> {
         let words: Vec<&str> = match command {
             [] => BUILT_IN.to_vec(),
             own => own.iter().map(String::as_str).collect(),
@@ -53,7 +52,7 @@ impl Program {
             workdir: Some(fireclaw_protocol::agent::WORKSPACE.as_bytes().to_vec().into()),
             ..ExecRequest::default()
         };
-        let started = guest.commands().exec(request).await;
+        let started = commands.exec(request).await;
         let Exec { stdin, stdout, stderr, control, events } =
             started.map_err(|e| Error::Program(format!("cannot be started: {e}")))?;
         // Bounded: a program that writes faster than it is heard is slowed down.
@@ -65,7 +64,13 @@ impl Program {
         streams.spawn(actions(BufReader::new(stdout), tell.clone()));
         streams.spawn(log(BufReader::new(stderr), tell.clone()));
         streams.spawn(ended(events, tell));
-        Ok(Self { told, said, _control: control, _streams: streams })
+        Ok(Self { told, said, _running: Some((control, streams)) })
+    }
+
+    /// One that a test plays.
+    #[cfg(test)]
+    pub fn played(told: mpsc::Sender<Vec<u8>>, said: mpsc::Receiver<Said>) -> Self {
+        Self { told, said, _running: None }
     }
 
     /// Tells it something, which it reads when it does. That it has gone is told by

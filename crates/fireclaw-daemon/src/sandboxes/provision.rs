@@ -8,7 +8,7 @@ use std::time::Duration;
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_vm::Commands;
 
-use super::run_with;
+use super::exec::run_with;
 use crate::{Error, Result};
 
 /// How long it may take, a check of the workspace's file system included.

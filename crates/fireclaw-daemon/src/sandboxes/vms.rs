@@ -1,6 +1,4 @@
-//! The machines of agents: sandboxes that are detached, each with a workspace of its own.
-
-mod provision;
+//! The VMs of agents: detached, each with a workspace of its own.
 
 use std::cell::Cell;
 use std::fs;
@@ -11,14 +9,17 @@ use fireclaw_host::{PathError, ProcessStamp};
 use fireclaw_image::Home;
 use fireclaw_net::Client;
 use fireclaw_policy::Network;
-use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
+use fireclaw_protocol::message::ExecRequest;
 use fireclaw_sandbox::{Host, OwnDisk, Plan, SandboxSpec, Start, Watch, disks};
 use fireclaw_template::Template;
 use fireclaw_vm::probe::Choice;
 use fireclaw_vm::{Commands, Guest, RunDir};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 
-use crate::{Error, Result, skills};
+use super::exec::run;
+use super::{Health, Program, Request, Sandbox, Sandboxes, provision};
+use crate::{Result, skills};
 
 /// The mark, in a machine's directory, of one that the state does not know and that is left
 /// alone while it runs.
@@ -27,12 +28,12 @@ const SPARED: &str = "spared";
 /// The end of the name of an agent's directory that is being removed: no name has a dot.
 const GONE: &str = ".gone";
 
-/// What stands at the end of a command's output if the guest ran out of memory.
-const OUT_OF_MEMORY: &str = "\n[the guest ran out of memory, and its kernel killed a process]\n";
+/// How long a VM may take to say how it is.
+const HEALTH_LIMIT: Duration = Duration::from_secs(60);
 
-/// Makes and finds machines.
+/// Makes and finds the VMs of agents.
 #[derive(Debug)]
-pub struct Machines {
+pub struct Vms {
     host: Host,
     /// Whether what should be known of the VMM was told.
     has_told: Cell<bool>,
@@ -50,8 +51,8 @@ impl Watch for Told<'_> {
     }
 }
 
-impl Machines {
-    /// Machines under a home.
+impl Vms {
+    /// Those under a home.
     pub fn new(home: Home, vmm: Choice) -> Self {
         let host = Host { vmm, ..Host::new(home) };
         Self { host, has_told: Cell::new(false) }
@@ -80,7 +81,7 @@ impl Machines {
         }
     }
 
-    /// Removes what was taken away. What is left of it goes with [`Machines::sweep`].
+    /// Removes what was taken away. What is left of it goes with [`Vms::sweep`].
     pub async fn remove(&self, gone: PathBuf) -> Result<()> {
         let removed = disks::apart(move || {
             Ok(fs::remove_dir_all(&gone).map_err(|e| PathError::at("remove", gone)(e)))
@@ -103,14 +104,8 @@ impl Machines {
     }
 
     /// What starts machines of this template for an agent.
-    async fn plan(
-        &self,
-        agent: &str,
-        template: &Template,
-        policy: Network,
-        id: &str,
-        tell: &dyn Fn(&str),
-    ) -> Result<Plan> {
+    async fn plan(&self, wanted: &Request<'_>, tell: &dyn Fn(&str)) -> Result<Plan> {
+        let Request { agent, template, policy, id } = wanted;
         let spec = SandboxSpec {
             cpus: template.cpus,
             memory_mib: template.memory_mib,
@@ -119,7 +114,7 @@ impl Machines {
                 OwnDisk { path: self.workspace(agent), mib: template.workspace_mib },
                 OwnDisk { path: self.scratch(id), mib: template.disk_mib },
             ],
-            network: policy,
+            network: policy.clone(),
             ..SandboxSpec::default()
         };
         let mut plan = self.host.plan(spec).await?;
@@ -131,24 +126,16 @@ impl Machines {
         Ok(plan)
     }
 
-    /// Starts a machine with this id and network policy, which outlives this process.
-    /// What people should know of it goes to `tell`.
-    pub async fn start(
-        &self,
-        agent: &str,
-        template: &Template,
-        policy: Network,
-        id: &str,
-        tell: impl Fn(&str),
-    ) -> Result<Guest> {
+    async fn start(&self, wanted: Request<'_>, tell: &dyn Fn(&str)) -> Result<Guest> {
+        let Request { agent, template, id, .. } = wanted;
         let run_dir = RunDir::detached(&self.directory(), id)?;
         let (workspace, scratch) = (self.workspace(agent), self.scratch(id));
         disks::lasting(&workspace, template.workspace_mib, "workspace").await?;
         disks::passing(&scratch, template.disk_mib, "scratch").await?;
         let skills = self.skills(template).await?;
-        let plan = self.plan(agent, template, policy, id, &tell).await?;
+        let plan = self.plan(&wanted, tell).await?;
         let start = Start { detached: Some((&run_dir, agent)), ..Start::default() };
-        let guest = plan.start(start, &mut Told { agent, tell: &tell }).await?.guest;
+        let guest = plan.start(start, &mut Told { agent, tell }).await?.guest;
         let commands = guest.commands();
         let keep = async || {
             let copy = workspace.with_extension("damaged");
@@ -165,32 +152,20 @@ impl Machines {
         Ok(guest)
     }
 
-    /// Takes over a machine that an earlier daemon started.
-    pub async fn adopt(
+    async fn adopt(
         &self,
-        agent: &str,
-        template: &Template,
-        policy: Network,
-        id: &str,
+        wanted: Request<'_>,
         process: ProcessStamp,
-        tell: impl Fn(&str),
+        tell: &dyn Fn(&str),
     ) -> Result<Guest> {
-        let plan = self.plan(agent, template, policy, id, &tell).await?;
-        let run_dir = RunDir::detached(&self.directory(), id)?;
-        Ok(plan.adopt(&run_dir, agent, process).await?)
+        let plan = self.plan(&wanted, tell).await?;
+        let run_dir = RunDir::detached(&self.directory(), wanted.id)?;
+        Ok(plan.adopt(&run_dir, wanted.agent, process).await?)
     }
 
     /// What asks the gateway of a machine.
     pub fn gateway(&self, id: &str) -> Client {
         Client::new(self.directory().join(id))
-    }
-
-    /// Gives a machine its template's skills as they are now.
-    ///
-    /// # Errors
-    /// [`Error::Skills`], [`Error::File`].
-    pub async fn refresh_skills(&self, commands: &Commands, template: &Template) -> Result<()> {
-        provision::skills(commands, &self.skills(template).await?).await
     }
 
     async fn skills(&self, template: &Template) -> Result<Vec<u8>> {
@@ -241,103 +216,96 @@ impl Machines {
     }
 }
 
-/// Runs a command in the guest; its exit status and the end of what it wrote.
-pub async fn run(
-    commands: &Commands,
-    request: ExecRequest,
-    limit: Duration,
-) -> Result<(Option<u8>, String)> {
-    run_with(commands, request, &[], limit).await
+impl Sandboxes for Vms {
+    fn agent_directory(&self, agent: &str) -> PathBuf {
+        self.agent_directory(agent)
+    }
+
+    fn start<'a>(
+        &'a self,
+        wanted: Request<'a>,
+        tell: &'a dyn Fn(&str),
+    ) -> LocalBoxFuture<'a, Result<Box<dyn Sandbox>>> {
+        async { Ok(Box::new(self.start(wanted, tell).await?) as Box<dyn Sandbox>) }.boxed_local()
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        wanted: Request<'a>,
+        process: ProcessStamp,
+        tell: &'a dyn Fn(&str),
+    ) -> LocalBoxFuture<'a, Result<Box<dyn Sandbox>>> {
+        let adopted = self.adopt(wanted, process, tell);
+        async { Ok(Box::new(adopted.await?) as Box<dyn Sandbox>) }.boxed_local()
+    }
+
+    fn clear<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Result<()>> {
+        self.clear(id).boxed_local()
+    }
+
+    fn set_policy<'a>(&'a self, id: &'a str, policy: Network) -> LocalBoxFuture<'a, Result<()>> {
+        async move { Ok(self.gateway(id).set_policy(&policy).await?) }.boxed_local()
+    }
+
+    fn refresh_skills<'a>(
+        &'a self,
+        commands: &'a Commands,
+        template: &'a Template,
+    ) -> LocalBoxFuture<'a, Result<()>> {
+        async { provision::skills(commands, &self.skills(template).await?).await }.boxed_local()
+    }
 }
 
-/// The same with something on its standard input.
-async fn run_with(
-    commands: &Commands,
-    mut request: ExecRequest,
-    input: &[u8],
-    limit: Duration,
-) -> Result<(Option<u8>, String)> {
-    const MOST: u64 = 64 * 1024;
-    request.timeout_ms = u64::try_from(limit.as_millis()).ok();
-    let talk = async {
-        let mut exec = commands.exec(request).await?;
-        let (mut out, mut err) = (String::new(), String::new());
-        let feed = async {
-            // A command need not read what it gets.
-            let _ = exec.stdin.write_all(input).await;
-            let _ = exec.stdin.shutdown().await;
-        };
-        let (a, b, ()) =
-            tokio::join!(read(&mut exec.stdout, MOST), read(&mut exec.stderr, MOST), feed);
-        out.push_str(&a);
-        err.push_str(&b);
-        loop {
-            let event = exec.events.next().await?;
-            if event.is_out_of_memory() {
-                err.push_str(OUT_OF_MEMORY);
-            }
-            let code = match event {
-                ExecEvent::Started => continue,
-                ExecEvent::Exited(ExitStatus::Code(code), _) => Some(code),
-                ExecEvent::Exited(..) => None,
-                ExecEvent::Failed { cause, message } => {
-                    err.push_str(&message);
-                    Some(cause.status())
-                }
-            };
-            return Ok::<_, fireclaw_protocol::Error>((code, out + &err));
+impl Sandbox for Guest {
+    fn vmm_pid(&self) -> Option<u32> {
+        self.vmm_pid()
+    }
+
+    fn stamp(&self) -> Option<ProcessStamp> {
+        self.stamp()
+    }
+
+    fn commands(&self) -> Commands {
+        self.commands()
+    }
+
+    fn program<'a>(&'a self, command: &'a [String]) -> LocalBoxFuture<'a, Result<Program>> {
+        async { Program::start(&self.commands(), command).await }.boxed_local()
+    }
+
+    fn pause(&self, paused: bool) -> Result<()> {
+        Ok(self.pause(paused)?)
+    }
+
+    fn died(&mut self) -> LocalBoxFuture<'_, String> {
+        async { self.died().await.to_string() }.boxed_local()
+    }
+
+    fn save(&self) -> LocalBoxFuture<'static, Result<()>> {
+        // One that was stopped where it is would not hear of it.
+        let goes_on = self.pause(false);
+        let commands = self.commands();
+        async move {
+            goes_on?;
+            provision::leave(&commands).await
         }
-    };
-    match tokio::time::timeout(limit + Duration::from_secs(10), talk).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(e)) => Err(Error::Workspace(e.to_string())),
-        Err(_) => Err(Error::Workspace("the guest does not answer".into())),
+        .boxed_local()
+    }
+
+    fn health(&self) -> LocalBoxFuture<'static, Health> {
+        health(self.commands()).boxed_local()
     }
 }
 
-/// Has a machine that is about to be ended write everything to its disks.
-///
-/// # Errors
-/// [`Error::Workspace`] if something may be lost.
-pub fn leave(guest: &Guest) -> impl Future<Output = Result<()>> + use<> {
-    // One that was stopped where it is would not hear of it.
-    let goes_on = guest.pause(false);
-    let commands = guest.commands();
-    async move {
-        goes_on?;
-        provision::leave(&commands).await
-    }
-}
-
-/// How a machine is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// It answers.
-    Well,
-    /// It does not.
-    Silent,
-    /// Nothing can be written to its workspace: Linux mounts a file system read-only after
-    /// an error of its disk.
-    ReadOnly,
-}
-
-/// Asks a machine how it is. Only what it says plainly counts: whoever is root in it may
-/// have removed its programs, or filled its memory, and is not to lose the machine for it.
-pub async fn health(commands: Commands, limit: Duration) -> Health {
+/// Asks a VM how it is. Only what it says plainly counts: whoever is root in it may
+/// have removed its programs, or filled its memory, and is not to lose the VM for it.
+async fn health(commands: Commands) -> Health {
     const FIND: [&str; 4] = ["grep", "-q", "^[^ ]* /workspace [^ ]* ro[, ]", "/proc/mounts"];
     let argv = FIND.map(|word| word.as_bytes().to_vec().into());
     let request = ExecRequest { argv: argv.into(), ..ExecRequest::default() };
-    match run(&commands, request, limit).await {
+    match run(&commands, request, HEALTH_LIMIT).await {
         Ok((Some(0), _)) => Health::ReadOnly,
         Ok(_) => Health::Well,
         Err(_) => Health::Silent,
     }
-}
-
-/// What comes over a channel, up to a bound; the rest is read and dropped.
-async fn read(from: &mut (impl tokio::io::AsyncRead + Unpin), most: u64) -> String {
-    let mut kept = Vec::new();
-    let _ = from.take(most).read_to_end(&mut kept).await;
-    let _ = tokio::io::copy(from, &mut tokio::io::sink()).await;
-    String::from_utf8_lossy(&kept).into_owned()
 }
