@@ -15,7 +15,7 @@ LACKING := $(shell for flag in avx avx2 fma f16c bmi2; do \
 # whose packages would, are unpacked beside (tools/unpack).
 #
 # `make run` and `make demo`:
-#   qemu-system-x86   the monitor where KVM does not work
+#   qemu-system-x86   the VMM where KVM does not work
 #   mmdebstrap        kernel and base image
 #   e2fsprogs         workspaces
 #   uidmap            mmdebstrap without root

@@ -16,7 +16,7 @@ use fireclaw_say::say;
 enum Task {
     /// Build a minimal guest kernel and add it to FIRECLAW_HOME (about ten minutes)
     Kernel(kernel::Args),
-    /// Run the end-to-end tests on a real Firecracker inside an emulated machine with KVM
+    /// Run the end-to-end tests on a real Firecracker inside an emulated VM with KVM
     Nested(nested::Args),
     /// Measure everything against floors
     Bench(bench::Args),

@@ -1,9 +1,9 @@
 //! `cargo xtask nested`: the end-to-end tests on a real Firecracker where the
 //! host has no KVM.
 //!
-//! A machine is booted with our own QEMU backend. Software emulation offers
+//! A VM is booted with our own QEMU backend. Software emulation offers
 //! AMD's virtualization to its guest, so KVM works inside, doubly slow. The
-//! machine gets this checkout's binaries, a prepared home and Firecracker on a
+//! VM gets this checkout's binaries, a prepared home and Firecracker on a
 //! second disk, and runs the tests with `FIRECLAW_VMM=firecracker`.
 
 use std::fs::File;
@@ -45,14 +45,14 @@ const MODULES: &[&str] = &[
 const PACKAGES: &[&str] =
     &["busybox-static", "inspircd", "ngircd", "nftables", "slirp4netns", "strace"];
 
-/// Tests of what the machine does not have: a network, programs, another kernel.
+/// Tests of what the VM does not have: a network, programs, another kernel.
 const SKIPPED: &[&str] = &[
     "set_up_survives_being_killed_and_doubled",
     "an_interrupted_set_up_leaves_nothing",
     "a_mirror_that_does_not_answer_is_said",
     "too_little_space_is_said_before_anything_is_fetched",
     "the_reference_is_up_to_date",
-    // The outer machine runs the kernel that the tests give to the inner ones.
+    // The outer VM runs the kernel that the tests give to the inner ones.
     "the_kernel_is_the_guests",
 ];
 
@@ -62,7 +62,7 @@ pub struct Args {
     #[arg(long, env = "FIRECLAW_FIRECRACKER")]
     firecracker: Option<PathBuf>,
 
-    /// Memory of the outer machine in MiB
+    /// Memory of the outer VM in MiB
     #[arg(long, default_value_t = 4096)]
     memory: u64,
 
@@ -78,7 +78,7 @@ pub struct Args {
     command: Option<String>,
 }
 
-/// Boots the machine and runs the tests in it.
+/// Boots the VM and runs the tests in it.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let Some(firecracker) = args.firecracker.as_deref().filter(|path| path.is_file()) else {
         say!(
@@ -170,7 +170,7 @@ fn script(args: &Args) -> String {
     )
 }
 
-/// Packs everything that the machine needs into one image.
+/// Packs everything that the VM needs into one image.
 fn write_payload(image: &Path, firecracker: &Path, home: &Home) -> Result<()> {
     let (fireclaw, tests) = built()?;
     let tar = image.with_extension("tar");
@@ -228,7 +228,7 @@ async fn in_machine(home: &Home, spec: &MachineSpec, script: &str) -> Result<u8>
     let tsc_khz = prober.cache.tsc_khz();
     let qemu = prober.qemu(Accelerator::Tcg { tsc_khz })?;
     let run_dir = RunDir::create(&run)?;
-    say!("booting the outer machine");
+    say!("booting the outer VM");
     let machine = qemu
         .launch(Launch { spec, run_dir: &run_dir, memory: Memory::Fresh, attachment: None })
         .await?;

@@ -1,4 +1,4 @@
-//! The date and the time, in UTC: a machine knows no other zone.
+//! The date and the time, in UTC: a VM knows no other zone.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -43,7 +43,7 @@ pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 /// new one. Its directory is made if it is missing.
 ///
 /// When it returns, the new one is on the disk: who asked is told that it is saved, and the
-/// machine may be ended before the kernel writes by itself.
+/// VM may be ended before the kernel writes by itself.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));

@@ -16,7 +16,7 @@
 //! | `answers/*.md` | answers that were too long to be said |
 //! | `skills/*/SKILL.md`, `skills/*/run` | tools of its own |
 //!
-//! It has no rights to guard: whatever its tools may do, the machine around it may.
+//! It has no rights to guard: whatever its tools may do, the VM around it may.
 //! The rules it obeys keep a model from accidents, not a person from breaking out.
 
 mod answer;
@@ -56,14 +56,14 @@ pub const TEMPLATE_SKILLS: &str = "/run/fireclaw/skills";
 /// Where an agent's files are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
-    /// What outlives the machine.
+    /// What outlives the VM.
     pub workspace: PathBuf,
     /// Directories of skills. Of two with the same name, the first one's is used.
     pub skills: Vec<PathBuf>,
 }
 
 impl Default for Paths {
-    /// As they are in a machine. The template's skills come first, so that an agent does
+    /// As they are in a VM. The template's skills come first, so that an agent does
     /// not put its own in their place.
     fn default() -> Self {
         let workspace = PathBuf::from(WORKSPACE);

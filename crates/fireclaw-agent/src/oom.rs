@@ -1,8 +1,8 @@
-//! Whether the machine's memory ran out.
+//! Whether the VM's memory ran out.
 
 use std::fs;
 
-/// How many processes the kernel has killed since the machine's start because its memory
+/// How many processes the kernel has killed since the VM's start because its memory
 /// ran out; 0 on a kernel that does not count them (before Linux 4.13, or without
 /// `CONFIG_VM_EVENT_COUNTERS`).
 pub fn kills() -> u64 {

@@ -11,7 +11,7 @@ use crate::slug;
 pub const MAX_WAITING: usize = 16;
 
 /// Places where a message is being dealt with at the same time. Each may run a command,
-/// and machines are small.
+/// and VMs are small.
 const MAX_ACTIVE: usize = 8;
 
 /// What became of a message that came.

@@ -31,13 +31,13 @@ use hearing::Recent;
 use live::{End, Live};
 pub use log::Log;
 
-/// How many machines may be lost in a row before it is given up.
+/// How many VMs may be lost in a row before it is given up.
 const MOST_LOSSES: u32 = 5;
 
-/// The first wait before a lost machine is replaced; it doubles with each.
+/// The first wait before a lost VM is replaced; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// A machine that lived so long was no loss in a row.
+/// A VM that lived so long was no loss in a row.
 const STABLE: Duration = Duration::from_secs(600);
 
 /// What an agent is asked.
@@ -56,9 +56,9 @@ pub enum Order {
     Pause(bool),
     /// To take a question's answer.
     Answered(Box<Question>),
-    /// For what starts commands in its machine.
+    /// For what starts commands in its VM.
     Commands {
-        /// That, if the machine is up.
+        /// That, if the VM is up.
         done: oneshot::Sender<Result<Commands>>,
     },
     /// For the last lines of its log.
@@ -172,7 +172,7 @@ impl Agent {
         }
     }
 
-    /// Has no machine: for so long, or until it is resumed.
+    /// Has no VM: for so long, or until it is resumed.
     async fn idle(&mut self, wait: Option<Duration>) -> Option<End> {
         let over = async {
             match wait {
@@ -196,7 +196,7 @@ impl Agent {
         }
     }
 
-    /// Deals with an order that needs no machine.
+    /// Deals with an order that needs no VM.
     fn without_machine(&mut self, order: Order) -> Option<End> {
         match order {
             Order::Leave { reason, done } => return Some(End::Left { reason, done }),
@@ -215,7 +215,7 @@ impl Agent {
         None
     }
 
-    /// Takes over the machine that is there, or starts one. Orders are heard
+    /// Takes over the VM that is there, or starts one. Orders are heard
     /// meanwhile.
     async fn come_up(&mut self) -> std::result::Result<Box<dyn Sandbox>, End> {
         self.life.to(Condition::Starting);
@@ -256,7 +256,7 @@ impl Agent {
         let _ = done.send(());
     }
 
-    /// Ends the machine and forgets it.
+    /// Ends the VM and forgets it.
     async fn clear(&mut self) {
         let cleared = clear(&self.shared, &self.row.name).await;
         if let Err(e) = cleared {
@@ -353,7 +353,7 @@ async fn sandbox(shared: &Shared, row: &AgentRow, template: &Template) -> Result
     Ok(sandbox)
 }
 
-/// Ends an agent's machine, whether it is known to run or not, and forgets it.
+/// Ends an agent's VM, whether it is known to run or not, and forgets it.
 pub async fn clear(shared: &Shared, name: &str) -> Result<()> {
     let row = shared.state.borrow().agent(name)?;
     if let Some(id) = row.and_then(|row| row.machine) {

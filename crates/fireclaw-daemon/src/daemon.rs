@@ -203,7 +203,7 @@ impl Daemon {
     }
 
     /// Brings everything to where it was wanted when the last daemon ended:
-    /// takes living machines over, replaces dead ones, and frees what is nobody's.
+    /// takes living VMs over, replaces dead ones, and frees what is nobody's.
     pub async fn reconcile(&self) -> Result<()> {
         let rows = self.shared.state.borrow().agents()?;
         if let Err(e) = self.sweep_networks().await {
@@ -237,7 +237,7 @@ impl Daemon {
         self.vms.sweep().await
     }
 
-    /// Frees what is left of networks of machines that are no more.
+    /// Frees what is left of networks of VMs that are no more.
     async fn sweep_networks(&self) -> Result<()> {
         let home = self.shared.config.home.root().to_owned();
         let swept = tokio::task::spawn_blocking(move || fireclaw_net::sweep(&home));
@@ -472,7 +472,7 @@ impl Daemon {
         }
     }
 
-    /// Stops an agent's machine where it is, or lets it go on.
+    /// Stops an agent's VM where it is, or lets it go on.
     ///
     /// # Errors
     /// [`Error::UnknownAgent`]; [`Error::Template`] if it could not be started again and
@@ -499,7 +499,7 @@ impl Daemon {
         logs.await.map_err(|_| Error::Ending)
     }
 
-    /// What starts `request` in an agent's machine; that it is asked for is written down.
+    /// What starts `request` in an agent's VM; that it is asked for is written down.
     ///
     /// # Errors
     /// [`Error::UnknownAgent`], [`Error::NotNow`].
@@ -587,7 +587,7 @@ impl Daemon {
         std::future::pending().await
     }
 
-    /// Lets go of everything; machines live on for the next daemon.
+    /// Lets go of everything; VMs live on for the next daemon.
     pub async fn release(&self) {
         for orders in self.all_orders() {
             let _ = orders.send(Order::Release).await;

@@ -19,7 +19,7 @@ impl Daemon {
     /// What an agent may reach, and what was refused; none if it has no network interface.
     ///
     /// # Errors
-    /// [`Error::UnknownAgent`]; [`Error::Network`] if it has no machine now.
+    /// [`Error::UnknownAgent`]; [`Error::Network`] if it has no VM now.
     pub(crate) async fn network(&self, name: &str) -> Result<Option<Status>> {
         let row = self.row(name)?;
         if self.template(&row.template)?.network == Network::None {

@@ -71,16 +71,16 @@ pub enum Error {
     /// The model could not be asked.
     #[error(transparent)]
     Model(#[from] fireclaw_llm::Error),
-    /// A machine could not be made or taken over.
+    /// A VM could not be made or taken over.
     #[error(transparent)]
     Sandbox(#[from] fireclaw_sandbox::Error),
-    /// A machine did not come up, or went away.
+    /// A VM did not come up, or went away.
     #[error(transparent)]
     Machine(#[from] fireclaw_vm::Error),
     /// Kernel or image are not there.
     #[error(transparent)]
     Image(#[from] fireclaw_image::Error),
-    /// The network of a machine.
+    /// The network of a VM.
     #[error(transparent)]
     Network(#[from] fireclaw_net::Error),
     /// The chat server.

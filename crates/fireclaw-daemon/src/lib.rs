@@ -1,4 +1,4 @@
-//! The owner of all agents: their machines, their state, their connections.
+//! The owner of all agents: their VMs, their state, their connections.
 //!
 //! A [`Daemon`] starts agents from templates, keeps them alive, hands them what
 //! people say to them and says what they answer, asks models and people for

@@ -70,7 +70,7 @@ impl Ours {
 
     /// Whether a sender is one of our connections. `is_other` says that the server proved
     /// who it is, by an account that is not ours: then the same user and host may be a
-    /// person on this machine.
+    /// person on this host.
     pub fn includes(&self, sender: &Sender, is_other: bool, case: Case, now: Instant) -> bool {
         let shown = |known: &Connection| {
             let (user, host) = (&sender.user, &sender.host);

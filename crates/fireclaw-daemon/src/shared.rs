@@ -29,7 +29,7 @@ pub struct Shared {
     /// Nicks of the operators of the control channel, as the overseer sees them.
     pub operators: RefCell<Vec<String>>,
     pub events: broadcast::Sender<Event>,
-    /// Machines that ran before there was anything in the state.
+    /// VMs that ran before there was anything in the state.
     pub unknown: RefCell<Vec<String>>,
     /// Has the schedule look again: something is due that was not.
     pub due: Notify,

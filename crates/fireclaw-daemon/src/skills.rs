@@ -1,4 +1,4 @@
-//! A template's skills on their way into a machine.
+//! A template's skills on their way into a VM.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use tar::{Builder, EntryType, Header};
 use crate::{Error, Result};
 
 /// The most that the skills of one template take, in bytes: they lie in the
-/// machine's memory.
+/// VM's memory.
 const MOST_BYTES: u64 = 16 << 20;
 /// The most files and directories of them.
 const MOST_FILES: usize = 2000;

@@ -36,7 +36,7 @@ pub fn boot() -> Result<Booted, String> {
     Ok(Booted { transport, kernel, init: uptime().saturating_sub(kernel) })
 }
 
-/// The groups of modules that this machine needs.
+/// The groups of modules that this VM needs.
 fn groups(cmdline: &str, transport: Kind) -> Vec<&'static str> {
     let mut groups = vec!["all", transport.name()];
     if cmdline.split_whitespace().any(|word| word == INTERFACE) {

@@ -1,4 +1,4 @@
-//! Connections from the host to a port of this machine.
+//! Connections from the host to a port of this VM.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -13,14 +13,14 @@ use tokio::net::TcpStream;
 /// How much is copied at once, in bytes.
 const BUFFER: usize = 64 * 1024;
 
-/// The most addresses besides loopback that are tried: a machine has one or two, and
+/// The most addresses besides loopback that are tried: a VM has one or two, and
 /// whatever in it listens on more is found at the first.
 const MAX_ADDRESSES: usize = 8;
 
 /// What the kernel calls a socket that listens (`TCP_LISTEN`, include/net/tcp_states.h).
 const LISTENS: &str = "0A";
 
-/// Connects a channel with whoever listens on this port of the machine, until both
+/// Connects a channel with whoever listens on this port of the VM, until both
 /// directions have ended or one has broken.
 pub async fn serve(port: u16, mut channel: Channel) {
     let connected = connect(port).await;
@@ -69,7 +69,7 @@ fn listeners(table: &str, port: u16) -> impl Iterator<Item = IpAddr> {
     })
 }
 
-/// An address in hexadecimal digits: words of 32 bits, each in the machine's byte order.
+/// An address in hexadecimal digits: words of 32 bits, each in the VM's byte order.
 fn parse(text: &str) -> Option<IpAddr> {
     let word = |at: usize| {
         let digits = text.get(at * 8..at * 8 + 8)?;
@@ -118,7 +118,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_is_reached_wherever_it_listens() {
         for address in ["127.0.0.1:0", "[::1]:0", "127.0.0.2:0", "0.0.0.0:0"] {
-            // Not every machine that tests has IPv6.
+            // Not every VM that tests has IPv6.
             let Ok(server) = tokio::net::TcpListener::bind(address).await else { continue };
             let port = server.local_addr().unwrap().port();
             connect(port).await.unwrap_or_else(|e| panic!("{address}: {e}"));

@@ -114,9 +114,9 @@ fn add_entropy(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Writes the machine's id, and has D-Bus use it, too.
+/// Writes the VM's id, and has D-Bus use it, too.
 ///
-/// An image brings the ids of the machine that it was made on, in either file or in both,
+/// An image brings the ids of the VM that it was made on, in either file or in both,
 /// and one may be a link to the other.
 fn write_machine_id(root: &Path, hex: &str) {
     let [ours, of_dbus] = ["etc/machine-id", "var/lib/dbus/machine-id"].map(|it| root.join(it));

@@ -1,4 +1,4 @@
-//! The network interface, if this machine has one, and where names are looked up.
+//! The network interface, if this VM has one, and where names are looked up.
 
 mod netlink;
 
@@ -43,7 +43,7 @@ impl Setting {
         match (find(), interface) {
             (None, None) => {}
             (None, Some(_)) => {
-                return Err("this machine's kernel finds no network interface; \
+                return Err("this VM's kernel finds no network interface; \
                             `fireclaw setup` fetches one that does"
                     .into());
             }
@@ -109,7 +109,7 @@ fn write_resolver(interface: Option<&Interface>) -> io::Result<()> {
         Some(interface) => format!("nameserver {}\n", interface.resolver),
         // Without a name server, 127.0.0.1 is asked (resolv.conf(5)), where
         // nobody listens: a name is refused at once instead of waited for.
-        None => "# There is no network interface in this machine.\n".into(),
+        None => "# There is no network interface in this VM.\n".into(),
     };
     fs::create_dir_all("/etc")?;
     let _ = fs::remove_file(RESOLVER_NEW);

@@ -1,4 +1,4 @@
-//! An orderly end: nothing that was written is lost when the host then ends the machine.
+//! An orderly end: nothing that was written is lost when the host then ends the VM.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

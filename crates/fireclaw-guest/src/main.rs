@@ -3,12 +3,12 @@
 //! The kernel starts this static program from the initramfs. It loads the few
 //! modules that are needed, lays a writable overlay on the read-only base
 //! image, makes that the root, and then serves the host over one stream until
-//! the machine is killed. It keeps no secret and trusts only the host.
+//! the VM is killed. It keeps no secret and trusts only the host.
 //!
 //! Started again as `/run/fireclaw/guest agent`, it is the built-in agent, and as
-//! `/run/fireclaw/guest leave` it has the machine ready to be ended.
+//! `/run/fireclaw/guest leave` it has the VM ready to be ended.
 
-/// Writes a line to the console, which the host shows when a machine ends too
+/// Writes a line to the console, which the host shows when a VM ends too
 /// early. A console that cannot be written is no reason to end: a panic of PID 1
 /// is the kernel's.
 macro_rules! say {
@@ -66,7 +66,7 @@ fn agent() -> ExitCode {
 }
 
 /// Ends what runs and writes everything to the disks; the host starts it as root, and ends
-/// the machine after it.
+/// the VM after it.
 fn leave() -> ExitCode {
     let problems = leave::leave();
     for problem in &problems {

@@ -1,4 +1,4 @@
-//! Serves one session after another, for as long as the machine lives.
+//! Serves one session after another, for as long as the VM lives.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -35,7 +35,7 @@ async fn sessions(booted: &Booted) -> Result<Infallible, String> {
                     crate::say!("the session ended: {e}");
                 }
             }
-            // The host went away and may come back, or this machine was restored
+            // The host went away and may come back, or this VM was restored
             // from a snapshot and has another host now.
             Err(Error::Io(_) | Error::Closed) => {}
             Err(e) => return Err(format!("the handshake with the host failed: {e}")),

@@ -19,7 +19,7 @@ use tokio_vsock::{VsockAddr, VsockStream};
 /// How long to wait before a host that was not there is tried again.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Which kind of stream this machine has.
+/// Which kind of stream this VM has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A virtio-serial port (QEMU).
@@ -90,7 +90,7 @@ fn has_host(port: &File) -> bool {
     poll(&mut state, Some(&now)).is_ok() && !state[0].revents().contains(PollFlags::HUP)
 }
 
-/// Connects to the host, tried again until it listens: the machine lives no
+/// Connects to the host, tried again until it listens: the VM lives no
 /// longer than its host wants.
 async fn connect() -> File {
     let mut said = None;

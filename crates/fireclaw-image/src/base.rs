@@ -11,7 +11,7 @@ use crate::{Error, Home, Image, Kernel, Progress, Result, files, import, initram
 /// The kernel package for virtual machines, without drivers for hardware.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 
-/// What a person expects to find in a machine, besides Debian's essential
+/// What a person expects to find in a VM, besides Debian's essential
 /// packages. `passwd` brings the tools that make user `agent`.
 const PACKAGES: &[&str] = &[
     "bash",
@@ -31,9 +31,9 @@ const PACKAGES: &[&str] = &[
     "uuid-runtime",
 ];
 
-/// How containers run in a machine (containers.conf(5), containers-storage.conf(5)).
+/// How containers run in a VM (containers.conf(5), containers-storage.conf(5)).
 ///
-/// They share the machine's network, on which its policy is. There is no systemd to
+/// They share the VM's network, on which its policy is. There is no systemd to
 /// make cgroups for a user. Layers lie where no overlay is, because an overlay cannot
 /// be the upper layer of another: the guest mounts something there.
 const CONTAINERS: &str = r#"--customize-hook=

@@ -29,7 +29,7 @@ pub fn create(
     let partial = Partial(directory.join(name));
     fill(&partial.0)?;
     let file = File::open(&partial.0).map_err(PathError::at("open", &partial.0))?;
-    // Shared by all machines, also by VMMs that run as another user and get a link; who
+    // Shared by all VMs, also by VMMs that run as another user and get a link; who
     // may get at it is the home's affair, whatever the umask.
     let mode = file.metadata().map_err(PathError::at("read", &partial.0))?.permissions().mode();
     file.set_permissions(Permissions::from_mode(mode & 0o777 | 0o444))

@@ -34,12 +34,12 @@ const PRIVATE_FILES: [&str; 9] = [
 /// ```text
 /// manifest.json   what is here, with digests
 /// kernels/        kernels and their modules
-/// images/         root file systems, read-only, shared by all machines
+/// images/         root file systems, read-only, shared by all VMs
 /// initramfs/      one for each kernel and guest program
 /// cache/          answers about this host; may be deleted
-/// snapshots/      machines that wait for their first command; may be deleted
-/// pool/           sockets of pools of waiting machines
-/// run/            one directory for each running machine
+/// snapshots/      VMs that wait for their first command; may be deleted
+/// pool/           sockets of pools of waiting VMs
+/// run/            one directory for each running VM
 /// ```
 #[derive(Debug, Clone)]
 pub struct Home {
@@ -119,17 +119,17 @@ impl Home {
         Ok(options.open(&path).map_err(PathError::at("create", &path))?)
     }
 
-    /// Directories of running machines.
+    /// Directories of running VMs.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")
     }
 
-    /// Snapshots of machines that wait for their first command.
+    /// Snapshots of VMs that wait for their first command.
     pub fn snapshots(&self) -> PathBuf {
         self.root.join("snapshots")
     }
 
-    /// Sockets of pools of waiting machines.
+    /// Sockets of pools of waiting VMs.
     pub fn pool(&self) -> PathBuf {
         self.root.join("pool")
     }
@@ -172,7 +172,7 @@ fn close_whole(path: &Path, levels: usize) -> Result<()> {
         return Ok(());
     }
     match close(path, &found) {
-        // It has just gone: the end of a machine, of another command.
+        // It has just gone: the end of a VM, of another command.
         Err(e) if e.kind() != ErrorKind::NotFound => {
             return Err(PathError::at("protect", path)(e).into());
         }

@@ -1,4 +1,4 @@
-//! Archives as images: the way from what people have to what a machine boots from.
+//! Archives as images: the way from what people have to what a VM boots from.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};

@@ -11,7 +11,7 @@ use cpio::newc::{self, Builder};
 use crate::files::digest_of;
 use crate::kernel::Module;
 
-/// The program that is `/init` in every machine.
+/// The program that is `/init` in every VM.
 pub static GUEST_PROGRAM: &[u8] = include_bytes!(env!("FIRECLAW_GUEST"));
 
 /// The benchmark's floor: an `/init` that writes one byte and restarts.

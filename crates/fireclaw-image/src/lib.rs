@@ -1,7 +1,7 @@
 //! Prepares what a microVM boots from.
 //!
 //! [`setup`] fills a [`Home`] once: a kernel with the few modules that are
-//! needed, a base image shared read-only by all machines, and the initramfs
+//! needed, a base image shared read-only by all VMs, and the initramfs
 //! that holds the guest program. What is there, with digests, is said by its
 //! [`Manifest`].
 

@@ -27,7 +27,7 @@ pub struct Options<'a> {
     pub force: bool,
 }
 
-/// Paths for booting one machine.
+/// Paths for booting one VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bootable {
     /// The kernel.
@@ -239,7 +239,7 @@ pub fn add_image(
 ) -> Result<Image> {
     check_name(name)?;
     let _lock = Lock::wait(home, progress)?;
-    // Machines may be running from the image that had this name: theirs stays
+    // VMs may be running from the image that had this name: theirs stays
     // until they end, under a name that `prune` knows.
     let mut manifest = Manifest::read(home)?;
     let unique = format!("images/{name}-{}.ext4", manifest.images.len() + 1);
@@ -285,7 +285,7 @@ pub struct Pruned {
 /// Removes files that the manifest does not speak of: images and kernels that
 /// were replaced, initramfs files of older programs, halves of broken writes.
 ///
-/// A machine that runs from such a file keeps it until it ends.
+/// A VM that runs from such a file keeps it until it ends.
 pub fn prune(home: &Home, progress: &dyn Progress) -> Result<Pruned> {
     let _lock = Lock::wait(home, progress)?;
     let manifest = Manifest::read(home)?;

@@ -1,6 +1,6 @@
 //! A private IRC server: ngircd on the loopback interface, as a child.
 //!
-//! Everybody on this machine can connect to it unless it has a password. Who
+//! Everybody on this host can connect to it unless it has a password. Who
 //! connects is not looked up anywhere, and nobody is slowed down.
 
 mod conf;
@@ -61,7 +61,7 @@ impl Default for Options {
             channels: Vec::new(),
             program: None,
             name: "irc.fireclaw.internal".to_owned(),
-            motd: "A private server for people and agents of this machine.".to_owned(),
+            motd: "A private server for people and agents of this host.".to_owned(),
             nick_len: 31,
         }
     }

@@ -24,7 +24,7 @@ pub enum Error {
         /// The digest of what came.
         found: String,
     },
-    /// The prebuilt program cannot run on this machine, and none can be compiled.
+    /// The prebuilt program cannot run on this host, and none can be compiled.
     #[error(
         "the prebuilt model server cannot run on {name}, which lacks {missing}, and to compile \
          one {tools} is missing"

@@ -1,4 +1,4 @@
-//! What this machine's processor lacks, for the words of an error.
+//! What this host's processor lacks, for the words of an error.
 
 use std::fs::File;
 use std::io::Read;
@@ -22,7 +22,7 @@ pub struct Processor {
 }
 
 impl Processor {
-    /// The first one of this machine.
+    /// The first one of this host.
     pub fn of_this_machine() -> Self {
         let mut info = Vec::new();
         if let Ok(file) = File::open("/proc/cpuinfo") {

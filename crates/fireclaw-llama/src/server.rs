@@ -202,7 +202,7 @@ async fn spawn(options: &Options, key: &Secret, port: u16) -> Result<Child> {
         .args(["--cache-ram", &PROMPT_CACHE_MIB.to_string()])
         .args(["--jinja", "--offline", "--no-webui"])
         // Ours may hold keys, and a model needs none. Its own is not on the command line,
-        // which everybody on the machine can read.
+        // which everybody on the host can read.
         .env_clear()
         .envs(["PATH", "HOME"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
         .env("LLAMA_API_KEY", key.reveal())

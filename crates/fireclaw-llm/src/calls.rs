@@ -215,7 +215,7 @@ mod tests {
             begun.elapsed()
         };
         cost(8 * 1024);
-        // A busy machine may take its time once, but not each time.
+        // A busy host may take its time once, but not each time.
         let fair = (0..10).any(|_| cost(256 * 1024) < cost(16 * 1024) * 16 * 8);
         assert!(fair, "256 KiB cost more than 128 times what 16 KiB do");
     }

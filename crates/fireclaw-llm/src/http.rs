@@ -79,7 +79,7 @@ impl Http {
         // A redirect would take the key and the conversation to somebody else.
         let mut client = builder().redirect(Policy::none()).default_headers(headers);
         if is_loopback(&url) {
-            // A proxy would look for it on its own machine, and see the key.
+            // A proxy would look for it on its own host, and see the key.
             client = client.no_proxy();
         }
         if let Some(file) = ca_file {
@@ -154,7 +154,7 @@ impl Http {
 /// What is said of an answer that is not JSON, whatever the parser says.
 pub const NO_JSON: &str = "it is not the JSON that was asked for";
 
-/// Whether a server is on this machine.
+/// Whether a server is on this host.
 fn is_loopback(url: &str) -> bool {
     let Ok(url) = Url::parse(url) else { return false };
     let Some(host) = url.host_str() else { return false };

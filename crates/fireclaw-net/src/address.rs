@@ -28,7 +28,7 @@ impl fmt::Display for Mac {
 /// What the names of all our taps begin with.
 pub(crate) const TAP_PREFIX: &str = "fc-";
 
-/// The name of the tap of the machine that has this address.
+/// The name of the tap of the VM that has this address.
 pub(crate) fn tap_name(address: Ipv4Addr) -> String {
     format!("{TAP_PREFIX}{:08x}", u32::from(address))
 }
@@ -40,7 +40,7 @@ pub(crate) fn of_tap(name: &str) -> Option<Ipv4Addr> {
     (tap_name(address) == name).then_some(address)
 }
 
-/// What is closed to machines unless the host's configuration names it: IPv4's special
+/// What is closed to VMs unless the host's configuration names it: IPv4's special
 /// purpose addresses (RFC 6890) but those for documentation, which reach nobody.
 pub(crate) const CLOSED: [([u8; 4], u8); 10] = [
     ([0, 0, 0, 0], 8),

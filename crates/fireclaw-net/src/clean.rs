@@ -14,9 +14,9 @@ use crate::{Error, Result, conntrack, host, nft, rules};
 /// What was removed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cleaned {
-    /// Machines whose helper is no more.
+    /// VMs whose helper is no more.
     pub machines: Vec<Machine>,
-    /// Addresses of taps and rules that no machine of the state has.
+    /// Addresses of taps and rules that no VM of the state has.
     pub strays: Vec<Ipv4Addr>,
 }
 
@@ -31,7 +31,7 @@ pub struct Check {
     pub result: Result<String>,
 }
 
-/// The machines of a state, by address.
+/// The VMs of a state, by address.
 ///
 /// # Errors
 /// [`Error::State`].
@@ -39,7 +39,7 @@ pub fn list(state: &Path) -> Result<Vec<Machine>> {
     State::open_existing(state)?.map_or(Ok(Vec::new()), |state| state.machines())
 }
 
-/// Removes what is nobody's: of machines whose helper is no more, and what carries our names
+/// Removes what is nobody's: of VMs whose helper is no more, and what carries our names
 /// but is in no state. Rules, devices and settings of others are not touched.
 ///
 /// # Errors
@@ -62,7 +62,7 @@ pub fn clean(mode: NetworkMode, state: &Path) -> Result<Cleaned> {
     Ok(Cleaned { machines, strays })
 }
 
-/// Frees what is nobody's any more of this home's machines, if any were written down: most
+/// Frees what is nobody's any more of this home's VMs, if any were written down: most
 /// hosts have none, and none of the programs that networks need.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// Asks the gateway of one machine.
+/// Asks the gateway of one VM.
 #[derive(Debug, Clone)]
 pub struct Client {
     directory: PathBuf,
@@ -46,12 +46,12 @@ impl Client {
     /// Replaces the policy. Open connections that it does not allow are cut.
     ///
     /// # Errors
-    /// What can go wrong when a machine starts with it.
+    /// What can go wrong when a VM starts with it.
     pub async fn set_policy(&self, policy: &Network) -> Result<()> {
         self.ask(&Ask::Policy { policy: policy.clone() }).await
     }
 
-    /// From now on the gateway lives exactly as long as this process, a machine's VMM.
+    /// From now on the gateway lives exactly as long as this process, a VM's VMM.
     ///
     /// # Errors
     /// [`Error::Gateway`], also if the process has ended.

@@ -1,7 +1,7 @@
 //! The kernel's table of connections, over ctnetlink (`nfnetlink_conntrack.h`).
 //!
-//! An open connection stays in it for five days after its machine is gone: it would take the
-//! room of others, and lead what the next machine with this address says to where the first
+//! An open connection stays in it for five days after its VM is gone: it would take the
+//! room of others, and lead what the next VM with this address says to where the first
 //! one was led.
 
 use std::io::{Error, ErrorKind, Result};

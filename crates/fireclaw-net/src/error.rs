@@ -21,7 +21,7 @@ pub enum Error {
         /// What `nft` said.
         reason: String,
     },
-    /// The subnet of the machines is in use for something else.
+    /// The subnet of the VMs is in use for something else.
     #[error("the VM subnet {subnet} is already in use: {with}")]
     Conflict {
         /// The subnet.
@@ -31,7 +31,7 @@ pub enum Error {
         /// What to set in `network.toml` instead, as an example.
         instead: String,
     },
-    /// Machines run that are elsewhere than this one is to be: they share one set of rules.
+    /// VMs run that are elsewhere than this one is to be: they share one set of rules.
     #[error("this VM would use subnet {wanted}, but running VMs use {running}")]
     Elsewhere {
         /// The subnet and bridge of this one.
@@ -59,13 +59,13 @@ pub enum Error {
         /// Where and why.
         problem: String,
     },
-    /// The gateway of a machine ended, or does not answer.
+    /// The gateway of a VM ended, or does not answer.
     #[error("the VM's gateway {what}")]
     Gateway {
         /// What it did, and its last words.
         what: String,
     },
-    /// Not everything of a machine could be removed.
+    /// Not everything of a VM could be removed.
     #[error("network cleanup is incomplete: {reason}")]
     Left {
         /// Why.
@@ -145,7 +145,7 @@ impl Error {
             ),
             Self::Left { .. } => Some("`fireclaw net prune` removes it".into()),
             Self::NoAddress { .. } => {
-                Some("end some machines, or set a larger `subnet` in network.toml".into())
+                Some("end some VMs, or set a larger `subnet` in network.toml".into())
             }
             Self::Gateway { .. } => Some("`fireclaw net check` shows what works here".into()),
             Self::Config { .. }

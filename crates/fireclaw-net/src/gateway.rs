@@ -1,4 +1,4 @@
-//! The gateway of one machine: a process that connects, resolves and refuses for it. It
+//! The gateway of one VM: a process that connects, resolves and refuses for it. It
 //! has no rights of its own; its helper has made everything that takes some.
 
 mod denials;
@@ -125,7 +125,7 @@ pub(crate) fn possible(request: &Request) -> Result<()> {
     if request.policy == Network::None {
         return Err(Error::NotHere {
             policy: "none".into(),
-            reason: "it is a machine without a network interface".into(),
+            reason: "it is a VM without a network interface".into(),
         });
     }
     if Kind::of(&request.policy) == Kind::Open && request.mode == NetworkMode::Namespace {

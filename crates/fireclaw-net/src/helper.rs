@@ -1,4 +1,4 @@
-//! The helper: the process that makes what belongs to one machine, holds it, and removes
+//! The helper: the process that makes what belongs to one VM, holds it, and removes
 //! it when its gateway ends, however that ends.
 //!
 //! It alone has the right to change the network, and reads nothing that a guest wrote.

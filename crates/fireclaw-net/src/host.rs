@@ -1,4 +1,4 @@
-//! The bridge, and what else of the host is changed while machines are there.
+//! The bridge, and what else of the host is changed while VMs are there.
 
 use std::net::Ipv4Addr;
 
@@ -17,7 +17,7 @@ const SETTINGS: &str = "/proc/sys/net/";
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// What is noted of the host besides settings, which are noted by their path: where all
-/// machines are, `bridge NAME` that we made, with its MAC, and `address NAME ADDRESS` that we
+/// VMs are, `bridge NAME` that we made, with its MAC, and `address NAME ADDRESS` that we
 /// gave to one of somebody else.
 const NETWORK: &str = "network";
 const BRIDGE: &str = "bridge";
@@ -27,7 +27,7 @@ fn with_prefix(config: &HostConfig) -> Ipv4Net {
     Ipv4Net::new_assert(config.gateway(), config.subnet.prefix_len())
 }
 
-/// Whether machines may be where this configuration has them: they share one set of rules, so
+/// Whether VMs may be where this configuration has them: they share one set of rules, so
 /// all that run are in one place.
 ///
 /// # Errors
@@ -123,7 +123,7 @@ pub(crate) fn bridge(
     };
     netlink.up(link.index)?;
     match stays {
-        // Without IPv6 it would lose addresses; that of machines ends at their taps.
+        // Without IPv6 it would lose addresses; that of VMs ends at their taps.
         Some(_) => ipv4(stays, name)?,
         None => quiet(name)?,
     }
@@ -164,7 +164,7 @@ fn switch_on(state: Option<&State>, path: &str) -> Result<()> {
     std::fs::write(path, "1").map_err(failed())
 }
 
-/// Removes what belongs to a machine, and frees its address. What has gone is fine.
+/// Removes what belongs to a VM, and frees its address. What has gone is fine.
 pub(crate) fn remove(netlink: &Netlink, state: &State, machine: &Machine) -> Result<()> {
     let address = machine.address;
     // The tap first: the guest may run still, and is not to do so without rules.
@@ -173,7 +173,7 @@ pub(crate) fn remove(netlink: &Netlink, state: &State, machine: &Machine) -> Res
     if !last || nft::run(rules::tear_down_last(address)).is_err() {
         remove_rules(address)?;
     }
-    // Where that is not possible no machine ever started.
+    // Where that is not possible no VM ever started.
     let _ = conntrack::forget(address);
     state.free(machine)?;
     Ok(())
@@ -199,8 +199,8 @@ pub(crate) fn remove_rules(address: Ipv4Addr) -> Result<()> {
     Ok(())
 }
 
-/// Undoes what is needed no longer: forwarding without a machine that leaves, all else
-/// without any machine.
+/// Undoes what is needed no longer: forwarding without a VM that leaves, all else
+/// without any VM.
 pub(crate) fn reconcile(netlink: &Netlink, state: &State) -> Result<()> {
     let machines = state.machines()?;
     let leaves = machines.iter().any(|machine| machine.policy == "full");
@@ -243,7 +243,7 @@ fn undo(netlink: &Netlink, what: &str, before: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Frees what belongs to helpers that are no more: their machines, oldest address first.
+/// Frees what belongs to helpers that are no more: their VMs, oldest address first.
 pub(crate) fn sweep(netlink: &Netlink, state: &State) -> Result<Vec<Machine>> {
     let mut swept = Vec::new();
     for machine in state.machines()? {

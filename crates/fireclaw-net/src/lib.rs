@@ -1,6 +1,6 @@
-//! The network interface of a machine: what it can reach, and that it reaches nothing else.
+//! The network interface of a VM: what it can reach, and that it reaches nothing else.
 //!
-//! [`open`] starts a machine's *gateway*, a process of its own that ends with the machine
+//! [`open`] starts a VM's *gateway*, a process of its own that ends with the VM
 //! and takes everything along. Beside it starts a *helper*, which makes tap, bridge, rules
 //! and listening sockets, on the host with root or in namespaces of its own without, and
 //! removes them when the gateway has ended, however that was. The gateway holds no rights:

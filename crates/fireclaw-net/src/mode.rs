@@ -1,4 +1,4 @@
-//! Where a machine's tap, bridge and rules are, and what a process may do there.
+//! Where a VM's tap, bridge and rules are, and what a process may do there.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// Where the state of the host's own network is.
 pub(crate) const RUN: &str = "/run/fireclaw";
 
-/// Where a machine's tap, bridge and rules are.
+/// Where a VM's tap, bridge and rules are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NetworkMode {
     /// In the network namespace of the host, on one bridge for all: needs root.

@@ -206,7 +206,7 @@ impl Netlink {
         }
     }
 
-    /// The IPv4 addresses of this machine, with their networks.
+    /// The IPv4 addresses of this host, with their networks.
     pub fn addresses(&self) -> Result<Vec<Used>> {
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet;
@@ -226,7 +226,7 @@ impl Netlink {
         Ok(answers.into_iter().filter_map(route).collect())
     }
 
-    /// The IPv4 addresses at which this machine hears, whether a device has them or a route.
+    /// The IPv4 addresses at which this host hears, whether a device has them or a route.
     pub fn local(&self) -> Result<Vec<Ipv4Net>> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
@@ -241,7 +241,7 @@ impl Netlink {
         Ok(routes.map(|used| used.network).collect())
     }
 
-    /// Whether packets to an address reach another machine: neither this one, nor many, nor
+    /// Whether packets to an address reach another host: neither this one, nor many, nor
     /// nobody.
     pub fn is_elsewhere(&self, address: Ipv4Addr) -> Result<bool> {
         let mut message = RouteMessage::default();

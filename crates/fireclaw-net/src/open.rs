@@ -1,4 +1,4 @@
-//! Starts the gateway of a machine.
+//! Starts the gateway of a VM.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -29,7 +29,7 @@ const END: Duration = Duration::from_secs(40);
 /// What a gateway and its helper say of what goes wrong, in its directory.
 const LOG: &str = "net.log";
 
-/// A machine's gateway, started by this process.
+/// A VM's gateway, started by this process.
 ///
 /// It ends when this is dropped or this process ends, unless it was told to whom it
 /// belongs; then it ends with that process.
@@ -118,7 +118,7 @@ fn made(said: Said) -> std::result::Result<(Machine, Vec<OwnedFd>), Option<Error
 }
 
 /// Waits for their end in a thread of its own, so that no dead process stays: a runtime would
-/// wait for it when it ends, and a machine outlives who started it.
+/// wait for it when it ends, and a VM outlives who started it.
 fn reap(children: [Child; 2]) -> std::io::Result<oneshot::Receiver<Ended>> {
     let (tell, ended) = oneshot::channel();
     let wait = move || {
@@ -203,7 +203,7 @@ impl Gateway {
         &self.machine
     }
 
-    /// Where the VMM attaches the interface. A machine of which a snapshot is made may be on
+    /// Where the VMM attaches the interface. A VM of which a snapshot is made may be on
     /// it too, before the one that stays: its interface is down.
     pub fn attachment(&self) -> &TapAttachment {
         &self.attachment
@@ -227,7 +227,7 @@ impl Gateway {
         self.client.belongs_to(vmm).await
     }
 
-    /// Ends the gateway and waits until everything of its machine is gone.
+    /// Ends the gateway and waits until everything of its VM is gone.
     ///
     /// # Errors
     /// [`Error::Left`] if not all is.
@@ -256,7 +256,7 @@ pub fn gateway_main() -> ExitCode {
     match main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say!("fireclaw: the network of a machine: {error}");
+            say!("fireclaw: the network of a VM: {error}");
             ExitCode::FAILURE
         }
     }

@@ -12,10 +12,10 @@ use crate::address::Mac;
 use crate::mode::NetworkMode;
 use crate::state::Machine;
 
-/// What a machine's network is to be.
+/// What a VM's network is to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
-    /// What the machine may reach; not [`Network::None`], which needs no gateway.
+    /// What the VM may reach; not [`Network::None`], which needs no gateway.
     pub policy: Network,
     /// What the host's owner decided.
     pub config: HostConfig,

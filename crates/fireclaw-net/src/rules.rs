@@ -1,6 +1,6 @@
-//! The packet rules: what a machine's packets may do, as nft has it.
+//! The packet rules: what a VM's packets may do, as nft has it.
 //!
-//! One table of our own, `inet fireclaw`, for all machines of a bridge, with two chains for
+//! One table of our own, `inet fireclaw`, for all VMs of a bridge, with two chains for
 //! each, found by its address; and one table for each tap, `netdev fc-…`, which lets only
 //! packets through that have the interface's own addresses. A verdict does not depend on the
 //! connection but on the packet, so that a change of policy holds for what is open too.
@@ -26,10 +26,10 @@ use build::{
 pub use read::Refused;
 pub(crate) use read::{all, counts, found, has_base, read_counts};
 
-/// The table of all machines.
+/// The table of all VMs.
 pub(crate) const TABLE: &str = "fireclaw";
 
-/// Most connections of one machine that the kernel keeps in mind: they all share one table
+/// Most connections of one VM that the kernel keeps in mind: they all share one table
 /// with those of the host (`nf_conntrack_max`, 262144 where there is memory enough).
 const CONNECTIONS: u32 = 4096;
 
@@ -47,7 +47,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// That of a policy. A machine that has an interface and may do nothing has a proxy that
+    /// That of a policy. A VM that has an interface and may do nothing has a proxy that
     /// refuses.
     pub fn of(policy: &Network) -> Self {
         match policy {
@@ -57,7 +57,7 @@ impl Kind {
     }
 }
 
-/// Where the gateway of a machine listens.
+/// Where the gateway of a VM listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ports {
     /// For connections.
@@ -68,7 +68,7 @@ pub(crate) struct Ports {
     pub dns_tcp: u16,
 }
 
-/// A machine, as the rules see it.
+/// A VM, as the rules see it.
 #[derive(Debug, Clone)]
 pub(crate) struct Guest {
     pub address: Ipv4Addr,
@@ -79,7 +79,7 @@ pub(crate) struct Guest {
     pub host: Vec<Ipv4Net>,
 }
 
-/// The chains of a machine, and the one that refuses.
+/// The chains of a VM, and the one that refuses.
 struct Names {
     bound: String,
     nat: String,
@@ -109,7 +109,7 @@ fn refused_set(names: &Names) -> Value {
         "timeout": 24 * 3600, "size": DESTINATIONS })
 }
 
-/// What all machines of a bridge share. May be set again at any time.
+/// What all VMs of a bridge share. May be set again at any time.
 fn base(config: &HostConfig) -> Vec<Value> {
     let bridge = &config.bridge[..];
     let from_bridge = || is(meta("iifname"), bridge);
@@ -163,7 +163,7 @@ fn base(config: &HostConfig) -> Vec<Value> {
     ]
 }
 
-/// Everything for a machine whose tap is there.
+/// Everything for a VM whose tap is there.
 pub(crate) fn set_up(config: &HostConfig, guest: &Guest) -> Vec<Value> {
     set_up_on(config, guest, &tap_name(guest.address))
 }
@@ -198,7 +198,7 @@ fn set_up_on(config: &HostConfig, guest: &Guest, device: &str) -> Vec<Value> {
     commands
 }
 
-/// The rules of a machine, instead of those it had.
+/// The rules of a VM, instead of those it had.
 pub(crate) fn policy(config: &HostConfig, guest: &Guest) -> Vec<Value> {
     let names = Names::of(guest.address);
     let mut commands = vec![flush(&names.nat), flush(&names.filter), flush(&names.refuse)];
@@ -215,7 +215,7 @@ fn bounds(names: &Names) -> Vec<Value> {
     let drop = json!({ "drop": null });
     let invalid = vec![state("invalid"), json!({ "counter": null }), drop];
     vec![
-        // It would leave the host with the machine's address: only connections are translated.
+        // It would leave the host with the VM's address: only connections are translated.
         commented(&names.bound, "of no connection", invalid),
         refusal(&names.bound, &names.refuse, "too many connections", vec![state("new"), too_many]),
     ]
@@ -289,7 +289,7 @@ fn filter(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
         NetworkMode::Namespace => "udp".into(),
     };
     let transports = is(meta("l4proto"), transports);
-    // No other: an error would be about somebody's connection, maybe another machine's.
+    // No other: an error would be about somebody's connection, maybe another VM's.
     let echo = is(field("icmp", "type"), "echo-request");
     if !config.ranges.is_empty() {
         let ranges = to_any(config.ranges.iter().map(|range| range.network()));
@@ -373,7 +373,7 @@ fn bind(address: Ipv4Addr, device: &str) -> Vec<Value> {
     ]
 }
 
-/// Removes a machine's rules, in two parts: what is in the table of all, and the tap's own.
+/// Removes a VM's rules, in two parts: what is in the table of all, and the tap's own.
 /// They were set all at once, so each part is there as a whole or not at all.
 pub(crate) fn tear_down(address: Ipv4Addr) -> [Vec<Value>; 2] {
     let names = Names::of(address);
@@ -389,12 +389,12 @@ pub(crate) fn tear_down(address: Ipv4Addr) -> [Vec<Value>; 2] {
     [shared, vec![delete("table", own)]]
 }
 
-/// Removes what all machines share, and with it what is in there of each.
+/// Removes what all VMs share, and with it what is in there of each.
 pub(crate) fn remove_base() -> Vec<Value> {
     gone(table())
 }
 
-/// Removes the rules of the last machine, and what all share.
+/// Removes the rules of the last VM, and what all share.
 pub(crate) fn tear_down_last(address: Ipv4Addr) -> Vec<Value> {
     [gone(table()), gone(json!({ "family": "netdev", "name": tap_name(address) }))].concat()
 }

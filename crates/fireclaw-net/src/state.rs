@@ -34,7 +34,7 @@ CREATE TABLE host (
 ) STRICT;
 ";
 
-/// A machine's address and what belongs to it.
+/// A VM's address and what belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// Its address.
@@ -148,7 +148,7 @@ impl State {
         if directory.join(Self::FILE).exists() { Self::open(directory).map(Some) } else { Ok(None) }
     }
 
-    /// Gives an address of the subnet to a machine: the lowest that is free, but neither the
+    /// Gives an address of the subnet to a VM: the lowest that is free, but neither the
     /// network's own, nor the host's (the first), nor the broadcast address.
     pub fn allocate(&mut self, subnet: Ipv4Net, mut machine: Machine) -> Result<Machine> {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -199,7 +199,7 @@ impl State {
         Ok(machines)
     }
 
-    /// Notes the policy that a machine has now.
+    /// Notes the policy that a VM has now.
     pub fn set_policy(&self, address: Ipv4Addr, policy: &str) -> Result<()> {
         self.db.execute(
             "UPDATE machines SET policy = ?2 WHERE address = ?1",
@@ -208,7 +208,7 @@ impl State {
         Ok(())
     }
 
-    /// All machines, by address.
+    /// All VMs, by address.
     pub fn machines(&self) -> Result<Vec<Machine>> {
         let mut query = self.db.prepare_cached("SELECT * FROM machines ORDER BY address")?;
         let rows = query.query_map([], machine)?;

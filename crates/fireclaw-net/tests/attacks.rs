@@ -119,7 +119,7 @@ fn a_gateway_hears_its_machine_alone() {
     };
     elsewhere();
     lab.internet.namespace.run(elsewhere);
-    // For the machine they are what they are, also by number.
+    // For the VM they are what they are, also by number.
     let asked = format!("print(best(*(lambda p=p: speak(GATEWAY, p) for p in {tcp:?})))");
     assert!(machine.python(&asked).ends_with("refused\n"));
     assert_eq!(machine.way("resolve"), "refused");
@@ -393,7 +393,7 @@ fn first_bytes_are_judged_however_they_come() {
     machine.end();
 }
 
-/// Says to be the gateway and another machine, asks for an address, and has many.
+/// Says to be the gateway and another VM, asks for an address, and has many.
 const SOMEBODY_ELSE: &str = r#"
 def claim(kind, address, sender=OWN, to=b"\xff" * 6):
     body = struct.pack("!HHBBH", 1, 0x800, 6, 4, kind) + mac(sender) + socket.inet_aton(address)

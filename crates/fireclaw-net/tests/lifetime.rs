@@ -1,4 +1,4 @@
-//! What is there while a machine lives, and that nothing is left whatever ends.
+//! What is there while a VM lives, and that nothing is left whatever ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -72,7 +72,7 @@ fn wait_for_end(process: ProcessStamp) {
     }
 }
 
-/// Waits until nothing of the machines is left but for what `clean` is for.
+/// Waits until nothing of the VMs is left but for what `clean` is for.
 fn nothing_left(before: &(String, String)) {
     while list(Path::new(STATE)).unwrap().iter().any(|machine| machine.helper.lives()) {
         std::thread::yield_now();
@@ -162,7 +162,7 @@ fn whoever_is_killed_nothing_stays() {
         assert_eq!(host(), before);
         assert_eq!(clean(mode, Path::new(STATE)).unwrap(), Cleaned::default());
 
-        // Both: the next machine finds it too.
+        // Both: the next VM finds it too.
         let machine = Machine::start(mode, "full", "both");
         let gateway = machine.gateway.as_ref().unwrap();
         let helper = gateway.machine().helper;
@@ -472,7 +472,7 @@ exec cat"#;
     assert_eq!(host(), before);
 }
 
-/// How a machine is refused, of which nothing is left.
+/// How a VM is refused, of which nothing is left.
 fn refused(mode: NetworkMode) -> Error {
     refused_by(PROGRAM, &[], mode)
 }

@@ -271,7 +271,7 @@ for port in range(20000, 26000):
     let count = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").unwrap();
     let count: u32 = count.trim().parse().unwrap();
     assert!((4000..4300).contains(&count), "{count}");
-    // Another machine has its own bound.
+    // Another VM has its own bound.
     let other = Machine::start(NetworkMode::Host, "full", "other");
     assert_eq!(other.way("raw"), "open");
     other.end();

@@ -1,4 +1,4 @@
-//! A guest without a machine: a namespace whose network interface is the other end of a tap.
+//! A guest without a VM: a namespace whose network interface is the other end of a tap.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Output};

@@ -17,7 +17,7 @@ pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// The resolver that the host uses.
 pub const DNS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 53);
 
-/// All addresses of the internet's one machine, and of the private networks beside it.
+/// All addresses of the internet's one VM, and of the private networks beside it.
 const ADDRESSES: [&str; 9] = [
     "203.0.113.10",
     "203.0.113.20",
@@ -33,7 +33,7 @@ const ADDRESSES: [&str; 9] = [
 /// What the resolver knows.
 const NAMES: [(&str, &str); 10] = [
     ("allowed.example", "203.0.113.10"),
-    // Another name of the same machine.
+    // Another name of the same VM.
     ("other.example", "203.0.113.10"),
     ("elsewhere.example", "203.0.113.20"),
     ("sub.allowed.example", "198.51.100.10"),

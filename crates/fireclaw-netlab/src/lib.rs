@@ -68,7 +68,7 @@ pub fn enter(test: &str) -> Option<Lab> {
 /// Runs a program as root of namespaces of its own, where it calls [`build`].
 pub fn inside(program: &Path) -> Command {
     let mut unshare = Command::new("unshare");
-    // Root of the machine stays that, so that it is tested what root gives up.
+    // Root of the VM stays that, so that it is tested what root gives up.
     if !rustix::process::geteuid().is_root() {
         unshare.args(["--user", "--map-root-user"]);
     }

@@ -72,7 +72,7 @@ pub const ROWS: [(&str, &str, [Way; 3]); 24] = [
 pub struct Sides {
     /// The host's address on the bridge.
     pub gateway: Ipv4Addr,
-    /// Another machine's address.
+    /// Another VM's address.
     pub other: Ipv4Addr,
     /// The guest's own address.
     pub own: Ipv4Addr,

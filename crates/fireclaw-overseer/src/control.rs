@@ -200,10 +200,10 @@ fn listen(
         let said = match read {
             Err(wrong) => Some(wrong),
             Ok(command) if !is_control && !command.only_looks() => {
-                Some(format!("that is said in {control}, where others see it"))
+                Some(format!("give that command in {control}, where others see it"))
             }
             Ok(command) if !may && !command.is_harmless() => {
-                Some(format!("{who}: you may not; the owners of this overseer may"))
+                Some(format!("{who}: permission denied; only owners of this overseer may do that"))
             }
             Ok(command) => obey(&daemon.handle(), &who, command).await,
         };
@@ -295,7 +295,7 @@ mod tests {
         assert_ne!(key(&who("bob", "~b", "host", None), false, case), eve);
         let known = key(&who("eve", "~e", "host", Some("Eve")), false, case);
         assert_eq!(key(&who("x", "~y", "z", Some("eve")), true, case), known);
-        // Owners on one machine do not share what they may say.
+        // Owners on one VM do not share what they may say.
         let (ann, bob) = (who("ann", "~u", "host", None), who("bob", "~u", "host", None));
         assert_ne!(key(&ann, true, case), key(&bob, true, case));
     }

@@ -19,11 +19,11 @@ async fn answer(daemon: &Handle, who: &Actor, command: Command) -> Result<Option
     Ok(Some(match command {
         Command::Invoke { template, name } => {
             let name = daemon.invoke(who, &template, name.as_deref(), None).await?;
-            format!("{name} boots")
+            format!("{name} is starting")
         }
         Command::Destroy { name } => {
             daemon.destroy(who, &name, &format!("destroyed by {who}")).await?;
-            format!("{name} is gone; its workspace is kept")
+            format!("{name} stopped; its workspace is kept")
         }
         Command::List => {
             lines(daemon.list().await?.iter().map(line), "no agents; !invoke <template>")
@@ -31,7 +31,7 @@ async fn answer(daemon: &Handle, who: &Actor, command: Command) -> Result<Option
         Command::Status => status(daemon).await?,
         Command::Model { name, model } => {
             daemon.set_model(who, &name, &model).await?;
-            format!("{name} has model {model} now")
+            format!("{name}: model changed to {model}")
         }
         Command::Models => {
             let models = daemon.models().await?;
@@ -46,7 +46,7 @@ async fn answer(daemon: &Handle, who: &Actor, command: Command) -> Result<Option
         }
         Command::Persona { name, text: Some(text) } => {
             daemon.set_persona(who, &name, &text).await?;
-            format!("{name} has another persona now")
+            format!("{name}: persona changed")
         }
         Command::Templates => {
             let mut listed = Vec::new();
@@ -56,7 +56,7 @@ async fn answer(daemon: &Handle, who: &Actor, command: Command) -> Result<Option
                         let model = template.model.unwrap_or_else(|| "its own program".into());
                         format!("{name} ({model}): {}", template.description)
                     }
-                    Err(_) => format!("{name}: it has mistakes; `fireclaw template check {name}`"),
+                    Err(_) => format!("{name}: has mistakes; run `fireclaw template check {name}`"),
                 });
             }
             lines(listed.into_iter(), "no templates")
@@ -67,11 +67,11 @@ async fn answer(daemon: &Handle, who: &Actor, command: Command) -> Result<Option
         }
         Command::Resume { name } => {
             daemon.pause(who, &name, false).await?;
-            format!("{name} goes on")
+            format!("{name} resumed")
         }
         Command::Logs { name, lines: most } => {
             let log = daemon.logs(&name, most).await?;
-            lines(log.into_iter(), "nothing yet")
+            lines(log.into_iter(), "the log is empty")
         }
         Command::Net { name } => match daemon.network(&name).await? {
             None => format!(
@@ -87,23 +87,23 @@ async fn answer(daemon: &Handle, who: &Actor, command: Command) -> Result<Option
         }
         Command::Reload { name: None } => {
             daemon.reload().await?;
-            "templates are taken on anew".to_owned()
+            "templates reloaded".to_owned()
         }
         Command::Reload { name: Some(name) } => {
             daemon.reset(who, &name).await?;
-            format!("{name} is as its template says again")
+            format!("{name} reset to its template")
         }
         Command::Questions => {
             let open = daemon.questions().await?;
-            lines(open.iter().map(question), "nothing waits for an answer")
+            lines(open.iter().map(question), "no open questions")
         }
         Command::Ok { id, digest } => {
             let question = daemon.grant(who, id, digest.as_deref()).await?;
-            format!("#{id}: {} may", question.agent)
+            format!("#{id} approved for {}", question.agent)
         }
         Command::No { id, reason } => {
             let question = daemon.refuse(who, id, &reason).await?;
-            format!("#{id}: {} may not", question.agent)
+            format!("#{id} refused for {}", question.agent)
         }
         Command::Help { command: Some(command) } => command::usage(&command),
         Command::Help { command: None } => {

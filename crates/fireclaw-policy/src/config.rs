@@ -7,24 +7,24 @@ use std::path::Path;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-/// The name by which a machine reaches the named services of its host.
+/// The name by which a VM reaches the named services of its host.
 pub const HOST_NAME: &str = "host.fireclaw.internal";
 
-/// What the host's owner decides for all machines.
+/// What the host's owner decides for all VMs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HostConfig {
-    /// The addresses of the machines; the first is the host's. 172.16.0.0/24 by default.
+    /// The addresses of the VMs; the first is the host's. 172.16.0.0/24 by default.
     #[serde(deserialize_with = "subnet")]
     pub subnet: Ipv4Net,
     /// The bridge that they are connected to; `fcbr0` by default.
     #[serde(deserialize_with = "bridge")]
     pub bridge: String,
-    /// The services of the host that machines with policy `local` or `full` may use, and
+    /// The services of the host that VMs with policy `local` or `full` may use, and
     /// others that have [`HOST_NAME`] allowed.
     #[serde(rename = "service", skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
-    /// Private networks that machines with policy `local` or `full` may use, and others by
+    /// Private networks that VMs with policy `local` or `full` may use, and others by
     /// names that are allowed.
     pub ranges: Vec<Range>,
 }
@@ -35,7 +35,7 @@ pub struct HostConfig {
 pub struct Service {
     /// What people call it.
     pub name: String,
-    /// Where it listens, as the host sees it. Machines use the same port of [`HOST_NAME`].
+    /// Where it listens, as the host sees it. VMs use the same port of [`HOST_NAME`].
     #[serde(deserialize_with = "service_address")]
     pub address: SocketAddr,
 }
@@ -108,7 +108,7 @@ impl HostConfig {
             if !ports.insert(address.port()) {
                 let port = address.port();
                 return Err(format!(
-                    "two services have port {port}: machines could not tell them apart"
+                    "two services have port {port}: VMs could not tell them apart"
                 ));
             }
         }

@@ -1,8 +1,8 @@
-//! What a machine may reach over the network.
+//! What a VM may reach over the network.
 //!
 //! A [`Network`] is a policy as people write it, in templates and on the command line.
 //! [`Rules`] are its list of names, made quick to ask. [`HostConfig`] is what the host's owner
-//! decides once for all machines: their subnet, and the services and ranges that `local`
+//! decides once for all VMs: their subnet, and the services and ranges that `local`
 //! opens. Nothing is enforced here.
 
 mod config;

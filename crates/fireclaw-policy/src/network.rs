@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The most targets in one list of a policy.
 pub const MAX_TARGETS: usize = 10_000;
 
-/// What a machine can reach over the network. Written and read as one line of words, see
+/// What a VM can reach over the network. Written and read as one line of words, see
 /// [`Network::from_str`]; so also in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

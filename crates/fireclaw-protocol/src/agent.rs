@@ -1,11 +1,11 @@
 //! What the host and an agent program say to each other: JSON, one object a line.
 //!
-//! An agent program runs in the machine as user `agent`. It reads [`Event`]s from its
+//! An agent program runs in the VM as user `agent`. It reads [`Event`]s from its
 //! standard input and writes [`Action`]s to its standard output; what it writes to
 //! standard error is its log. The built-in agent speaks this, and so can any program.
 //!
 //! The host starts it anew when it ends, when the host itself was started anew, and after
-//! the machine was; it then gets [`Event::Configure`] first and again every message that
+//! the VM was; it then gets [`Event::Configure`] first and again every message that
 //! was not [`Action::Done`]. So an agent keeps what it wants to remember in `/workspace`.
 //!
 //! The host trusts none of it: a line has at most [`MAX_LINE`] bytes, an action that does
@@ -18,7 +18,7 @@ use crate::chat::{Message, Tool, ToolCall};
 /// The longest line in either direction, in bytes, without its end.
 pub const MAX_LINE: usize = 256 * 1024;
 
-/// Where an agent keeps what outlives its machine.
+/// Where an agent keeps what outlives its VM.
 pub const WORKSPACE: &str = "/workspace";
 
 /// What the host tells an agent.
@@ -84,7 +84,7 @@ pub struct Config {
     /// What needs to be asked for, or is not done at all.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// Whether the machine has a network interface, so that fetching pages is of any use.
+    /// Whether the VM has a network interface, so that fetching pages is of any use.
     #[serde(default)]
     pub may_fetch: bool,
 }

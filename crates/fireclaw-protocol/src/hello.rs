@@ -56,7 +56,7 @@ pub struct GuestHello {
     pub prepared: Option<Prepared>,
 }
 
-/// What became of a command that prepared the machine.
+/// What became of a command that prepared the VM.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Prepared {
     /// How it ended; absent if it could not be started.

@@ -117,7 +117,7 @@ pub enum ExecEvent {
     #[n(2)]
     Exited(
         #[n(0)] ExitStatus,
-        /// How many processes the kernel killed meanwhile because the machine's memory ran
+        /// How many processes the kernel killed meanwhile because the VM's memory ran
         /// out, of this command or of another. Absent: none, or the guest is too old to say.
         #[n(1)]
         Option<u32>,
@@ -125,7 +125,7 @@ pub enum ExecEvent {
 }
 
 impl ExecEvent {
-    /// Whether the machine's memory ran out under a program that did not succeed.
+    /// Whether the VM's memory ran out under a program that did not succeed.
     pub fn is_out_of_memory(&self) -> bool {
         match self {
             Self::Exited(status, Some(1..)) => *status != ExitStatus::Code(0),

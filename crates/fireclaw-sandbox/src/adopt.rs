@@ -29,7 +29,7 @@ impl Plan {
     ) -> Result<Guest> {
         let interface = match &self.spec.network {
             Network::None => None,
-            // A machine whose gateway is gone, or that never had one, is of no use.
+            // A VM whose gateway is gone, or that never had one, is of no use.
             policy => {
                 let gateway = network::gateway(run_dir);
                 let interface = gateway.status().await?.interface;

@@ -37,7 +37,7 @@ pub async fn lasting(path: &Path, mib: u64, label: &'static str) -> Result<()> {
 }
 
 /// A disk with an ext4 file system for one start, made anew. It has no journal: it does not
-/// outlive the machine.
+/// outlive the VM.
 ///
 /// # Errors
 /// Those of [`lasting`].

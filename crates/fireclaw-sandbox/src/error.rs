@@ -12,7 +12,7 @@ pub enum Error {
     /// Kernel or image are not there.
     #[error(transparent)]
     Image(#[from] fireclaw_image::Error),
-    /// The machine did not come up.
+    /// The VM did not come up.
     #[error(transparent)]
     Vm(#[from] fireclaw_vm::Error),
     /// Its network could not be made.

@@ -110,7 +110,7 @@ impl Plan {
         &self.spec
     }
 
-    /// What starts the machines behind its sandboxes.
+    /// What starts the VMs behind its sandboxes.
     pub fn launcher(&self) -> &Launcher {
         &self.launcher
     }

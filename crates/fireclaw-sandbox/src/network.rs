@@ -32,7 +32,7 @@ impl SandboxNetwork {
         self.gateway.interface().into()
     }
 
-    /// Ends it, after its machine.
+    /// Ends it, after its VM.
     ///
     /// # Errors
     /// What of it could not be removed.

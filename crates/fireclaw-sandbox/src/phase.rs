@@ -15,7 +15,7 @@ pub enum Phase {
     VmmStart,
     /// The memory of a snapshot is mapped.
     Restore,
-    /// A machine was taken from a pool.
+    /// A VM was taken from a pool.
     FromPool,
     /// The guest knows who it is.
     Identity,

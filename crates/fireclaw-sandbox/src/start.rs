@@ -155,7 +155,7 @@ impl Coming<'_> {
         match come.await {
             Ok(guest) => Ok(Some(guest)),
             Err(e) => {
-                watch.note(format!("the pool's machine could not be used: {e}"));
+                watch.note(format!("the pool's VM could not be used: {e}"));
                 Ok(None)
             }
         }

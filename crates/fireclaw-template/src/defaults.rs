@@ -1,7 +1,7 @@
 //! Rules that every agent with tools has after its template's own.
 //!
 //! They catch slips of a model, not an attacker: the same deed can be written in ways that
-//! no pattern finds. What an agent can reach is bounded by its machine.
+//! no pattern finds. What an agent can reach is bounded by its VM.
 
 use std::sync::LazyLock;
 
@@ -56,7 +56,7 @@ fn patterns() -> [String; 9] {
         ),
         // A fork bomb: a function that pipes one into another in the background.
         r"[\w:.]+\s*\(\s*\)\s*\{\s*[\w:.]+\s*\|\s*[\w:.]+\s*&\s*;?\s*\}".into(),
-        // The machine's end.
+        // The VM's end.
         format!(
             r"{COMMAND}(?:shutdown|reboot|halt|poweroff|(?:systemctl|loginctl)(?:\s+-\S+)*\s+(?:reboot|halt|poweroff|kexec)|(?:tel)?init\s+[06]){END}"
         ),

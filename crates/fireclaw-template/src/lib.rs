@@ -1,7 +1,7 @@
 //! What an agent is made from.
 //!
 //! A [`Template`] is a small file, TOML or the JSON of older set-ups: nick, model,
-//! persona, machine, network policy, approval rules, schedule. [`parse`] reads one and
+//! persona, VM, network policy, approval rules, schedule. [`parse`] reads one and
 //! explains every [`Mistake`] in it, not only the first. A [`Store`] finds templates by
 //! name: the user's own, then the five that ship with the program ([`shipped`]).
 //!

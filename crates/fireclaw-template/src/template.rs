@@ -61,14 +61,14 @@ pub struct Template {
     pub skills: Vec<PathBuf>,
     /// What it can reach.
     pub network: Network,
-    /// The machine's memory, in MiB.
+    /// The VM's memory, in MiB.
     pub memory_mib: u64,
-    /// The machine's virtual processors.
+    /// The VM's virtual processors.
     pub cpus: u32,
     /// The scratch disk, in MiB: what the agent writes outside its workspace. Sparse, and
-    /// gone with the machine.
+    /// gone with the VM.
     pub disk_mib: u64,
-    /// The workspace, in MiB. It outlives the machine; a larger value makes it grow at the
+    /// The workspace, in MiB. It outlives the VM; a larger value makes it grow at the
     /// next start, a smaller one changes nothing.
     pub workspace_mib: u64,
     /// The template's own rules. [`Template::effective_rules`] has those that count.

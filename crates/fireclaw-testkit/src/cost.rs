@@ -1,7 +1,7 @@
 //! Whether the work per byte of foreign text stays the same, however long the text is.
 //!
 //! Time is measured against the same function on a text of a quarter of the length, in the
-//! same run, so that a busy machine does not matter much: quadratic work takes 16 times as
+//! same run, so that a busy host does not matter much: quadratic work takes 16 times as
 //! long, linear work 4 times.
 
 use std::time::Duration;
@@ -59,7 +59,7 @@ pub fn assert_linear(name: &str, work: &dyn Fn(&str)) {
     }
 }
 
-/// The processor's time for it. Others who work on this machine are not counted, but for
+/// The processor's time for it. Others who work on this host are not counted, but for
 /// what they throw out of its caches.
 fn cost(work: &dyn Fn(&str), text: &str) -> Duration {
     let now = || {

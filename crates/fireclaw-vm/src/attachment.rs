@@ -1,8 +1,8 @@
-//! Where a machine's network interface is attached on the host.
+//! Where a VM's network interface is attached on the host.
 //!
 //! The interface is a virtio-net device with a hardware address that is the same in
-//! every machine and never seen: the guest keeps it down until its identity
-//! ([`crate::Waiting::personalize`]) gives it another. So the machine that a snapshot
+//! every VM and never seen: the guest keeps it down until its identity
+//! ([`crate::Waiting::personalize`]) gives it another. So the VM that a snapshot
 //! is taken of and those that are restored from it differ in their taps alone.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -89,9 +89,9 @@ impl TapAttachment {
 pub(crate) fn check(interface: bool, attachment: Option<&TapAttachment>) -> Result<()> {
     match (interface, attachment) {
         (true, None) => {
-            Err(Error::TapAttachment("the machine has one and it is nowhere to be attached"))
+            Err(Error::TapAttachment("the VM has one and it is nowhere to be attached"))
         }
-        (false, Some(_)) => Err(Error::TapAttachment("the machine has none")),
+        (false, Some(_)) => Err(Error::TapAttachment("the VM has none")),
         _ => Ok(()),
     }
 }

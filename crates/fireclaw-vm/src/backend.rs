@@ -43,12 +43,12 @@ pub struct Disk {
     /// The raw image on the host.
     pub path: PathBuf,
     /// Whether the VMM opens it read-only, so that many VMs can share it. One
-    /// that it writes to belongs to this machine; a machine that is restored may
+    /// that it writes to belongs to this VM; a VM that is restored may
     /// have another file of the same size than the one that was saved.
     pub read_only: bool,
 }
 
-/// Which VMM runs a machine, and how fast it can be.
+/// Which VMM runs a VM, and how fast it can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VmmKind {
@@ -100,7 +100,7 @@ impl StreamIo for UnixStream {
     }
 }
 
-/// A VMM that can boot machines.
+/// A VMM that can boot VMs.
 pub trait Backend: fmt::Debug + Send + Sync {
     /// Which VMM this is.
     fn kind(&self) -> VmmKind;
@@ -111,13 +111,13 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// What this VMM can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Starts a machine whose files live in `launch.run_dir`.
+    /// Starts a VM whose files live in `launch.run_dir`.
     ///
     /// Resolves when the VMM runs; the guest is then still booting. On error
     /// no process is left. Dropping the future kills what it had started.
     fn launch<'a>(&'a self, launch: Launch<'a>) -> BoxFuture<'a, Result<Machine>>;
 
-    /// Takes over a machine in a detached directory from a process that has ended.
+    /// Takes over a VM in a detached directory from a process that has ended.
     ///
     /// Its guest has lost its host and says hello anew: see
     /// [`crate::Waiting::meet`].
@@ -136,10 +136,10 @@ pub struct Launch<'a> {
     /// What to boot.
     pub spec: &'a MachineSpec,
     /// Where sockets and logs go; its id marks the VMM's command line. In a detached
-    /// one the machine outlives this process.
+    /// one the VM outlives this process.
     pub run_dir: &'a RunDir,
     /// Where its network interface is attached: of the kind that
-    /// [`Capabilities::attachment`] tells, and there if and only if the machine has
+    /// [`Capabilities::attachment`] tells, and there if and only if the VM has
     /// one ([`MachineSpec::interface`]).
     pub attachment: Option<&'a TapAttachment>,
 }
@@ -152,8 +152,8 @@ pub enum Memory<'a> {
     /// A cold boot after which [`Control::save`] writes [`MEMORY_FILE`] and
     /// [`STATE_FILE`] in this directory.
     SavedTo(&'a Path),
-    /// The machine that was saved in this directory. Its memory is mapped
-    /// privately: any number of machines can be restored from it at once, and
+    /// The VM that was saved in this directory. Its memory is mapped
+    /// privately: any number of VMs can be restored from it at once, and
     /// what one writes no other sees.
     RestoredFrom(&'a Path),
 }
@@ -182,14 +182,14 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine that another process started.
+    /// A VM that another process started.
     pub(crate) fn adopted(process: VmmProcess, stream: Box<dyn StreamIo>) -> Self {
         let control = Box::new(NoControl);
         Self { process, stream, control, has_said_hello: false, is_restored: true, run_dir: None }
     }
 }
 
-/// The control of a machine that can no longer be saved.
+/// The control of a VM that can no longer be saved.
 pub(crate) struct NoControl;
 
 impl Control for NoControl {
@@ -198,7 +198,7 @@ impl Control for NoControl {
             Err(Error::Refused {
                 vmm: "the VMM",
                 request: "a snapshot".into(),
-                message: "the machine was not launched to be saved".into(),
+                message: "the VM was not launched to be saved".into(),
             })
         }
         .boxed()
@@ -207,9 +207,9 @@ impl Control for NoControl {
 
 /// What can be asked of a running VMM.
 pub trait Control: Send {
-    /// Stops the machine for good and writes its snapshot.
+    /// Stops the VM for good and writes its snapshot.
     ///
-    /// Legal once, on a machine launched with [`Memory::SavedTo`].
+    /// Legal once, on a VM launched with [`Memory::SavedTo`].
     fn save(&mut self) -> BoxFuture<'_, Result<()>>;
 }
 

@@ -1,4 +1,4 @@
-//! Why a machine did not come up or went away.
+//! Why a VM did not come up or went away.
 
 use fireclaw_host::{PathError, ProgramMissing};
 
@@ -69,7 +69,7 @@ pub enum Error {
         /// The last lines of the guest's console, escaped.
         console: String,
     },
-    /// The command that should have prepared a machine failed.
+    /// The command that should have prepared a VM failed.
     #[error("the warming command {how}")]
     NotPrepared {
         /// How it ended, in words.
@@ -85,7 +85,7 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
-    /// The machine's network interface has nowhere to go: a mistake of the caller.
+    /// The VM's network interface has nowhere to go: a mistake of the caller.
     #[error("the network interface cannot be attached: {0}")]
     TapAttachment(&'static str),
     /// There is a pool of this kind already.
@@ -104,7 +104,7 @@ pub enum Error {
     },
 }
 
-/// The result of an operation on a machine.
+/// The result of an operation on a VM.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {

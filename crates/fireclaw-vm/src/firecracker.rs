@@ -1,7 +1,7 @@
 //! Firecracker, the VMM for hosts with KVM.
 //!
-//! Each machine is one Firecracker process, configured over its API socket
-//! before the guest boots. The process runs in the machine's run directory and
+//! Each VM is one Firecracker process, configured over its API socket
+//! before the guest boots. The process runs in the VM's run directory and
 //! is told only relative socket names, so that none of them outgrows the 108
 //! bytes of a socket address (`unix(7)`).
 //!
@@ -266,7 +266,7 @@ impl Control for FirecrackerControl {
                 return Err(Error::Refused {
                     vmm: "Firecracker",
                     request: "a snapshot".into(),
-                    message: "the machine was not launched to be saved".into(),
+                    message: "the VM was not launched to be saved".into(),
                 });
             };
             for request in save_requests(&directory) {

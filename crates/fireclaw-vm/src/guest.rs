@@ -1,4 +1,4 @@
-//! The session with the program inside a machine.
+//! The session with the program inside a VM.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Channels that a command takes: its events and its three streams.
 const EXEC_CHANNELS: u32 = 4;
 
-/// A machine whose guest is up and waits to be told who it is.
+/// A VM whose guest is up and waits to be told who it is.
 #[derive(Debug)]
 pub struct Waiting {
     machine: Machine,
@@ -36,7 +36,7 @@ pub struct Waiting {
     pub(crate) timeout: Duration,
 }
 
-/// A machine whose guest has taken on its identity and runs commands.
+/// A VM whose guest has taken on its identity and runs commands.
 pub struct Guest {
     process: VmmProcess,
     commands: Commands,
@@ -168,7 +168,7 @@ impl Waiting {
     /// # Errors
     /// [`Error::GuestSilent`] after `timeout`, [`Error::VmmDied`] if the VMM
     /// ends first, [`Error::Protocol`] for a guest that does not keep to the
-    /// protocol. The machine is dropped, which kills it.
+    /// protocol. The VM is dropped, which kills it.
     pub async fn meet(mut machine: Machine, timeout: Duration) -> Result<Self> {
         let mut hello = None;
         if !machine.has_said_hello {
@@ -209,7 +209,7 @@ impl Waiting {
         attended(process, self.timeout + limit, talk).await
     }
 
-    /// Writes the machine's snapshot and ends it.
+    /// Writes the VM's snapshot and ends it.
     ///
     /// Legal if it was launched with [`crate::Memory::SavedTo`].
     pub async fn save(mut self) -> Result<()> {
@@ -261,7 +261,7 @@ impl Guest {
         self.process.pid()
     }
 
-    /// What tells a detached machine's VMM from any other process.
+    /// What tells a detached VM's VMM from any other process.
     pub fn stamp(&self) -> Option<ProcessStamp> {
         self.process.stamp()
     }
@@ -305,12 +305,12 @@ impl Guest {
         Error::Protocol { cause: error, console: self.process.console() }
     }
 
-    /// Stops a detached machine where it is, or lets it go on.
+    /// Stops a detached VM where it is, or lets it go on.
     pub fn pause(&self, paused: bool) -> Result<()> {
         self.process.pause(paused)
     }
 
-    /// Ends the machine at once and waits until it is gone.
+    /// Ends the VM at once and waits until it is gone.
     pub async fn kill(mut self) -> Result<()> {
         let killed = self.process.kill().await;
         self.driver.abort();
@@ -354,7 +354,7 @@ async fn explain(process: &mut VmmProcess, error: fireclaw_protocol::Error) -> E
     Error::Protocol { cause: error, console: process.console() }
 }
 
-/// A host name for a machine that nobody names: `fireclaw-` and 8 hexadecimal
+/// A host name for a VM that nobody names: `fireclaw-` and 8 hexadecimal
 /// digits.
 pub fn fresh_hostname() -> Result<String> {
     let mut random = [0; 4];

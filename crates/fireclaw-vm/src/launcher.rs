@@ -1,4 +1,4 @@
-//! Machines of one shape, started as fast as can be.
+//! VMs of one shape, started as fast as can be.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::{
 /// How long a warming command may take.
 const WARMING: Duration = Duration::from_secs(300);
 
-/// Starts machines that are all alike.
+/// Starts VMs that are all alike.
 #[derive(Debug, Clone)]
 pub struct Launcher {
     /// The VMM.
@@ -29,7 +29,7 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts the VMM. The machine owns its run directory. With an interface, it is
+    /// Starts the VMM. The VM owns its run directory. With an interface, it is
     /// attached where `attachment` says.
     pub async fn launch(
         &self,
@@ -56,7 +56,7 @@ impl Launcher {
         Ok(Machine { run_dir: Some(run_dir), ..machine })
     }
 
-    /// Boots a machine until its guest waits; `on_start` is called once the VMM runs.
+    /// Boots a VM until its guest waits; `on_start` is called once the VMM runs.
     ///
     /// Under emulation one boot in hundreds hangs on a timer interrupt that is
     /// lost. A guest that is silent for much longer than any boot takes is
@@ -99,15 +99,15 @@ impl Launcher {
         }
     }
 
-    /// What a snapshot of this machine depends on, as everything is now.
+    /// What a snapshot of this VM depends on, as everything is now.
     pub fn key(&self, warm: Option<&str>) -> Result<Key> {
         Key::new(self.backend.as_ref(), &self.spec, warm)
     }
 
-    /// The snapshot of this machine; made now if there is no valid one, after
+    /// The snapshot of this VM; made now if there is no valid one, after
     /// `on_make` has been called.
     ///
-    /// A machine with an interface is saved on the tap `scratch`, on which nothing is
+    /// A VM with an interface is saved on the tap `scratch`, on which nothing is
     /// ever sent. It need not be there if [`Store::find`] finds a snapshot under
     /// [`Launcher::key`].
     ///

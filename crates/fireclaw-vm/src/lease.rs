@@ -1,4 +1,4 @@
-//! The hold on a machine of another process, a pool: see [`crate::pool`].
+//! The hold on a VM of another process, a pool: see [`crate::pool`].
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -6,7 +6,7 @@ use tokio::net::UnixStream;
 
 use crate::{Error, Result};
 
-/// What the pool says when the machine ends before its lease: the fields of
+/// What the pool says when the VM ends before its lease: the fields of
 /// [`crate::Error::VmmDied`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Death {
@@ -18,7 +18,7 @@ pub(crate) struct Death {
 /// The longest message on a lease, in bytes.
 const MAX_MESSAGE: usize = 256 * 1024;
 
-/// A machine of a pool, for as long as this lives.
+/// A VM of a pool, for as long as this lives.
 #[derive(Debug)]
 pub struct Lease {
     pid: u32,
@@ -37,7 +37,7 @@ impl Lease {
         self.pid
     }
 
-    /// Resolves when the pool says that the machine ended, or ends itself.
+    /// Resolves when the pool says that the VM ended, or ends itself.
     pub async fn ended(&mut self) -> Error {
         let mut buffer = [0; 4096];
         while self.said.len() < MAX_MESSAGE
@@ -55,8 +55,8 @@ impl Lease {
         }
     }
 
-    /// Gives the machine back, which ends it.
+    /// Gives the VM back, which ends it.
     pub async fn end(&mut self) -> Result<()> {
-        self.connection.shutdown().await.map_err(Error::system("giving a machine back"))
+        self.connection.shutdown().await.map_err(Error::system("giving a VM back"))
     }
 }

@@ -79,7 +79,7 @@ impl Prober<'_> {
         Ok(Chosen { backend: Box::new(backend), note: Some(note) })
     }
 
-    /// Firecracker, each machine confined by its jailer.
+    /// Firecracker, each VM confined by its jailer.
     pub fn jailed(&mut self, jail: Jail) -> Result<Chosen> {
         let backend = Box::new(self.firecracker()?.jailed(jail)?);
         open_kvm().map_err(|reason| Error::KvmUnusable { reason })?;
@@ -192,7 +192,7 @@ pub fn open_kvm() -> std::result::Result<(), String> {
 
 impl VmmKind {
     /// How long a guest may take to report before a run gives up: generous,
-    /// because a loaded machine is slow and only a dead guest takes this long.
+    /// because a loaded VM is slow and only a dead guest takes this long.
     pub fn boot_timeout(self) -> Duration {
         Duration::from_secs(if self.hardware() { 30 } else { 120 })
     }

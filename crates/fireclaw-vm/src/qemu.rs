@@ -203,7 +203,7 @@ impl Backend for Qemu {
     }
 }
 
-/// Connects to the stream of a detached machine.
+/// Connects to the stream of a detached VM.
 async fn connect(run_dir: &RunDir) -> Result<UnixStream> {
     let dir = SocketDir::open(run_dir.path())?;
     Ok(UnixStream::connect(dir.name(args::STREAM_SOCKET))

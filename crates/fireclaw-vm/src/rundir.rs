@@ -1,9 +1,9 @@
-//! A directory for each running machine, and the sweep of those left behind.
+//! A directory for each running VM, and the sweep of those left behind.
 //!
-//! A daemon's machines outlive it. Theirs are *detached* directories, elsewhere: no
+//! A daemon's VMs outlive it. Theirs are *detached* directories, elsewhere: no
 //! lock, no sweep; the daemon's state says whose they are.
 //!
-//! `run/<id>/` holds a machine's sockets and logs, `run/<id>.lock` says whose
+//! `run/<id>/` holds a VM's sockets and logs, `run/<id>.lock` says whose
 //! it is: the owner holds the file locked for as long as it lives, and the
 //! kernel lets go of the lock however the owner ends. Whoever can lock it has
 //! found a directory without an owner and may clear it away.
@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// The prefix of the mark that every VMM of ours carries on its command line.
 pub const MARK: &str = "fireclaw-";
 
-/// A machine's directory; dropping it removes the directory and its lock.
+/// A VM's directory; dropping it removes the directory and its lock.
 #[derive(Debug)]
 pub struct RunDir {
     id: String,
@@ -55,19 +55,19 @@ impl RunDir {
     }
 
     /// The directory of this id below `machines`, made if it is not there. It
-    /// stays when this is dropped, and so does the machine in it.
+    /// stays when this is dropped, and so does the VM in it.
     pub fn detached(machines: &Path, id: &str) -> Result<Self> {
         let path = machines.join(id);
         private_dir(&path).map_err(PathError::at("create", &path))?;
         Ok(Self { id: id.to_owned(), path, lock: None })
     }
 
-    /// Whether the machine outlives this.
+    /// Whether the VM outlives this.
     pub fn is_detached(&self) -> bool {
         self.lock.is_none()
     }
 
-    /// The machine's id: `fireclaw-` and 16 hexadecimal digits.
+    /// The VM's id: `fireclaw-` and 16 hexadecimal digits.
     pub fn id(&self) -> &str {
         &self.id
     }

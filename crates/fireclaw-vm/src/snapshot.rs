@@ -52,7 +52,7 @@ pub struct Recipe {
     /// Whether it has a network interface.
     #[serde(default, alias = "card")]
     pub interface: bool,
-    /// A shell line that is run before the machine is saved.
+    /// A shell line that is run before the VM is saved.
     pub warm: Option<String>,
 }
 
@@ -255,8 +255,8 @@ impl Store {
         }
     }
 
-    /// A machine that was restored from it failed: it is discarded, unless its guest was only
-    /// slow. On a busy machine that says nothing against the snapshot.
+    /// A VM that was restored from it failed: it is discarded, unless its guest was only
+    /// slow. On a busy host that says nothing against the snapshot.
     ///
     /// # Errors
     /// Those of [`Store::discard`].
@@ -267,7 +267,7 @@ impl Store {
         }
     }
 
-    /// Whether a machine that was restored failed in a way that speaks against its snapshot.
+    /// Whether a VM that was restored failed in a way that speaks against its snapshot.
     pub fn is_to_blame(error: &Error) -> bool {
         !matches!(error, Error::GuestSilent { .. })
     }

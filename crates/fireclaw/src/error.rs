@@ -17,7 +17,7 @@ pub const RUN_FAILED: u8 = 125;
 pub enum Kind {
     /// The command line asked for something that cannot be.
     Usage,
-    /// This machine lacks something.
+    /// This host lacks something.
     Host,
     /// The guest failed.
     Guest,

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::preparation;
 use crate::values;
 
-/// What machine is wanted.
+/// What VM is wanted.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Shape {
     /// Number of vCPUs

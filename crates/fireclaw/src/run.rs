@@ -37,7 +37,7 @@ impl Order<'_> {
 pub enum Outcome {
     /// The command ran to its end.
     Exited(ExitStatus),
-    /// The same, and meanwhile the machine's memory ran out.
+    /// The same, and meanwhile the VM's memory ran out.
     OutOfMemory(ExitStatus),
     /// The command could not be started.
     NotStarted(ExecFailure, String),

@@ -48,7 +48,7 @@ pub fn memory(text: &str) -> Parsed<u64> {
     Ok(mib)
 }
 
-/// How many machines run side by side.
+/// How many VMs run side by side.
 pub fn parallel(text: &str) -> Parsed<usize> {
     match text.parse() {
         Ok(n @ 1..=1024) => Ok(n),

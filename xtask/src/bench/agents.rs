@@ -28,7 +28,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How long people wait for anything.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The built-in agent, which asks no model until it is spoken to, in a machine like
+/// The built-in agent, which asks no model until it is spoken to, in a VM like
 /// that of `fireclaw run`.
 const TEMPLATE: &str = "description = \"for bench\"\nmodel = \"none\"\nmemory = 256\n";
 const WORKSPACE_MIB: u64 = 64;
@@ -50,7 +50,7 @@ pub struct Agents {
 struct Idle {
     vmm: f64,
     overseer: f64,
-    /// The same machine without an agent, in the same minute.
+    /// The same VM without an agent, in the same minute.
     machine: f64,
 }
 
@@ -78,10 +78,7 @@ impl Agents {
         row(
             &format!("agent: idle for {} s", IDLE.as_secs()),
             format!("VMM {vmm:.2} %, overseer {overseer:.2} % of a processor"),
-            format!(
-                "{:.2} % more than the machine alone ({machine:.2} %)",
-                vmm + overseer - machine
-            ),
+            format!("{:.2} % more than the VM alone ({machine:.2} %)", vmm + overseer - machine),
             format!("≤ {IDLE_GOAL_PERCENT} %"),
         );
     }
@@ -109,7 +106,7 @@ pub async fn measure(home: &Home, runs: usize) -> Result<Agents> {
             idle = Some(self::idle(home, &overseer, &name).await?);
         }
         person.say("#control", &format!("!destroy {name}"))?;
-        person.until(&["PRIVMSG #control :", &format!("{name} is gone")])?;
+        person.until(&["PRIVMSG #control :", &format!("{name} stopped")])?;
         // The first makes the snapshots.
         if n > 0 {
             ensure!(run.stderr.contains("fireclaw: restore"), "no snapshot: {}", run.stderr);
@@ -132,14 +129,11 @@ pub async fn measure(home: &Home, runs: usize) -> Result<Agents> {
     })
 }
 
-/// Watches an idle agent and, at the same time, the same machine without one.
+/// Watches an idle agent and, at the same time, the same VM without one.
 async fn idle(home: &Home, overseer: &Overseer, agent: &str) -> Result<Idle> {
     let machine = machine(home).await?;
-    let pids = [
-        overseer.vmm(agent)?,
-        overseer.child.id(),
-        machine.vmm_pid().context("the machine ended")?,
-    ];
+    let pids =
+        [overseer.vmm(agent)?, overseer.child.id(), machine.vmm_pid().context("the VM ended")?];
     let times = || pids.iter().map(|pid| processor_seconds(*pid)).collect::<Result<Vec<_>>>();
     // What just started has personalized.
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -151,7 +145,7 @@ async fn idle(home: &Home, overseer: &Overseer, agent: &str) -> Result<Idle> {
     Ok(Idle { vmm: percent(0), overseer: percent(1), machine: percent(2) })
 }
 
-/// A machine of an agent's shape in which nothing was started.
+/// A VM of an agent's shape in which nothing was started.
 async fn machine(home: &Home) -> Result<Guest> {
     let blank = home.root().join(format!("cache/blank-{WORKSPACE_MIB}.img"));
     fs::File::create(&blank)?.set_len(WORKSPACE_MIB << 20)?;
@@ -170,7 +164,7 @@ fn processor_seconds(pid: u32) -> Result<f64> {
     Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// An overseer in a home of its own, and all its machines, for as long as this lives.
+/// An overseer in a home of its own, and all its VMs, for as long as this lives.
 struct Overseer {
     home: tempfile::TempDir,
     port: u16,

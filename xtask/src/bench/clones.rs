@@ -41,7 +41,7 @@ pub struct Clones {
     pool_ms: Spread,
     pool_to_run: f64,
     pool_own_ms: Spread,
-    /// A command on a machine that runs.
+    /// A command on a VM that runs.
     exec_ms: Spread,
     /// What fork and exec of the same take in the guest itself.
     fork_exec_ms: f64,
@@ -99,7 +99,7 @@ impl Clones {
             format!("≤ {POOL_OWN_GOAL_MS} ms"),
         );
         row(
-            "command on a running machine",
+            "command on a running VM",
             self.exec_ms.text(),
             format!(
                 "{:.2} of fork and exec in the guest ({:.1} ms)",
@@ -200,7 +200,7 @@ async fn shell_true(guest: &Guest) -> Result<()> {
     command(guest, &["/bin/sh", "-c", "true"]).await.map(drop)
 }
 
-/// Commands on one running machine, and what the guest itself takes for them.
+/// Commands on one running VM, and what the guest itself takes for them.
 async fn warm(launcher: &Launcher, snapshot: &Snapshot) -> Result<(Spread, f64)> {
     const RUNS: usize = 30;
     let script = format!(
@@ -251,7 +251,7 @@ fn pooled(kernel: &str, runs: usize) -> Result<(Vec<f64>, Vec<f64>)> {
     let deadline = Instant::now() + Duration::from_secs(300);
     while times.len() < runs {
         ensure!(Instant::now() < deadline, "the pool has nothing ready");
-        // What takes the place of a machine takes the processors, too.
+        // What takes the place of a VM takes the processors, too.
         std::thread::sleep(Duration::from_secs(3));
         let run = run_once(&["--kernel", kernel])?;
         if run.stderr.contains("fireclaw: from pool") {

@@ -175,7 +175,7 @@ pub fn in_lab(args: &LabArgs) -> Result<()> {
 
 async fn all(lab: &Lab, runs: usize) -> Result<Networks> {
     let home = Home::from_environment();
-    // Each machine's gateway has a policy of its own; the shape is that of any of them.
+    // Each VM's gateway has a policy of its own; the shape is that of any of them.
     let spec = SandboxSpec { network: Network::Local, ..SandboxSpec::default() };
     let plan = Host::new(home.clone()).plan(spec).await?;
     let bench = Bench { home, plan };
@@ -205,14 +205,14 @@ struct Bench {
     plan: Plan,
 }
 
-/// A machine on a bare tap, which goes after it.
+/// A VM on a bare tap, which goes after it.
 struct Bare {
     guest: Guest,
     _plug: TapAttachment,
 }
 
 impl Bench {
-    /// A machine on a tap that leads to the host, which forwards to the internet, without
+    /// A VM on a tap that leads to the host, which forwards to the internet, without
     /// bridge, rules or translation.
     async fn bare(&self) -> Result<Bare> {
         let attachment = TapAttachment::Tap(fireclaw_net::bare_tap("bare0")?);
@@ -302,7 +302,7 @@ impl Bench {
         let directory = tempfile::tempdir()?;
         let gateway = self.open(mode, policy, directory.path()).await?;
         let Interface { gateway: host, .. } = gateway.interface();
-        // Both are as old: what a machine has translated makes it faster.
+        // Both are as old: what a VM has translated makes it faster.
         let bare = self.bare().await?;
         let guest = self.machine(gateway.attachment(), gateway.interface().into()).await?;
         let (bare_host, name) = match to {

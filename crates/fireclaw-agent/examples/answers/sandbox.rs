@@ -1,5 +1,5 @@
 //! A place where a model's commands can do no harm: name spaces of its own without a
-//! network, this machine's programs read-only, and an empty `/workspace`.
+//! network, this host's programs read-only, and an empty `/workspace`.
 
 use std::fs;
 use std::path::Path;

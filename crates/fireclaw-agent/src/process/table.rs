@@ -1,4 +1,4 @@
-//! The processes of the machine, and which of them belong to a command.
+//! The processes of the VM, and which of them belong to a command.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -43,14 +43,14 @@ pub async fn run_skill(
     run(program, Some(arguments.to_string().into_bytes()), config).await
 }
 
-/// Fetches a page with curl, which the machine's network policy lets through or not.
+/// Fetches a page with curl, which the VM's network policy lets through or not.
 pub async fn fetch(workspace: &Path, config: &Config, url: &str) -> Result<String, String> {
     if url.len() > MAX_URL {
         return Err(format!("The address has more than {MAX_URL} bytes."));
     }
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--location", "--max-redirs", "5"])
-        // The policy of the network is for the machine, not for a variable.
+        // The policy of the network is for the VM, not for a variable.
         .args(["--noproxy", "*", "--proto", "=http,https", "--max-filesize", MAX_PAGE])
         .args(["--write-out", "\nHTTP status %{http_code}", "--", url])
         .current_dir(workspace);

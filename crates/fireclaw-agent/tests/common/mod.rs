@@ -222,7 +222,7 @@ impl Host {
     }
 }
 
-/// Processes of the machine with this in their command line.
+/// Processes of the VM with this in their command line.
 pub fn processes_with(word: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let has = |path: &PathBuf| {

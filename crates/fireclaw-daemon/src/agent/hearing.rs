@@ -147,7 +147,7 @@ impl Agent {
         }
     }
 
-    /// The same while it has no machine: nobody answers now, and what is said is
+    /// The same while it has no VM: nobody answers now, and what is said is
     /// answered later.
     pub(super) fn hear_for_later(&mut self, heard: Option<Heard>) {
         if let Some(Accepted::Stop { from, conversation, tell }) = self.hear(heard) {

@@ -1,4 +1,4 @@
-//! An agent whose machine runs.
+//! An agent whose VM runs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often a sandbox is asked whether it is well.
 const HEALTH: Duration = Duration::from_secs(30);
 
-/// How often a program may end at once before the machine is given up.
+/// How often a program may end at once before the VM is given up.
 const MOST_ENDS: u32 = 3;
 /// A program that ran so long did not end at once.
 const RAN: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ pub enum End {
     },
     /// It goes on without this process.
     Released,
-    /// Its machine is lost.
+    /// Its VM is lost.
     Lost(String),
 }
 
@@ -101,7 +101,7 @@ impl Active {
     }
 }
 
-/// An agent whose machine runs.
+/// An agent whose VM runs.
 pub struct Live<'a> {
     agent: &'a mut Agent,
     sandbox: Box<dyn Sandbox>,
@@ -122,7 +122,7 @@ pub struct Live<'a> {
     health: JoinSet<Health>,
 }
 
-/// Something that makes the machine useless.
+/// Something that makes the VM useless.
 type Lost = String;
 
 impl<'a> Live<'a> {
@@ -157,7 +157,7 @@ impl<'a> Live<'a> {
         end
     }
 
-    /// Has the machine write its disks, unless it goes on. One that was lost may still be
+    /// Has the VM write its disks, unless it goes on. One that was lost may still be
     /// able to: its program may be what failed.
     async fn save(&mut self, end: &End) {
         let saved = match end {
@@ -221,7 +221,7 @@ impl<'a> Live<'a> {
                 Some(health) = self.health.join_next() => {
                     match health {
                         _ if self.paused => {}
-                        Ok(Health::Silent) => return Err("its machine no longer answers".into()),
+                        Ok(Health::Silent) => return Err("its VM no longer answers".into()),
                         Ok(Health::ReadOnly) => {
                             return Err("a disk error left its workspace read-only".into());
                         }
@@ -286,7 +286,7 @@ impl<'a> Live<'a> {
         Ok(None)
     }
 
-    /// Has the machine's gateway take on another policy, if it has a gateway and still
+    /// Has the VM's gateway take on another policy, if it has a gateway and still
     /// needs one.
     fn refresh_network(&self, before: &Network) {
         let name = self.agent.row.name.clone();

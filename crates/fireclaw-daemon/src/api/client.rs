@@ -64,7 +64,7 @@ impl Client {
         serde_json::from_value(answer).map_err(broken)
     }
 
-    /// Starts a command in the machine of the agent `name`; its streams. Dropping them
+    /// Starts a command in the VM of the agent `name`; its streams. Dropping them
     /// ends it.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ pub enum Ended {
     Signal(u8),
     /// Its time ran out.
     TimedOut,
-    /// With the status that a shell would give, after the machine's memory had run out.
+    /// With the status that a shell would give, after the VM's memory had run out.
     OutOfMemory(u8),
     /// It never ran.
     NotStarted {
@@ -31,7 +31,7 @@ pub enum Ended {
         /// Why, in the guest's words.
         message: String,
     },
-    /// With its machine, or the stream to it.
+    /// With its VM, or the stream to it.
     Lost(String),
 }
 

@@ -1,4 +1,4 @@
-//! A command in an agent's machine, with its streams over one connection.
+//! A command in an agent's VM, with its streams over one connection.
 
 use std::time::Duration;
 

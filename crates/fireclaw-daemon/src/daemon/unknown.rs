@@ -1,4 +1,4 @@
-//! Machines that a state knows nothing of because it was emptied or lost.
+//! VMs that a state knows nothing of because it was emptied or lost.
 //!
 //! An id that the state does not know is nobody's and is cleared away; but a state that has
 //! just begun knows nobody. What runs then is somebody's work, and the state may come back
@@ -9,7 +9,7 @@ use super::Daemon;
 use crate::{Actor, Event, Result};
 
 impl Daemon {
-    /// Finds the machines that are to be left alone.
+    /// Finds the VMs that are to be left alone.
     pub(super) fn spare_unknown(&self) -> Result<()> {
         let state = self.shared.state.borrow();
         let known: Vec<_> = state.agents()?.into_iter().filter_map(|row| row.machine).collect();

@@ -1,4 +1,4 @@
-//! What a machine gets before its agent: its disks in their places, and skills.
+//! What a VM gets before its agent: its disks in their places, and skills.
 //!
 //! All of it is done in the guest: a file system that a guest wrote is nothing for
 //! the host to read.
@@ -14,12 +14,12 @@ use crate::{Error, Result};
 /// How long it may take, a check of the workspace's file system included.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// How long programs in a machine may take to end and its disks to be written, when it is
+/// How long programs in a VM may take to end and its disks to be written, when it is
 /// about to be ended: a guest that does not want to may not keep it.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 
-/// What has a machine ready to be ended; the second is for a guest program that does not
-/// know the first, in a machine that is older than this program.
+/// What has a VM ready to be ended; the second is for a guest program that does not
+/// know the first, in a VM that is older than this program.
 const LEAVE: [&[&str]; 2] = [&["/run/fireclaw/guest", "leave"], &["sync"]];
 
 /// What [`WORKSPACE`] exits with if the file system needs more than its journal.
@@ -95,7 +95,7 @@ pub async fn skills(commands: &Commands, archive: &[u8]) -> Result<()> {
     done.map_err(|(_, said)| Error::Skills(format!("they cannot be unpacked: {said}")))
 }
 
-/// Has a machine end its programs and write its disks, so that it can be ended.
+/// Has a VM end its programs and write its disks, so that it can be ended.
 pub async fn leave(commands: &Commands) -> Result<()> {
     let mut said = String::new();
     for words in LEAVE {

@@ -21,7 +21,7 @@ use super::exec::run;
 use super::{Health, Program, Request, Sandbox, Sandboxes, provision};
 use crate::{Result, skills};
 
-/// The mark, in a machine's directory, of one that the state does not know and that is left
+/// The mark, in a VM's directory, of one that the state does not know and that is left
 /// alone while it runs.
 const SPARED: &str = "spared";
 
@@ -39,7 +39,7 @@ pub struct Vms {
     has_told: Cell<bool>,
 }
 
-/// Tells people what goes another way than usual while a machine starts.
+/// Tells people what goes another way than usual while a VM starts.
 struct Told<'a> {
     agent: &'a str,
     tell: &'a dyn Fn(&str),
@@ -58,7 +58,7 @@ impl Vms {
         Self { host, has_told: Cell::new(false) }
     }
 
-    /// Where the directories of machines are.
+    /// Where the directories of VMs are.
     pub fn directory(&self) -> PathBuf {
         self.host.home.root().join("machines")
     }
@@ -103,7 +103,7 @@ impl Vms {
         Ok(swept.await?)
     }
 
-    /// What starts machines of this template for an agent.
+    /// What starts VMs of this template for an agent.
     async fn plan(&self, wanted: &Request<'_>, tell: &dyn Fn(&str)) -> Result<Plan> {
         let Request { agent, template, policy, id } = wanted;
         let spec = SandboxSpec {
@@ -163,7 +163,7 @@ impl Vms {
         Ok(plan.adopt(&run_dir, wanted.agent, process).await?)
     }
 
-    /// What asks the gateway of a machine.
+    /// What asks the gateway of a VM.
     pub fn gateway(&self, id: &str) -> Client {
         Client::new(self.directory().join(id))
     }
@@ -178,7 +178,7 @@ impl Vms {
         self.agent_directory(agent).join("workspace.ext4")
     }
 
-    /// It goes with the machine.
+    /// It goes with the VM.
     fn scratch(&self, id: &str) -> PathBuf {
         self.directory().join(id).join("scratch.ext4")
     }
@@ -198,7 +198,7 @@ impl Vms {
         Ok(cleared.await??)
     }
 
-    /// Marks a machine as one that is not to be cleared away while it runs.
+    /// Marks a VM as one that is not to be cleared away while it runs.
     pub fn spare(&self, id: &str) -> Result<()> {
         let mark = self.directory().join(id).join(SPARED);
         Ok(fs::write(&mark, "").map_err(PathError::at("write", mark))?)
@@ -209,7 +209,7 @@ impl Vms {
         self.directory().join(id).join(SPARED).exists()
     }
 
-    /// The ids of all machines that have left anything.
+    /// The ids of all VMs that have left anything.
     pub fn ids(&self) -> Vec<String> {
         let entries = fs::read_dir(self.directory()).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()

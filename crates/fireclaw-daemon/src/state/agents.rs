@@ -10,9 +10,9 @@ use crate::{Error, Result};
 /// What is wanted of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Its machine runs.
+    /// Its VM runs.
     Running,
-    /// Its machine is stopped where it is.
+    /// Its VM is stopped where it is.
     Paused,
     /// It is on its way out.
     Gone,
@@ -52,9 +52,9 @@ pub struct AgentRow {
     pub persona: Option<String>,
     /// What is wanted of it.
     pub wanted: Wanted,
-    /// Its machine's id, from before the machine is made until it is gone.
+    /// Its VM's id, from before the VM is made until it is gone.
     pub machine: Option<String>,
-    /// Its machine's VMM, once it runs.
+    /// Its VM's VMM, once it runs.
     pub process: Option<ProcessStamp>,
     /// When it was made: seconds since the epoch.
     pub created: i64,
@@ -146,7 +146,7 @@ impl State {
         Ok(())
     }
 
-    /// Notes the machine that an agent is about to have, or that it has none.
+    /// Notes the VM that an agent is about to have, or that it has none.
     pub fn set_machine(&self, name: &str, machine: Option<&str>) -> Result<()> {
         self.db.execute(
             "UPDATE agents SET machine = ?2, pid = NULL, start_time = NULL WHERE name = ?1",
@@ -155,7 +155,7 @@ impl State {
         Ok(())
     }
 
-    /// Notes the VMM of an agent's machine.
+    /// Notes the VMM of an agent's VM.
     pub fn set_process(&self, name: &str, process: ProcessStamp) -> Result<()> {
         // SQLite's integers are signed; ticks since boot fit for 10^9 years.
         let start_time = i64::try_from(process.start_time).unwrap_or(i64::MAX);

@@ -79,7 +79,7 @@ fn what_was_written_is_read_after_a_restart() {
     assert_eq!(state.channels("worker").unwrap(), ["#more"]);
     let pending = state.pending("worker").unwrap();
     assert_eq!(pending, [Pending { id, ..message("one") }]);
-    // Another machine has no VMM yet.
+    // Another VM has no VMM yet.
     state.set_machine("worker", Some("fireclaw-2")).unwrap();
     assert_eq!(state.agent("worker").unwrap().unwrap().process, None);
 }

@@ -1,4 +1,4 @@
-//! Kernel modules: only those this machine needs, in the order given.
+//! Kernel modules: only those this VM needs, in the order given.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,7 +10,7 @@ const ORDER: &str = "/modules/order";
 /// Loads the modules of `/modules/order`.
 ///
 /// Each line is `<group> <file>`; only those of the `wanted` groups are loaded:
-/// there are modules that other machines can do without. A kernel with
+/// there are modules that other VMs can do without. A kernel with
 /// everything built in comes with no list at all.
 pub fn load(wanted: &[&str]) -> Result<(), String> {
     let order = match std::fs::read_to_string(ORDER) {

@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// A cgroup is not left by `setsid` or a double fork, and `cgroup.kill`
 /// (Linux 5.14) ends all in it at once. What escapes even that, a root process
 /// that moves itself, or a daemon on a kernel without cgroup v2, ends with the
-/// machine.
+/// VM.
 pub struct Tree {
     directory: Option<PathBuf>,
 }

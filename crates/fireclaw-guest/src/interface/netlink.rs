@@ -93,7 +93,7 @@ impl Netlink {
         self.ask(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &message)
     }
 
-    /// Sends what is for no network of this machine's own to a gateway.
+    /// Sends what is for no network of this VM's own to a gateway.
     pub fn set_default_route(&self, link: u32, gateway: Ipv4Addr) -> io::Result<()> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;

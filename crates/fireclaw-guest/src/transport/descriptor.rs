@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 ///   port returns one virtio buffer, at most a page, for each read however much
 ///   is waiting, so such a reader would wait for ever. Here only `EAGAIN` means
 ///   that there is nothing more.
-/// - A machine that is restored from a snapshot finds its vsock connection
+/// - A VM that is restored from a snapshot finds its vsock connection
 ///   reset, which the kernel tells as an error and nothing else
 ///   (`EPOLLERR | EPOLLOUT`: neither readable nor hung up). tokio wakes no
 ///   reader for that; here the reader waits for errors as well.

@@ -21,7 +21,7 @@ pub enum Format {
     BzImage,
 }
 
-/// Why a file is no kernel for this machine.
+/// Why a file is no kernel for this host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Problem {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::{Chosen, Layer, MAX_LAYERS, Store};
 use crate::problem::{Outcome, Problem, bad, shown};
 
-/// What machines here are, in the words of descriptions.
+/// What VMs here are, in the words of descriptions.
 const SYSTEM: &str = "linux";
 const ARCHITECTURE: &str = "amd64";
 
@@ -72,7 +72,7 @@ struct RootFs {
     diff_ids: Vec<String>,
 }
 
-/// Finds the image with a tag, or the only one for this kind of machine.
+/// Finds the image with a tag, or the only one for this kind of VM.
 pub fn choose(store: &mut Store, kind: Kind, tag: Option<&str>) -> Outcome<Chosen> {
     match kind {
         Kind::Docker => docker(store, tag),
@@ -157,9 +157,7 @@ fn image(store: &mut Store, config: &str, layers: Vec<String>) -> Outcome<Chosen
     if config.os != SYSTEM || config.architecture != ARCHITECTURE {
         let (os, architecture) =
             (shown(config.os.as_bytes()), shown(config.architecture.as_bytes()));
-        return bad(format!(
-            "it is for {os}/{architecture}; machines here are {SYSTEM}/{ARCHITECTURE}"
-        ));
+        return bad(format!("it is for {os}/{architecture}; VMs here are {SYSTEM}/{ARCHITECTURE}"));
     }
     let diff_ids = config.rootfs.diff_ids;
     if layers.len() > MAX_LAYERS || layers.is_empty() || layers.len() != diff_ids.len() {

@@ -26,7 +26,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// For one server with one model on one machine.
+    /// For one server with one model on one host.
     fn default() -> Self {
         Self {
             slots: 1,

@@ -63,7 +63,7 @@ struct Gateway {
 enum End {
     /// With who started it.
     WithStarter,
-    /// With a machine's VMM.
+    /// With a VM's VMM.
     With(ProcessStamp),
     /// It can hold its policy no longer.
     Now,
@@ -187,7 +187,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Asks the helper. It may have to wait until others have made or removed their machines.
+    /// Asks the helper. It may have to wait until others have made or removed their VMs.
     async fn ask(&self, ask: helper::Ask) -> Result<Answer> {
         let helper = Arc::clone(&self.helper);
         let asked = tokio::task::spawn_blocking(move || {

@@ -100,7 +100,7 @@ impl Shared {
         }
     }
 
-    /// Whether an address may be reached at all: what is the host's own, another machine's
+    /// Whether an address may be reached at all: what is the host's own, another VM's
     /// or private is closed, but for the ranges that the host's owner named.
     pub fn open_address(&self, address: Ipv4Addr) -> Result<(), Reason> {
         if METADATA.contains(&address) {

@@ -102,7 +102,7 @@ impl Kept {
         if widens { Ok(()) } else { self.note_policy() }
     }
 
-    /// Writes the policy down; the host forwards if a machine's policy needs it.
+    /// Writes the policy down; the host forwards if a VM's policy needs it.
     pub fn note_policy(&self) -> Result<()> {
         self.state.set_policy(self.machine.address, &self.machine.policy)?;
         match self.request.mode {
@@ -134,7 +134,7 @@ pub fn tap_link(netlink: &Netlink, name: &str) -> Result<Link> {
     })
 }
 
-/// Removes what belongs to the machine, while the lock is held.
+/// Removes what belongs to the VM, while the lock is held.
 pub fn remove(request: &Request, state: &State, machine: &Machine) -> Result<()> {
     match request.mode {
         NetworkMode::Host => {

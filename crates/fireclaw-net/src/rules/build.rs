@@ -88,7 +88,7 @@ pub(super) fn gone(table: Value) -> Vec<Value> {
     vec![add("table", table.clone()), json!({ "delete": { "table": table } })]
 }
 
-/// An element of a map from a machine's address to its chain.
+/// An element of a map from a VM's address to its chain.
 pub(super) fn element(map: &str, address: Ipv4Addr, chain: &str) -> Value {
     json!({ "element": { "family": "inet", "table": TABLE, "name": map,
         "elem": [[address.to_string(), { "jump": { "target": chain } }]] } })

@@ -9,7 +9,7 @@ use super::build::chain;
 use super::{Names, TABLE};
 use crate::address::{TAP_PREFIX, tap_name};
 
-/// Whether a list of all rules has what all machines share.
+/// Whether a list of all rules has what all VMs share.
 pub(crate) fn has_base(answer: &[Value]) -> bool {
     let shared = |table: &Value| table["family"] == "inet" && table["name"] == TABLE;
     answer.iter().any(|object| shared(&object["table"]))
@@ -20,7 +20,7 @@ pub(crate) fn all() -> Vec<Value> {
     vec![json!({ "list": { "ruleset": null } })]
 }
 
-/// Asks for the counts of a machine, in several runs: nft lists one family at a time, and one
+/// Asks for the counts of a VM, in several runs: nft lists one family at a time, and one
 /// chain (1.0.6 mixes the sets of two up).
 pub(crate) fn counts(address: Ipv4Addr) -> [Vec<Value>; 3] {
     let names = Names::of(address);
@@ -71,7 +71,7 @@ pub(crate) fn read_counts(answer: &[Value]) -> Vec<Refused> {
     refused
 }
 
-/// The machines of which a list of all rules has something, by address.
+/// The VMs of which a list of all rules has something, by address.
 pub(crate) fn found(answer: &[Value]) -> Vec<Ipv4Addr> {
     let mut addresses = Vec::new();
     for object in answer {

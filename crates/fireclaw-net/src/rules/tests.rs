@@ -1,4 +1,4 @@
-//! The rules of each policy, byte for byte: what is in `golden/` is what a machine gets, and a
+//! The rules of each policy, byte for byte: what is in `golden/` is what a VM gets, and a
 //! change of it is to be read by somebody. `UPDATE_GOLDEN=1` writes them anew.
 
 use std::fs;

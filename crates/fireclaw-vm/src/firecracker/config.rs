@@ -43,7 +43,7 @@ const KERNEL_ARGS: &str = "console=ttyS0 quiet reboot=k panic=-1 \
 /// The requests that configure a fresh VMM and start its guest, in order.
 ///
 /// The paths in `spec` are as the VMM sees them. Its log goes to `log`. `tap`
-/// is the name of what the interface is plugged into. Only a machine that
+/// is the name of what the interface is plugged into. Only a VM that
 /// `will_be_saved` takes [`save_requests`].
 pub fn boot_requests(
     spec: &MachineSpec,
@@ -131,9 +131,9 @@ pub fn restore_requests(directory: &Path, log: &Path, tap: Option<&str>) -> Vec<
     ]
 }
 
-/// Gives a machine's own disks the names that they have in every run directory,
+/// Gives a VM's own disks the names that they have in every run directory,
 /// in which the VMM runs. A snapshot remembers names: whoever is restored from
-/// it finds its own disks under them, and needs none of the machine's that was
+/// it finds its own disks under them, and needs none of the VM's that was
 /// saved.
 pub(super) fn own_disks(spec: &mut MachineSpec, run_dir: &Path) -> Result<()> {
     for (n, disk) in spec.disks.iter_mut().enumerate().filter(|(_, disk)| !disk.read_only) {
@@ -150,7 +150,7 @@ pub(super) fn own_disks(spec: &mut MachineSpec, run_dir: &Path) -> Result<()> {
 /// The same with absolute paths: the VMM runs in another directory than ours.
 ///
 /// Symbolic links are resolved: a snapshot remembers the disks' paths, and a
-/// restored machine must find the same files there even if a link on the way
+/// restored VM must find the same files there even if a link on the way
 /// leads elsewhere by then.
 pub(super) fn absolute(spec: &MachineSpec) -> Result<MachineSpec> {
     let mut spec = spec.clone();

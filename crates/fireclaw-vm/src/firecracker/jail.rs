@@ -21,7 +21,7 @@ use crate::{Error, MachineSpec, Result, RunDir};
 ///
 /// The parent-death signal does not reach a jailed VMM: the kernel forgets it
 /// when the jailer changes its user (`prctl(2)`, `PR_SET_PDEATHSIG`). Dropping
-/// the machine still kills it, for the jailer becomes the VMM without another
+/// the VM still kills it, for the jailer becomes the VMM without another
 /// fork. An owner that was itself killed leaves the VMM to the next
 /// [`sweep`](crate::sweep), which finds it by its `--id`: the jailer passes that
 /// on as an argument of its own.
@@ -86,7 +86,7 @@ impl Jail {
         command
     }
 
-    /// Puts the machine's files into the jail and tells where they are there.
+    /// Puts the VM's files into the jail and tells where they are there.
     pub(super) fn provision(
         &self,
         firecracker: &Path,
@@ -108,7 +108,7 @@ impl Jail {
             disk.path = if disk.read_only {
                 self.lend(&disk.path, &root, &name)?
             } else {
-                // This machine's own: what the guest writes is for this file,
+                // This VM's own: what the guest writes is for this file,
                 // so a copy would not do.
                 let target = root.join(&name);
                 let from = disk.path.canonicalize().map_err(PathError::at("find", &disk.path))?;

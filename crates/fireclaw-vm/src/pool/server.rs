@@ -22,20 +22,20 @@ use crate::lease::Death;
 use crate::snapshot::Snapshot;
 use crate::{Error, Launcher, Machine, Memory, Result, Waiting};
 
-/// How long the command may take that warms a machine up.
+/// How long the command may take that warms a VM up.
 const WARMING: Duration = Duration::from_secs(60);
 
 /// How often a command is run before. Under emulation even the second run
 /// still translates what the first did not come by.
 const REHEARSALS: usize = 3;
 
-/// How long a taken machine is not replaced, unless it has been given back.
+/// How long a taken VM is not replaced, unless it has been given back.
 const HEAD_START: Duration = Duration::from_millis(500);
 
-/// How long after a machine could not be started the next is tried.
+/// How long after a VM could not be started the next is tried.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A number of machines that wait to be taken.
+/// A number of VMs that wait to be taken.
 #[derive(Debug)]
 pub struct Pool {
     launcher: Launcher,
@@ -47,7 +47,7 @@ pub struct Pool {
     _lock: File,
 }
 
-/// What becomes of a machine of the pool.
+/// What becomes of a VM of the pool.
 #[derive(Debug)]
 enum Event {
     /// It waits to be taken.
@@ -61,11 +61,11 @@ enum Event {
 }
 
 impl Pool {
-    /// A pool of `size` machines from a snapshot, with its socket in `directory`.
+    /// A pool of `size` VMs from a snapshot, with its socket in `directory`.
     ///
     /// # Errors
     /// [`Error::PoolRuns`] if there is one for this snapshot already;
-    /// [`Error::TapAttachment`] for machines with a network interface, whose tap is its
+    /// [`Error::TapAttachment`] for VMs with a network interface, whose tap is its
     /// taker's.
     pub fn new(
         launcher: Launcher,
@@ -74,7 +74,7 @@ impl Pool {
         directory: PathBuf,
     ) -> Result<Self> {
         if launcher.spec.interface {
-            return Err(Error::TapAttachment("a machine that waits in a pool has none"));
+            return Err(Error::TapAttachment("a VM that waits in a pool has none"));
         }
         fs::create_dir_all(&directory).map_err(PathError::at("create", &directory))?;
         let path = directory.join(format!("{}.lock", snapshot.id));
@@ -89,7 +89,7 @@ impl Pool {
         Ok(Self { launcher, snapshot, size, dir, socket, _lock: lock })
     }
 
-    /// Keeps the machines ready until dropped; `on_change` is told how many
+    /// Keeps the VMs ready until dropped; `on_change` is told how many
     /// wait, and of what went wrong.
     ///
     /// Must run in a [`tokio::task::LocalSet`], on the thread that lives
@@ -114,7 +114,7 @@ impl Pool {
         loop {
             tokio::select! {
                 taker = listener.accept() => {
-                    // Without a machine ready, the taker is better off on its own.
+                    // Without a VM ready, the taker is better off on its own.
                     if let Ok((taker, _)) = taker
                         && waiting > 0
                     {
@@ -152,7 +152,7 @@ impl Drop for Pool {
     }
 }
 
-/// What the tasks of all machines share.
+/// What the tasks of all VMs share.
 struct Keeper {
     pool: Pool,
     takers: Mutex<Receiver<UnixStream>>,
@@ -160,7 +160,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps one machine ready until it has been taken and given back.
+    /// Keeps one VM ready until it has been taken and given back.
     async fn keep(self: Rc<Self>) {
         let mut machine = loop {
             match self.ready().await {
@@ -195,7 +195,7 @@ impl Keeper {
         let _ = self.tell.send(event).await;
     }
 
-    /// A machine whose guest has run a command before and waits.
+    /// A VM whose guest has run a command before and waits.
     async fn ready(&self) -> Result<Machine> {
         let memory = Memory::RestoredFrom(&self.pool.snapshot.directory);
         let machine = self.pool.launcher.launch(memory, None).await?;
@@ -208,7 +208,7 @@ impl Keeper {
     }
 }
 
-/// Hands a machine's stream over and ends it when the taker has gone.
+/// Hands a VM's stream over and ends it when the taker has gone.
 async fn lend(machine: Machine, mut taker: UnixStream) {
     let Machine { mut process, stream, control, run_dir, .. } = machine;
     let (Some(stream), Some(pid)) = (stream.into_socket(), process.pid()) else { return };

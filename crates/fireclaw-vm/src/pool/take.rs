@@ -21,7 +21,7 @@ use crate::{Machine, VmmProcess};
 /// more than a restore.
 const TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A machine from the pool with this id in `directory`, if there is a pool and
+/// A VM from the pool with this id in `directory`, if there is a pool and
 /// it has one ready. Its guest waits for its identity.
 pub async fn take(directory: &Path, id: &str) -> Option<Machine> {
     if !is_there(directory, id) {

@@ -1,4 +1,4 @@
-//! QEMU's command line for one machine.
+//! QEMU's command line for one VM.
 
 use std::os::fd::RawFd;
 
@@ -20,13 +20,13 @@ pub struct Fds {
     pub interface: Option<RawFd>,
 }
 
-/// The stream's socket in the directory of a detached machine.
+/// The stream's socket in the directory of a detached VM.
 pub const STREAM_SOCKET: &str = "stream";
 /// What the stream's end in the VMM is called.
 pub const STREAM: &str = "stream";
 
 /// Flushes of the guest reach the host's disk. What cannot be read or written is
-/// the guest's error, also for want of space: QEMU would else stop the machine,
+/// the guest's error, also for want of space: QEMU would else stop the VM,
 /// which nobody would notice and nobody would start again.
 const DISK_CACHE: &str = "cache=writeback";
 const DISK_ERRORS: &str = "rerror=report,werror=report";
@@ -121,7 +121,7 @@ fn kernel_line(spec: &MachineSpec, accelerator: Accelerator) -> String {
         "reboot=t",
         "panic=-1",
         "random.trust_cpu=on",
-        // Nothing uses them in a machine of one command; they cost 0.3 s.
+        // Nothing uses them in a VM of one command; they cost 0.3 s.
         "apparmor=0",
         "lsm=capability",
         "audit=0",

@@ -28,7 +28,7 @@ pub struct QemuControl {
 }
 
 impl QemuControl {
-    /// Takes the connection; a restored machine goes on when this is done.
+    /// Takes the connection; a restored VM goes on when this is done.
     pub async fn new(mut qmp: Qmp, memory: Memory<'_>, interface: bool) -> Result<Self> {
         let save_to = match memory {
             Memory::Fresh => None,
@@ -104,7 +104,7 @@ impl Control for QemuControl {
                 None => Err(Error::Refused {
                     vmm: "QEMU",
                     request: "a snapshot".into(),
-                    message: "the machine was not launched to be saved".into(),
+                    message: "the VM was not launched to be saved".into(),
                 }),
             }
         }

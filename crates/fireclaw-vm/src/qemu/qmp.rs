@@ -18,7 +18,7 @@ use crate::{Error, Result};
 const MAX_LINE: u64 = 256 * 1024;
 
 /// How long QEMU may take for an answer. Its main loop can be busy with the
-/// guest's first instructions on a loaded machine.
+/// guest's first instructions on a loaded VM.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection in command mode.

@@ -13,15 +13,15 @@ use crate::{Backend, MachineSpec, Result, VmmKind};
 /// What snapshots that `run` makes for itself are called, before their key.
 pub(super) const AUTOMATIC: &str = "auto-";
 
-/// In place of the path of a disk that each machine has for itself. Snapshots in
-/// whose keys it is empty remember the paths of the machine that was saved.
+/// In place of the path of a disk that each VM has for itself. Snapshots in
+/// whose keys it is empty remember the paths of the VM that was saved.
 const OWN: &str = "own";
 
-/// Everything that a snapshot depends on. Two keys are equal only if a machine
+/// Everything that a snapshot depends on. Two keys are equal only if a VM
 /// restored from one would be what a cold boot for the other gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
-    /// Our own version: the machine line and the kernel's parameters are ours.
+    /// Our own version: the VM line and the kernel's parameters are ours.
     fireclaw: String,
     pub(super) vmm: VmmKind,
     pub(super) vmm_version: String,
@@ -38,7 +38,7 @@ pub struct Key {
     pub(super) cpus: u32,
     pub(super) memory_mib: u64,
     generation: u32,
-    /// What the machine ran before it was saved.
+    /// What the VM ran before it was saved.
     warm: Option<String>,
 }
 
@@ -121,7 +121,7 @@ impl Key {
     /// something that went into it changed.
     pub(super) fn replaces(&self, other: &Self) -> bool {
         let purpose = |key: &Self| {
-            // Of a disk that each machine has for itself, the size is the purpose.
+            // Of a disk that each VM has for itself, the size is the purpose.
             let disk = |disk: &Stamp| match disk.path == Path::new(OWN) {
                 true => (PathBuf::new(), disk.bytes),
                 false => (disk.path.clone(), 0),

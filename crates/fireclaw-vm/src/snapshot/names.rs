@@ -54,7 +54,7 @@ impl Store {
             Some(other) if other != *recipe => Err(Error::BadName {
                 name: name.to_owned(),
                 problem: format!(
-                    "it stands for another machine, with {}; remove that one first",
+                    "it stands for another VM, with {}; remove that one first",
                     other.differences(recipe).join(", ")
                 ),
             }),

@@ -294,7 +294,7 @@ async fn vmms(home: &Home, reprobe: bool) -> Vec<Check> {
 
 async fn kvm(prober: &mut Prober<'_>, backend: Option<&dyn Backend>) -> Check {
     const EMULATED: &str =
-        "runs are emulated, many times slower; use a machine with (nested) virtualization";
+        "runs are emulated, many times slower; use a host with (nested) virtualization";
     if let Err(reason) = probe::open_kvm() {
         let hint = if reason.contains("ermission") {
             "add yourself to group kvm: usermod -aG kvm $USER, then log in again"

@@ -1,4 +1,4 @@
-//! `fireclaw image`: what machines can boot from.
+//! `fireclaw image`: what VMs can boot from.
 
 use std::fs::File;
 use std::io::{IsTerminal, Read};

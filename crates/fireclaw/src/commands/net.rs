@@ -1,4 +1,4 @@
-//! `fireclaw net`: network interfaces of machines.
+//! `fireclaw net`: network interfaces of VMs.
 
 mod check;
 
@@ -51,7 +51,7 @@ enum Action {
     Prune,
 }
 
-/// One machine, and how its gateway is; none if it does not answer.
+/// One VM, and how its gateway is; none if it does not answer.
 #[derive(Debug, serde::Serialize)]
 struct Row {
     #[serde(flatten)]

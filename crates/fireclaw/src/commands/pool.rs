@@ -1,4 +1,4 @@
-//! `fireclaw pool`: machines that wait.
+//! `fireclaw pool`: VMs that wait.
 
 use fireclaw_image::Home;
 use fireclaw_say::say;

@@ -1,4 +1,4 @@
-//! One command in many machines at once.
+//! One command in many VMs at once.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ struct Outputs {
     stderr: Mutex<tokio::io::Stderr>,
 }
 
-/// Runs the command in `clones` machines and waits for all. The outcome is the
+/// Runs the command in `clones` VMs and waits for all. The outcome is the
 /// worst: the highest exit status. A signal to us ends all.
 pub async fn run(
     order: &Order<'_>,
@@ -67,7 +67,7 @@ pub async fn run(
     };
     tokio::select! {
         () = all => {}
-        // Dropping them ends the machines.
+        // Dropping them ends the VMs.
         signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
     }
     phases.mark("all clones");

@@ -14,7 +14,7 @@ use crate::signals::Signals;
 use crate::stdin::Input;
 
 /// How long a command may take to end after a signal, or past its time limit,
-/// before the machine is ended under it.
+/// before the VM is ended under it.
 pub const GRACE: Duration = Duration::from_secs(5);
 
 /// How much is read at once, in bytes.

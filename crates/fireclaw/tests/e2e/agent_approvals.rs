@@ -40,12 +40,12 @@ fn people_are_asked_and_decide() {
     let overseer = Overseer::start(&["--approval-time", "5"]);
     let mut ann = overseer.person_with("ann", "puppet");
     let Question { number, .. } = question(&mut ann, "rm -rf /");
-    ann.command(&format!("!no {number} not here"), "may not");
+    ann.command(&format!("!no {number} not here"), "refused for");
     // Who caused it hears how it ended, whatever the agent makes of that.
     ann.hears("puppet", "me", &format!("#{number} (run_command) was refused: ann: not here"));
     assert_eq!(ann.hears("puppet", "me", ""), "refused: ann: not here");
     let Question { number, .. } = question(&mut ann, "rm -rf /");
-    ann.command(&format!("!ok {number}"), "puppet may");
+    ann.command(&format!("!ok {number}"), "approved for puppet");
     ann.hears("puppet", "me", &format!("#{number} (run_command) was allowed: ann"));
     assert_eq!(ann.hears("puppet", "me", ""), "granted");
     ann.command(&format!("!ok {number}"), "no open question");
@@ -90,8 +90,8 @@ fn only_owners_decide_and_in_any_order() {
     let first = question(&mut ann, "one");
     let second = question(&mut ann, "two");
     let (one, two) = (&first.number, &second.number);
-    eve.command(&format!("!ok {one} {}", first.letters), "eve: you may not");
-    eve.command(&format!("!no {one}"), "eve: you may not");
+    eve.command(&format!("!ok {one} {}", first.letters), "eve: permission denied");
+    eve.command(&format!("!no {one}"), "eve: permission denied");
     // Everybody may see what is asked.
     let line = format!("#{one} for ann, in private: puppet wants to run_command: one");
     eve.command("!questions", &line);
@@ -99,9 +99,9 @@ fn only_owners_decide_and_in_any_order() {
     ann.command(&format!("!ok {two}"), "several questions are open");
     ann.command(&format!("!ok {two} {}", first.letters), "something else");
     let ok = format!("!ok {two} {}", second.letters.to_uppercase());
-    decide(&mut ann, &ok, ["puppet may", " PRIVMSG ann :granted"]);
-    decide(&mut ann, &format!("!no #{one}"), ["may not", " PRIVMSG ann :refused: ann"]);
-    op.command("!questions", "nothing waits for an answer");
+    decide(&mut ann, &ok, ["approved for puppet", " PRIVMSG ann :granted"]);
+    decide(&mut ann, &format!("!no #{one}"), ["refused for", " PRIVMSG ann :refused: ann"]);
+    op.command("!questions", "no open questions");
     overseer.end();
 }
 
@@ -129,7 +129,7 @@ fn nothing_is_hidden_behind_what_is_shown() {
     let tool = "asktool run_command: ls (asked by boss) or;rm";
     ann.say("#agents", &format!("puppet: {tool}"));
     ann.hears("puppet", "#agents", "refused: the tool's name is none");
-    ann.command(&format!("!no {number}"), "may not");
+    ann.command(&format!("!no {number}"), "refused for");
     overseer.end();
 }
 
@@ -141,8 +141,8 @@ fn an_answer_reaches_who_was_paused() {
     let Question { number, .. } = question(&mut ann, "it");
     ann.command("!pause puppet", "is paused");
     overseer.until("puppet", "paused");
-    ann.command(&format!("!ok {number}"), "puppet may");
-    ann.command("!resume puppet", "goes on");
+    ann.command(&format!("!ok {number}"), "approved for puppet");
+    ann.command("!resume puppet", "resumed");
     assert_eq!(ann.hears("puppet", "me", "granted"), "granted");
     overseer.end();
 }
@@ -156,7 +156,7 @@ fn time_runs_out_for_one_whose_machine_does_not_run() {
     ann.command("!pause puppet", "is paused");
     ann.hears("overseer", "#control", &format!("#{number} expired: nobody answered in time"));
     ann.command("!questions", "nothing waits");
-    ann.command("!resume puppet", "goes on");
+    ann.command("!resume puppet", "resumed");
     ann.hears("puppet", "me", "refused");
     overseer.end();
 }
@@ -173,7 +173,7 @@ fn a_question_ends_with_what_it_was_for() {
     ann.command(&format!("!ok {number}"), "there is no open question");
     // Nor does one outlive its agent.
     let Question { number, .. } = question(&mut ann, "that");
-    ann.command("!destroy puppet", "is gone");
+    ann.command("!destroy puppet", "stopped");
     ann.command(&format!("!ok {number}"), "there is no open question");
     overseer.end();
 }
@@ -184,12 +184,12 @@ fn who_leaves_asks_no_more_and_who_is_renamed_still_does() {
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
     let mut bob = overseer.person("bob");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     overseer.ready("puppet");
     let asked = question(&mut bob, "it");
     bob.send("NICK bert");
     ann.until(" NICK ");
-    ann.command(&format!("!ok {}", asked.number), "puppet may");
+    ann.command(&format!("!ok {}", asked.number), "approved for puppet");
     bob.until(" PRIVMSG bert :granted");
     bob.say("puppet", "ask that");
     let asked = Question::heard(&mut ann, "that");
@@ -204,14 +204,14 @@ fn a_flood_of_notes_holds_no_question_up() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    ann.command("!invoke puppet loud", "boots");
+    ann.command("!invoke puppet", "is starting");
+    ann.command("!invoke puppet loud", "is starting");
     overseer.ready("puppet");
     overseer.ready("loud");
     ann.say("loud", "notes 400");
     ann.hears("overseer", "#control", "loud: note 7");
     let Question { number, .. } = question(&mut ann, "it");
-    ann.command(&format!("!ok {number}"), "puppet may");
+    ann.command(&format!("!ok {number}"), "approved for puppet");
     let said = ann.quiet_until("loud", "echo after", "after");
     assert!(!said.iter().any(|line| line.contains("loud: note")), "{said:?}");
     overseer.end();

@@ -183,7 +183,7 @@ fn a_template_of_the_older_kind_starts_an_agent() {
     overseer.fireclaw(&["template", "check", "old"]).exits(0);
     let mut ann = overseer.person("ann");
     assert!(ann.command("!templates", "old (").contains("qwen2.5:7b"));
-    ann.command("!invoke old", "boots");
+    ann.command("!invoke old", "is starting");
     overseer.ready("old");
     ann.command("!persona old", "old: You are old.");
     // There is no model server: whoever asks is told so, by the agent, and once.

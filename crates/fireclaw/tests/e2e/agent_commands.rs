@@ -61,7 +61,7 @@ fn a_model_that_is_not_there_is_told_at_once() {
     let overseer = Overseer::start(&[]);
     overseer.puppet("thinker", "model = \"m1\"\n");
     let mut ann = overseer.person("ann");
-    ann.command("!invoke thinker", "boots");
+    ann.command("!invoke thinker", "is starting");
     ann.hears("overseer", "#control", "thinker will not answer: ");
     overseer.ready("thinker");
     overseer.end();
@@ -73,13 +73,13 @@ fn an_agent_can_be_as_its_template_says_again() {
     let overseer = Overseer::start(&[]);
     overseer.puppet("mild", "persona = \"You are mild.\"\n");
     let mut ann = overseer.person_with("ann", "mild");
-    ann.command("!persona mild You are wild.", "another persona");
+    ann.command("!persona mild You are wild.", "persona changed");
     ann.say("mild", "persona");
     ann.hears("mild", "me", "You are wild.");
     // Without a name only what changed in files is taken on.
     ann.command("!reload", "anew");
     ann.command("!persona mild", "You are wild.");
-    ann.command("!reload mild", "as its template says again");
+    ann.command("!reload mild", "reset to its template");
     ann.command("!persona mild", "You are mild.");
     ann.say("mild", "persona");
     ann.hears("mild", "me", "You are mild.");
@@ -91,13 +91,13 @@ fn names_are_taken_once() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet bob", "bob boots");
+    ann.command("!invoke puppet bob", "bob is starting");
     ann.command("!invoke puppet bob", "the name bob is taken");
     ann.command("!model bob no-such-model", "does not answer");
     overseer.ready("bob");
     // Anybody else's nick is theirs: the agent takes another.
     let mut eve = overseer.person("carl");
-    ann.command("!invoke puppet carl", "carl boots");
+    ann.command("!invoke puppet carl", "carl is starting");
     overseer.ready("carl");
     let nick = overseer.agents().iter().find(|a| a["name"] == "carl").unwrap()["nick"].to_string();
     assert_ne!(nick, "\"carl\"");
@@ -115,7 +115,7 @@ fn only_owners_give_commands() {
     let mut op = overseer.person("op");
     let mut eve = overseer.person("eve");
     let mut ann = overseer.person("ann");
-    eve.command("!invoke puppet", "eve: you may not");
+    eve.command("!invoke puppet", "eve: permission denied");
     eve.command("!list", "no agents");
     ann.command("!destroy nobody", "there is no agent");
     op.send("QUIT :bye");
@@ -208,8 +208,8 @@ fn the_list_tells_agents_apart() {
     let overseer = Overseer::start(&[]);
     overseer.puppet("other", "nick = \"otto\"\nmodel = \"m1\"\n");
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    ann.command("!invoke other", "boots");
+    ann.command("!invoke puppet", "is starting");
+    ann.command("!invoke other", "is starting");
     overseer.ready("puppet");
     overseer.ready("other");
     ann.command("!status", "2 of 2 agents up");
@@ -235,28 +235,28 @@ fn a_changed_template_counts_after_a_reload() {
     let overseer = Overseer::start(&[]);
     overseer.puppet("ear", "persona = \"You are first.\"\n");
     let mut ann = overseer.person("ann");
-    ann.command("!invoke ear", "boots");
+    ann.command("!invoke ear", "is starting");
     let pid = overseer.ready("ear");
     ann.command("!persona ear", "ear: You are first.");
     ann.say("#agents", "ear: persona");
     assert_eq!(ann.hears("ear", "#agents", ""), "You are first.");
-    // Persona and trigger, in a machine that goes on.
+    // Persona and trigger, in a VM that goes on.
     overseer.puppet("ear", "persona = \"You are second.\"\ntrigger = \"always\"\n");
-    ann.command("!reload", "taken on anew");
+    ann.command("!reload", "templates reloaded");
     ann.hears("ear", "#agents", "[reloaded: model=]");
     ann.say("#agents", "persona");
     assert_eq!(ann.hears("ear", "#agents", ""), "You are second.");
     // One with a mistake is told of, and nothing else changes.
     overseer.puppet("ear", "tirgger = \"mention\"\n");
-    ann.command("!reload", "taken on anew");
+    ann.command("!reload", "templates reloaded");
     ann.hears("overseer", "#control", "ear is unchanged");
     ann.say("#agents", "persona");
     assert_eq!(ann.hears("ear", "#agents", ""), "You are second.");
     // What people gave it counts more than the template.
-    ann.command("!persona ear You are third.", "another persona");
+    ann.command("!persona ear You are third.", "persona changed");
     ann.hears("ear", "#agents", "[reloaded");
     overseer.puppet("ear", "persona = \"You are fourth.\"\ntrigger = \"always\"\n");
-    ann.command("!reload", "taken on anew");
+    ann.command("!reload", "templates reloaded");
     ann.command("!persona ear", "ear: You are third.");
     ann.say("ear", "persona");
     assert_eq!(ann.hears("ear", "me", ""), "You are third.");

@@ -108,7 +108,7 @@ fn a_question_that_kills_the_model_server_does_so_once_and_nothing_else() {
     let mut overseer = Overseer::with(0, &options, &variables);
     overseer.puppet("thinker", "model = \"qwen2.5:7b\"\n");
     let mut ann = overseer.person("ann");
-    ann.command("!invoke thinker", "boots");
+    ann.command("!invoke thinker", "is starting");
     let machine = overseer.ready("thinker");
     ann.say("thinker", "think of something");
     ann.hears("thinker", "me", "alive");
@@ -198,7 +198,7 @@ fn inside_a_full_disk() {
     let fill = "dd if=/dev/zero of=/var/tmp/big bs=1M count=200 conv=fsync";
     leave_free(&filler, 32 << 20);
     assert_ne!(overseer.fireclaw(&[&exec[..], &[fill]].concat()).code(), 0);
-    // Once there is room it works again, in this machine or the next.
+    // Once there is room it works again, in this VM or the next.
     fs::remove_file(&filler).unwrap();
     wait_until("it to write again", || {
         let write = "echo more > /var/tmp/more && sync && cat /workspace/kept";

@@ -10,7 +10,7 @@ fn a_workspace_outlives_its_machine_and_the_agent() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     let first = overseer.ready("puppet");
     ann.say("puppet", "keep bananas");
     ann.hears("puppet", "me", "kept");
@@ -23,15 +23,15 @@ fn a_workspace_outlives_its_machine_and_the_agent() {
     ann.say("puppet", "kept");
     ann.hears("puppet", "me", "bananas");
     assert_eq!(overseer.agents()[0]["restarts"], 1);
-    // The program ends: it is started anew in the same machine, and what it dies of is
+    // The program ends: it is started anew in the same VM, and what it dies of is
     // not handed to it for ever.
     ann.say("puppet", "die");
     ann.hears("puppet", "me", "I failed at that several times");
     ann.say("puppet", "echo alive");
     ann.hears("puppet", "me", "alive");
     assert_eq!(overseer.ready("puppet"), second);
-    ann.command("!destroy puppet", "is gone");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!destroy puppet", "stopped");
+    ann.command("!invoke puppet", "is starting");
     overseer.ready("puppet");
     ann.say("puppet", "kept");
     ann.hears("puppet", "me", "bananas");
@@ -43,15 +43,15 @@ fn a_killed_overseer_takes_its_agents_over_again() {
     let _alone = alone();
     let mut overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet one", "boots");
-    ann.command("!invoke puppet two", "boots");
+    ann.command("!invoke puppet one", "is starting");
+    ann.command("!invoke puppet two", "is starting");
     let (one, two) = (overseer.ready("one"), overseer.ready("two"));
     // A message that is under way when everything stops.
     ann.say("one", "ask may I");
     let asked = ann.hears("overseer", "#control", "one wants to run_command: may I");
     let number = asked.trim_start_matches('#').split(' ').next().unwrap().to_owned();
     overseer.kill();
-    // One machine lives on, the other dies meanwhile.
+    // One VM lives on, the other dies meanwhile.
     kill(two);
     is_gone(two);
     overseer.again();
@@ -67,7 +67,7 @@ fn a_killed_overseer_takes_its_agents_over_again() {
     });
     ann.command(&format!("!ok {number}"), "one may");
     ann.hears("one", "me", "granted");
-    // It is no one's machine if the state does not know it.
+    // It is no one's VM if the state does not know it.
     let machines = overseer.home.path().join("machines");
     fs::create_dir(machines.join("fireclaw-0123456789abcdef")).unwrap();
     overseer.kill();
@@ -82,7 +82,7 @@ fn a_paused_agent_costs_nothing_and_answers_later() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     let pid = overseer.ready("puppet");
     ann.command("!pause puppet", "is paused");
     let state = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -90,10 +90,10 @@ fn a_paused_agent_costs_nothing_and_answers_later() {
     ann.say("puppet", "echo later");
     ann.hears("puppet", "me", "I am paused");
     ann.command("!list", "paused");
-    ann.command("!resume puppet", "goes on");
+    ann.command("!resume puppet", "resumed");
     assert_eq!(ann.hears("puppet", "me", ""), "later");
-    // It is reloaded without losing its machine.
-    ann.command("!persona puppet You are a parrot.", "another persona");
+    // It is reloaded without losing its VM.
+    ann.command("!persona puppet You are a parrot.", "persona changed");
     ann.command("!persona puppet", "You are a parrot.");
     wait_until("the persona", || {
         ann.say("puppet", "persona");
@@ -108,12 +108,12 @@ fn one_may_go_before_it_has_come() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
-    ann.command("!destroy puppet", "is gone");
+    ann.command("!invoke puppet", "is starting");
+    ann.command("!destroy puppet", "stopped");
     ann.command("!list", "no agents");
     assert_eq!(fs::read_dir(overseer.home.path().join("machines")).unwrap().count(), 0);
     // Nothing of it is in the way of the next.
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     overseer.ready("puppet");
     ann.say("puppet", "echo here");
     ann.hears("puppet", "me", "here");
@@ -125,11 +125,11 @@ fn a_paused_one_may_go() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     let pid = overseer.ready("puppet");
     ann.command("!pause puppet", "is paused");
     overseer.until("puppet", "paused");
-    ann.command("!destroy puppet", "is gone");
+    ann.command("!destroy puppet", "stopped");
     is_gone(pid);
     overseer.end();
 }
@@ -139,7 +139,7 @@ fn one_that_does_not_read_is_ended_all_the_same() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     let pid = overseer.ready("puppet");
     ann.say("puppet", "deaf");
     ann.hears("puppet", "me", "deaf now");
@@ -163,7 +163,7 @@ fn what_is_said_while_a_machine_is_replaced_is_answered_by_the_next() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     let pid = overseer.ready("puppet");
     ann.sees("#agents", "puppet");
     kill(pid);
@@ -186,7 +186,7 @@ fn one_that_dies_again_and_again_is_left_alone_until_it_is_resumed() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     for n in 1..=5 {
         kill(overseer.ready("puppet"));
         let down = ann.hears("overseer", "#control", "puppet is down");
@@ -203,11 +203,11 @@ fn one_that_dies_again_and_again_is_left_alone_until_it_is_resumed() {
     exec.exits(125).says(&["puppet is failed", "fireclaw agent resume"]);
     // What is said to it is kept for then.
     ann.say("puppet", "echo kept");
-    ann.command("!resume puppet", "goes on");
+    ann.command("!resume puppet", "resumed");
     assert_eq!(ann.hears("puppet", "me", ""), "kept");
     // Or it is given up.
     overseer.ready("puppet");
-    ann.command("!destroy puppet", "is gone");
+    ann.command("!destroy puppet", "stopped");
     overseer.end();
 }
 
@@ -218,7 +218,7 @@ fn one_whose_template_is_gone_can_be_mended_or_ended() {
     overseer.puppet("brief", "");
     let template = overseer.home.path().join("templates/brief.toml");
     let mut ann = overseer.person("ann");
-    ann.command("!invoke brief", "boots");
+    ann.command("!invoke brief", "is starting");
     let pid = overseer.ready("brief");
     fs::remove_file(&template).unwrap();
     ann.say("brief", "echo on");
@@ -233,9 +233,9 @@ fn one_whose_template_is_gone_can_be_mended_or_ended() {
     ann.command("!logs brief", "brief is failed");
     ann.command("!resume brief", "there is no template `brief`");
     ann.command("!invoke puppet brief", "the name brief is taken");
-    // Mended, it goes on in the machine that it had.
+    // Mended, it goes on in the VM that it had.
     overseer.puppet("brief", "");
-    ann.command("!resume brief", "goes on");
+    ann.command("!resume brief", "resumed");
     assert_eq!(overseer.ready("brief"), pid);
     // Ended, nothing stays.
     fs::write(&template, "modle = 1\n").unwrap();
@@ -243,7 +243,7 @@ fn one_whose_template_is_gone_can_be_mended_or_ended() {
     overseer.again();
     overseer.until("brief", "failed");
     let mut ann = overseer.person("ann");
-    ann.command("!destroy brief", "is gone");
+    ann.command("!destroy brief", "stopped");
     is_gone(pid);
     ann.command("!list", "no agents");
     overseer.end();
@@ -254,7 +254,7 @@ fn what_was_being_answered_when_the_overseer_died_is_answered_once() {
     let _alone = alone();
     let mut overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     let pid = overseer.ready("puppet");
     ann.say("puppet", "echo before");
     ann.hears("puppet", "me", "before");
@@ -277,7 +277,7 @@ fn a_paused_one_stays_paused_when_the_overseer_dies() {
     let _alone = alone();
     let mut overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     let pid = overseer.ready("puppet");
     ann.command("!pause puppet", "is paused");
     overseer.until("puppet", "paused");
@@ -290,7 +290,7 @@ fn a_paused_one_stays_paused_when_the_overseer_dies() {
     wait_until("it to stop", || state().contains(") T"));
     let mut ann = overseer.person("ann");
     ann.sees("#agents", "puppet");
-    ann.command("!resume puppet", "goes on");
+    ann.command("!resume puppet", "resumed");
     assert_eq!(ann.hears("puppet", "me", ""), "later");
     overseer.end();
 }

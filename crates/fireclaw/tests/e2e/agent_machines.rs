@@ -1,4 +1,4 @@
-//! The machines of agents: disks, skills and containers, from inside.
+//! The VMs of agents: disks, skills and containers, from inside.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,14 +8,14 @@ use crate::harness::{alone, wait_until};
 use crate::overseer::Overseer;
 use crate::person::Person;
 
-/// What a shell line in an agent's machine says, as its user.
+/// What a shell line in an agent's VM says, as its user.
 #[track_caller]
 fn run(person: &mut Person, agent: &str, line: &str) -> String {
     person.say(agent, &format!("run {line}"));
     person.hears(agent, "me", ": ")
 }
 
-/// The one machine's directory.
+/// The one VM's directory.
 fn machine(overseer: &Overseer) -> PathBuf {
     let mut machines = fs::read_dir(overseer.home.path().join("machines")).unwrap();
     machines.next().unwrap().unwrap().path()
@@ -31,7 +31,7 @@ fn what_is_written_outside_the_workspace_goes_to_a_disk_of_its_own() {
     let before = fs::metadata(&scratch).unwrap();
     assert_eq!(before.len(), 64 << 20);
     assert!(before.blocks() * 512 < 4 << 20, "it is not sparse: {} blocks", before.blocks());
-    // More than the machine's memory would hold beside all else, in several places.
+    // More than the VM's memory would hold beside all else, in several places.
     for place in ["/tmp", "/var/tmp", "~"] {
         let said = run(
             &mut ann,
@@ -47,10 +47,10 @@ fn what_is_written_outside_the_workspace_goes_to_a_disk_of_its_own() {
     // Directories are as they were, and so is what is in them.
     let said = run(&mut ann, "small", "rm /tmp/y; ls /usr/bin/env && stat -c %a /root /tmp /etc");
     assert_eq!(said, "0: /usr/bin/env | 700 | 1777 | 755");
-    // None of it outlives the machine.
-    ann.command("!destroy small", "is gone");
+    // None of it outlives the VM.
+    ann.command("!destroy small", "stopped");
     assert!(!scratch.exists());
-    ann.command("!invoke small", "boots");
+    ann.command("!invoke small", "is starting");
     overseer.ready("small");
     assert_eq!(run(&mut ann, "small", "ls /tmp ~ /var/tmp | grep -c x"), "1: 0");
     overseer.end();
@@ -70,28 +70,28 @@ fn a_workspace_grows_is_mended_and_may_be_full() {
     assert_eq!(run(&mut ann, "small", "cat /workspace/kept"), "0: precious");
     // Larger at the next start, with all that was in it.
     overseer.puppet("small", "workspace = 48\n");
-    ann.command("!destroy small", "is gone");
-    ann.command("!invoke small", "boots");
+    ann.command("!destroy small", "stopped");
+    ann.command("!invoke small", "is starting");
     overseer.ready("small");
     assert_eq!(run(&mut ann, "small", "cat /workspace/kept"), "0: precious");
     let more =
         run(&mut ann, "small", "head -c 16M /dev/zero >/workspace/more && sync && echo fits");
     assert_eq!(more, "0: fits");
     // Damaged: mended before it is mounted, and kept as it was.
-    ann.command("!destroy small", "is gone");
+    ann.command("!destroy small", "stopped");
     let disk = overseer.home.path().join("agents/small/workspace.ext4");
     spoil_super_block(&disk);
-    ann.command("!invoke small", "boots");
+    ann.command("!invoke small", "is starting");
     ann.hears("overseer", "#control", "workspace.damaged");
     overseer.ready("small");
     assert_eq!(run(&mut ann, "small", "cat /workspace/kept"), "0: precious");
     assert_eq!(fs::metadata(disk.with_extension("damaged")).unwrap().len(), 48 << 20);
     // Spoilt for good: said, not formatted anew.
-    ann.command("!destroy small", "is gone");
+    ann.command("!destroy small", "stopped");
     fs::write(&disk, vec![0x55; 48 << 20]).unwrap();
-    ann.command("!invoke small", "boots");
+    ann.command("!invoke small", "is starting");
     ann.hears("overseer", "#control", "small is down: the workspace: it cannot be mounted");
-    ann.command("!destroy small", "is gone");
+    ann.command("!destroy small", "stopped");
     assert!(fs::read(&disk).unwrap().iter().all(|byte| *byte == 0x55));
     overseer.end();
 }
@@ -102,7 +102,7 @@ fn a_snapshot_that_cannot_be_restored_costs_an_agent_a_boot() {
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person_with("ann", "puppet one");
     crate::snapshots::spoil_unseen(&overseer.home);
-    ann.command("!invoke puppet two", "boots");
+    ann.command("!invoke puppet two", "is starting");
     ann.hears("overseer", "#control", "two: the snapshot could not be used, so it boots");
     ann.hears("overseer", "#control", "two is ready");
     assert_eq!(overseer.until("two", "ready")["restarts"], 0, "it was the same try");
@@ -115,7 +115,7 @@ fn a_workspace_that_cannot_be_written_is_not_called_ready() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     let before = overseer.ready("puppet");
     ann.say("puppet", "keep precious");
     ann.hears("puppet", "me", "kept");
@@ -174,7 +174,7 @@ fn containers_run_in_the_machine() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person_with("ann", "puppet docker");
-    // An image made of the machine's own shell, kept in the workspace as a file.
+    // An image made of the VM's own shell, kept in the workspace as a file.
     let make = "cd /workspace && mkdir -p r/bin r/lib64 r/lib/x86_64-linux-gnu && cp /bin/dash r/bin/sh && cp /lib/x86_64-linux-gnu/libc.so.6 r/lib/x86_64-linux-gnu/ && cp /lib64/ld-linux-x86-64.so.2 r/lib64/ && tar -C r -cf image.tar . && podman import -q image.tar tiny >/dev/null && echo made";
     assert_eq!(run(&mut ann, "docker", make), "0: made");
     let said = run(

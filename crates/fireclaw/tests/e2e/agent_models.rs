@@ -3,7 +3,7 @@
 use crate::harness::alone;
 use crate::overseer::Overseer;
 
-/// The whole of it: a real model, its tools, and a figure that only the machine
+/// The whole of it: a real model, its tools, and a figure that only the VM
 /// can know.
 #[test]
 fn a_real_model_uses_its_machine() {
@@ -12,7 +12,7 @@ fn a_real_model_uses_its_machine() {
     let mut ann = overseer.person("ann");
     // It answers for the models of all templates; the server names one of them.
     let models = ann.command("!models", ":");
-    ann.command("!invoke worker", "boots");
+    ann.command("!invoke worker", "is starting");
     overseer.ready("worker");
     let figure = (std::process::id() * 7919 % 1_000_000).to_string();
     let write = format!("echo {figure} > /workspace/figure.txt");
@@ -42,7 +42,7 @@ fn a_real_model_uses_its_machine() {
         "model no-such is not there; !models lists the available models",
     );
     let other = models.split(", ").find(|model| *model != "qwen2.5:7b").unwrap();
-    ann.command(&format!("!model worker {other}"), &format!("worker has model {other} now"));
+    ann.command(&format!("!model worker {other}"), &format!("worker: model changed to {other}"));
     ann.hears("worker", "#agents", &format!("[reloaded: model={other}]"));
     assert_eq!(overseer.agents()[0]["model"], *other);
     overseer.end();
@@ -57,7 +57,7 @@ fn who_asks_is_told_that_there_is_no_model() {
     let mut ann = overseer.person("ann");
     ann.command("!models", "the model server does not answer");
     ann.command("!status", "does not answer");
-    ann.command("!invoke thinker", "boots");
+    ann.command("!invoke thinker", "is starting");
     overseer.ready("thinker");
     ann.command("!model thinker other", "does not answer");
     for _ in 0..2 {

@@ -8,7 +8,7 @@ use crate::harness::{alone, wait_until};
 use crate::overseer::Overseer;
 use crate::person::Person;
 
-/// A server on this machine's loopback that says the same to everybody: its port.
+/// A server on this host's loopback that says the same to everybody: its port.
 fn serve(text: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -36,7 +36,7 @@ fn is_refused(said: &str) {
     assert!(said.contains("curl: (") && !said.contains("curl: (28)"), "{said}");
 }
 
-/// The addresses of machines of this home's agents.
+/// The addresses of VMs of this home's agents.
 fn networks(overseer: &Overseer, owner: &str) -> usize {
     let done = overseer.fireclaw(&["net", "ls", "--json"]).exits(0);
     let rows: Vec<serde_json::Value> = serde_json::from_slice(&done.stdout).unwrap();
@@ -53,7 +53,7 @@ fn an_agent_reaches_what_its_template_says_also_after_a_restart() {
     overseer.puppet("puppet", "network = \"local\"\n");
     let owner = format!("net{}", std::process::id());
     let mut ann = overseer.person("ann");
-    ann.command(&format!("!invoke puppet {owner}"), "boots");
+    ann.command(&format!("!invoke puppet {owner}"), "is starting");
     overseer.ready(&owner);
     let curl = |port| format!("curl -sS -m 20 http://host.fireclaw.internal:{port}/ 2>&1");
     assert_eq!(run(&mut ann, &owner, &curl(named)), "0: named");
@@ -64,7 +64,7 @@ fn an_agent_reaches_what_its_template_says_also_after_a_restart() {
     ann.hears("overseer", "#control", &format!(":{other}"));
     ann.command(&format!("!net {owner} allow example.org"), "has no list");
     assert_eq!(networks(&overseer, &owner), 1);
-    // The machine keeps its interface when its overseer ends, or is killed.
+    // The VM keeps its interface when its overseer ends, or is killed.
     for end in [Overseer::stop, Overseer::kill] {
         end(&mut overseer);
         overseer.again();
@@ -72,7 +72,7 @@ fn an_agent_reaches_what_its_template_says_also_after_a_restart() {
         overseer.ready(&owner);
         assert_eq!(run(&mut ann, &owner, &curl(named)), "0: named");
     }
-    // Another policy without another machine.
+    // Another policy without another VM.
     let before = overseer.ready(&owner);
     overseer.puppet("puppet", "network = { allow = [\"host.fireclaw.internal:1\"] }\n");
     ann.command("!reload", "anew");
@@ -84,10 +84,10 @@ fn an_agent_reaches_what_its_template_says_also_after_a_restart() {
     assert!(asked.contains(" for ann in #control: "), "{asked}");
     let number: String = asked.chars().skip(1).take_while(char::is_ascii_digit).collect();
     is_refused(&run(&mut ann, &owner, &curl(named)));
-    ann.command(&format!("!ok {number}"), "may");
+    ann.command(&format!("!ok {number}"), "approved for");
     assert_eq!(run(&mut ann, &owner, &curl(named)), "0: named");
     assert_eq!(overseer.ready(&owner), before);
-    // Also its next machine.
+    // Also its next VM.
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(before).unwrap(),
         rustix::process::Signal::KILL,
@@ -96,7 +96,7 @@ fn an_agent_reaches_what_its_template_says_also_after_a_restart() {
     wait_until("another machine", || overseer.is_ready(&owner) && overseer.ready(&owner) != before);
     assert_eq!(run(&mut ann, &owner, &curl(named)), "0: named");
     assert_eq!(networks(&overseer, &owner), 1);
-    ann.command(&format!("!destroy {owner}"), "is gone");
+    ann.command(&format!("!destroy {owner}"), "stopped");
     wait_until("its network to be gone", || networks(&overseer, &owner) == 0);
     overseer.end();
 }

@@ -13,8 +13,8 @@ fn an_agent_is_at_home_on_another_server() {
     let overseer = Overseer::at(server.port, &options);
     let mut eve = overseer.person("eve");
     let mut ann = overseer.person("ann");
-    eve.command("!invoke puppet", "eve: you may not");
-    ann.command("!invoke puppet", "puppet boots");
+    eve.command("!invoke puppet", "eve: permission denied");
+    ann.command("!invoke puppet", "puppet is starting");
     overseer.ready("puppet");
     ann.sees("#agents", "puppet");
     ann.say("#agents", "puppet: echo one");
@@ -33,7 +33,7 @@ fn an_agent_is_at_home_on_another_server() {
     ann.say("#control", "!destroy puppet");
     let quit = ann.until(" QUIT ");
     assert!(quit.starts_with(":puppet!") && quit.contains("destroyed by ann"), "{quit}");
-    ann.hears("overseer", "#control", "puppet is gone");
+    ann.hears("overseer", "#control", "puppet stopped");
     overseer.end();
 }
 
@@ -71,7 +71,7 @@ fn a_server_may_crash() {
     let options = ["--server", "127.0.0.1", "--owner", "ann!*@*"];
     let overseer = Overseer::at(server.port, &options);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     let pid = overseer.ready("puppet");
     ann.sees("#agents", "puppet");
     server.crash();
@@ -94,7 +94,7 @@ fn a_server_is_spoken_to_in_secret_if_it_is_the_right_one() {
     let options = ["--server", "127.0.0.1", "--tls", "--tls-ca", own, "--owner", "ann!*@*"];
     let overseer = Overseer::at(server.tls_port, &options);
     let mut ann = Person::join(server.port, "ann");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     overseer.ready("puppet");
     ann.sees("#agents", "puppet");
     ann.say("puppet", "echo in secret");
@@ -127,7 +127,7 @@ fn operators_of_the_channel_give_commands() {
     let overseer = Overseer::at(server.port, &["--server", "127.0.0.1"]);
     ann.sees("#control", "overseer");
     let mut bob = overseer.person("bob");
-    bob.command("!pause puppet", "bob: you may not");
+    bob.command("!pause puppet", "bob: permission denied");
     ann.command("!pause puppet", "there is no agent puppet");
     // A right counts for as long as one has it.
     ann.send("MODE #control +o bob");
@@ -135,6 +135,6 @@ fn operators_of_the_channel_give_commands() {
     bob.command("!pause puppet", "there is no agent puppet");
     ann.send("MODE #control -o bob");
     bob.until(" MODE #control -o");
-    bob.command("!pause puppet", "bob: you may not");
+    bob.command("!pause puppet", "bob: permission denied");
     overseer.end();
 }

@@ -46,8 +46,8 @@ fn agents_that_go_in_circles_are_stopped() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet a1", "boots");
-    ann.command("!invoke puppet b1", "boots");
+    ann.command("!invoke puppet a1", "is starting");
+    ann.command("!invoke puppet b1", "is starting");
     overseer.ready("a1");
     overseer.ready("b1");
     // Each hands on what it was handed, one step shorter.
@@ -99,8 +99,8 @@ fn one_that_always_listens_hears_people_and_not_agents() {
     let overseer = Overseer::start(&[]);
     overseer.puppet("ear", "trigger = \"always\"\n");
     let mut ann = overseer.person("ann");
-    ann.command("!invoke ear", "boots");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke ear", "is starting");
+    ann.command("!invoke puppet", "is starting");
     overseer.ready("ear");
     overseer.ready("puppet");
     ann.say("#agents", "echo without a mention");
@@ -195,7 +195,7 @@ fn stop_ends_what_one_asked_for_and_nobody_elses() {
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
     let mut bob = overseer.person("bob");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     overseer.ready("puppet");
     ann.say("#agents", "puppet: hang");
     bob.until(":puppet: hang");

@@ -1,4 +1,4 @@
-//! Agents on IRC: real machines, the real private server, a raw client.
+//! Agents on IRC: real VMs, the real private server, a raw client.
 
 use crate::harness::{alone, wait_until};
 use crate::overseer::{Overseer, is_gone, kill};
@@ -8,7 +8,7 @@ fn an_agent_is_made_spoken_to_and_ended() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "puppet boots");
+    ann.command("!invoke puppet", "puppet is starting");
     ann.until(":puppet!");
     ann.hears("overseer", "#control", "puppet is ready");
     // Addressed in every way that people do it, and only then.
@@ -90,7 +90,7 @@ fn the_chat_server_may_go_and_come() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     let pid = overseer.ready("puppet");
     let server = crate::harness::processes_mentioning("--nodaemon --config");
     let ours = server.iter().map(|line| line.split(' ').next().unwrap().parse().unwrap());

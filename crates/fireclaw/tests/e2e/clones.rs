@@ -1,4 +1,4 @@
-//! Many machines at once, and machines that wait.
+//! Many VMs at once, and VMs that wait.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -116,7 +116,7 @@ fn a_pool_survives_its_takers_and_they_hear_of_its_end() {
     let _alone = alone();
     let home = Home::new();
     let mut waiting = pool(&home, "1");
-    // A run that has the pool's machine, and the machine.
+    // A run that has the pool's VM, and the VM.
     let hold = || loop {
         wait_until("a machine", || processes_of(&waiting, "fireclaw-").len() == 1);
         let machine = vmm_of(&waiting);
@@ -130,17 +130,17 @@ fn a_pool_survives_its_takers_and_they_hear_of_its_end() {
         signal(&child, Signal::KILL);
         wait(&mut child, timeout());
     };
-    // Whoever took a machine and is killed leaves none behind.
+    // Whoever took a VM and is killed leaves none behind.
     let (mut taker, machine) = hold();
     signal(&taker, Signal::KILL);
     wait(&mut taker, timeout());
     wait_until("the machine to be gone", || !is_alive(machine));
-    // A machine that dies under its taker is told of, and replaced.
+    // A VM that dies under its taker is told of, and replaced.
     let (taker, machine) = hold();
     let pid = rustix::process::Pid::from_raw(machine).unwrap();
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
     finish_child(taker, timeout()).exits(125).says(&["ended by signal 9"]);
-    // The pool dies: its machines go with it, and the runs that have them say so.
+    // The pool dies: its VMs go with it, and the runs that have them say so.
     let (taker, machine) = hold();
     signal(&waiting, Signal::KILL);
     wait(&mut waiting, timeout());

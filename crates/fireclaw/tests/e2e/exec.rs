@@ -1,4 +1,4 @@
-//! `fireclaw agent exec`: commands in the machine of an agent that lives.
+//! `fireclaw agent exec`: commands in the VM of an agent that lives.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -50,7 +50,7 @@ fn post(overseer: &Overseer, headers: &str, body: &str) -> UnixStream {
     socket
 }
 
-/// Waits until no such program runs in the machine any more.
+/// Waits until no such program runs in the VM any more.
 fn is_gone(overseer: &Overseer, program: &str) {
     let find = format!("grep -qx {program} /proc/[0-9]*/comm");
     wait_until("the command to be gone", || {
@@ -113,7 +113,7 @@ fn many_commands_at_once_wait_for_their_turn() {
     let _alone = alone();
     let overseer = Overseer::start(&[]);
     let mut ann = overseer.person("ann");
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     let machine = overseer.ready("puppet");
     // More than a session has channels for, each held until it has no more.
     let hold =
@@ -218,10 +218,10 @@ fn a_command_of_an_agents_machine_ends_with_who_asked() {
     overseer.until("puppet", "ready");
     overseer.fireclaw(&["agent", "pause", "puppet"]).exits(0);
     overseer.until("puppet", "paused");
-    ann.command("!resume puppet", "goes on");
+    ann.command("!resume puppet", "resumed");
     let (child, _output) = started(&overseer, Stdio::null(), sleeps);
     overseer.fireclaw(&["agent", "stop", "puppet"]).exits(0);
-    // Who ends the machine has its processes end first.
+    // Who ends the VM has its processes end first.
     finish_child(child, timeout()).exits(143);
     overseer.end();
 }

@@ -1,4 +1,4 @@
-//! What the program inside a machine promises: to images, and to what agents keep.
+//! What the program inside a VM promises: to images, and to what agents keep.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::{Done, Home, alone, finish, timeout, wait_until};
 use crate::overseer::{Overseer, is_gone, kill};
 
-/// The id of the machine that an image was made on.
+/// The id of the VM that an image was made on.
 const MAKERS_ID: &str = "0123456789abcdef0123456789abcdef\n";
 
 /// Users with ids that no process can have. Such a command would stay root.
@@ -81,7 +81,7 @@ fn an_image_has_its_own_places_and_no_id_of_its_maker() {
     home.is_clean();
 }
 
-/// The built-in agent in the machine of another, with a test as its host.
+/// The built-in agent in the VM of another, with a test as its host.
 struct Loop {
     child: std::process::Child,
     to: std::process::ChildStdin,
@@ -194,7 +194,7 @@ fn an_orderly_end_loses_nothing_that_was_written() {
     overseer.fireclaw(&["agent", "start", "puppet"]).exits(0);
     overseer.ready("puppet");
 
-    // Memory that runs out is told, and the machine goes on.
+    // Memory that runs out is told, and the VM goes on.
     let hungry = "x = []\nwhile 1: x.append(b'a' * (1 << 20))";
     exec(&overseer, &["python3", "-c", hungry]).exits(137).says(&["ran out of memory"]);
     exec(&overseer, &["true"]).exits(0);

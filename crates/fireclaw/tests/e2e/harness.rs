@@ -16,7 +16,7 @@ pub fn binary() -> PathBuf {
         .map_or_else(|| env!("CARGO_BIN_EXE_fireclaw").into(), PathBuf::from)
 }
 
-/// How many times slower than usual this machine is: nested virtualization.
+/// How many times slower than usual this host is: nested virtualization.
 pub fn slowdown() -> u32 {
     let factor = std::env::var("FIRECLAW_TEST_SLOWDOWN").ok().and_then(|f| f.parse().ok());
     factor.unwrap_or(1).max(1)

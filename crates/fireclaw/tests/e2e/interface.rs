@@ -1,4 +1,4 @@
-//! A machine with a network interface, on taps in a network of the test's own.
+//! A VM with a network interface, on taps in a network of the test's own.
 //!
 //! The tests start this very program again in fresh user and network
 //! namespaces, where whoever runs them is root.
@@ -183,12 +183,12 @@ fn inside_mistakes() {
         let spec = MachineSpec { interface: false, ..with.spec.clone() };
         let without = Launcher { spec, ..with };
         let tap = Tap::new("tap", without.backend.capabilities().attachment);
-        says(without.boot(Memory::Fresh, Some(&tap.0), || ()).await, "the machine has none");
+        says(without.boot(Memory::Fresh, Some(&tap.0), || ()).await, "the VM has none");
         let waiting = without.boot(Memory::Fresh, None, || ()).await.unwrap();
         let error = waiting.personalize("x", Some(interface(2))).await.unwrap_err().to_string();
         assert!(error.contains("finds no network interface"), "{error}");
 
-        // A machine that waits in a pool cannot know on which tap.
+        // A VM that waits in a pool cannot know on which tap.
         let with = launcher(Manifest::DEBIAN_KERNEL, directory.path()).await;
         let snapshot = Snapshot { id: "none".into(), directory: directory.path().into() };
         let error = Pool::new(with, snapshot, 1, directory.path().into()).unwrap_err();

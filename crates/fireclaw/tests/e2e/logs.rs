@@ -57,7 +57,7 @@ fn a_log_is_followed_and_outlives_its_agent() {
     let mut follow = overseer.home.fireclaw(["logs", "-f", "-n", "0"]);
     let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
-    ann.command("!invoke puppet", "boots");
+    ann.command("!invoke puppet", "is starting");
     overseer.ready("puppet");
     let ready = lines.by_ref().map(Result::unwrap).find(|line| line.contains("is ready after"));
     assert!(ready.unwrap().contains("agent=puppet"));

@@ -1,4 +1,4 @@
-//! End-to-end tests: the real command, real machines.
+//! End-to-end tests: the real command, real VMs.
 //!
 //! Each test has a home of its own that shares kernel and image with the one
 //! that is set up once. The VMM is the one that `FIRECLAW_VMM` names, so

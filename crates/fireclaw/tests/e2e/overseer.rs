@@ -193,7 +193,7 @@ impl Overseer {
     /// (`puppet bob`).
     pub fn person_with(&self, nick: &str, agent: &str) -> Person {
         let mut person = self.person(nick);
-        person.command(&format!("!invoke {agent}"), "boots");
+        person.command(&format!("!invoke {agent}"), "is starting");
         self.ready(agent.rsplit(' ').next().unwrap());
         person
     }
@@ -230,7 +230,7 @@ impl Overseer {
 }
 
 impl Drop for Overseer {
-    /// A failed test must not leave machines that outlive their overseer.
+    /// A failed test must not leave VMs that outlive their overseer.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -306,7 +306,7 @@ fn private_port(said: &[String]) -> Option<u16> {
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
-        // From another one on than another run of the tests on this machine.
+        // From another one on than another run of the tests on this host.
         let first = u16::try_from(std::process::id() * 64 % 10_000).unwrap();
         let port = 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {

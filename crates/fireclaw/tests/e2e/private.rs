@@ -1,4 +1,4 @@
-//! Other users of the same machine, and a state that is damaged or lost.
+//! Other users of the same VM, and a state that is damaged or lost.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -72,7 +72,7 @@ fn what_an_overseer_keeps_is_its_owners_alone() {
             }
         }
         assert!(!as_nobody("ls", &[], &root) && !as_nobody("ls", &[], &below("machines")));
-        // Where the network of machines is kept, if one ran here.
+        // Where the network of VMs is kept, if one ran here.
         let network = Path::new("/run/fireclaw");
         assert!(!network.exists() || !as_nobody("ls", &[], network));
     }

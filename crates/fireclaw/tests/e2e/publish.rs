@@ -1,4 +1,4 @@
-//! Ports of the host that lead into a machine.
+//! Ports of the host that lead into a VM.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -46,7 +46,7 @@ fn the_service_manager_is_told_when_it_serves_and_that_it_is_well() {
 
     let said = manager.hears("READY=1");
     assert!(!said.iter().any(|line| line == "WATCHDOG=1"), "{said:?}");
-    assert!(said.contains(&"STATUS=agents: 0, of them ready: 0; machines: 0".to_owned()));
+    assert!(said.contains(&"STATUS=agents: 0, of them ready: 0; VMs: 0".to_owned()));
     // It is ready: whoever asks is answered.
     finish(home.fireclaw(["agent", "ls"]), Vec::new(), timeout()).exits(0);
     for _ in 0..3 {

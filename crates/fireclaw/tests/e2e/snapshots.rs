@@ -34,7 +34,7 @@ fn it_is_made_on_first_use_and_used_from_then_on() {
     let made = names(&home);
     assert_eq!(made.len(), 1);
     home.run(["-v", "true"]).exits(0).says(&["fireclaw: restore"]);
-    // Another size is another machine.
+    // Another size is another VM.
     home.run(["-v", "--memory", "192", "true"]).exits(0);
     assert_eq!(names(&home).len(), 2);
 
@@ -51,7 +51,7 @@ fn it_is_made_on_first_use_and_used_from_then_on() {
     home.is_clean();
 }
 
-/// From the very first call, in 32 clones, eight at a time, of a machine that
+/// From the very first call, in 32 clones, eight at a time, of a VM that
 /// had read all of it before it was saved.
 #[test]
 fn clones_have_nothing_random_in_common() {
@@ -288,9 +288,9 @@ fn a_named_one_has_run_its_command_before() {
     let create =
         ["create", "--name", "warm", "--memory", "192", "--warm", "echo before > /root/it"];
     assert_eq!(snapshot(&create).exits(0).stdout(), "warm\n");
-    // The same again is fine, another machine under that name is not.
+    // The same again is fine, another VM under that name is not.
     snapshot(&create).exits(0);
-    snapshot(&["create", "--name", "warm"]).exits(1).says(&["stands for another machine"]);
+    snapshot(&["create", "--name", "warm"]).exits(1).says(&["stands for another VM"]);
     assert_eq!(names(&home), ["warm"]);
     let listed = snapshot(&["ls"]).exits(0).stdout();
     assert!(listed.contains("192 MiB") && listed.contains("echo before"), "{listed}");

@@ -1,4 +1,4 @@
-//! `fireclaw agent exec`: a command in the machine of an agent, with our own streams.
+//! `fireclaw agent exec`: a command in the VM of an agent, with our own streams.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;

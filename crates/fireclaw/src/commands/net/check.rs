@@ -1,7 +1,7 @@
-//! `fireclaw net check`: what network interfaces need, and machines that try what they can reach.
+//! `fireclaw net check`: what network interfaces need, and VMs that try what they can reach.
 //!
 //! Nothing but this host is asked: two servers of our own, of which one is named to the
-//! machine, and addresses at which nobody may answer.
+//! VM, and addresses at which nobody may answer.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -73,7 +73,7 @@ pub fn execute(mode: NetworkMode, host: &Host, json: bool) -> Result<u8> {
     Ok(u8::from(!is_good(&checks)))
 }
 
-/// One machine for each policy, which is named by its first word.
+/// One VM for each policy, which is named by its first word.
 fn machines(
     home: &Home,
     host: &Host,
@@ -84,8 +84,8 @@ fn machines(
     if let Err(fireclaw_image::Error::NotSetUp { .. }) =
         fireclaw_image::resolve(home, &spec.image, None)
     {
-        let hint = "`fireclaw setup` once, then machines try what they reach";
-        return Ok(vec![warn("machines", "not tried: setup has not run", hint)]);
+        let hint = "`fireclaw setup` once, then VMs try what they reach";
+        return Ok(vec![warn("VMs", "not tried: setup has not run", hint)]);
     }
     let files = host.prepared(home, &spec)?;
     runtime()?.block_on(async {
@@ -160,7 +160,7 @@ async fn serve(address: Ipv4Addr) -> Result<u16> {
     Ok(port)
 }
 
-/// Starts a machine with a policy and has it try everything.
+/// Starts a VM with a policy and has it try everything.
 async fn attempt(
     home: &Home,
     plan: &Plan,
@@ -198,7 +198,7 @@ async fn attempt(
     if left.iter().any(|machine| Some(&machine.owner) == owner.as_ref()) {
         return Ok(fail(name, "something of it is left", "`fireclaw net prune` removes it"));
     }
-    let found = format!("a machine reached what it may, and {} things not", attempts.len() - 1);
+    let found = format!("a VM reached what it may, and {} things not", attempts.len() - 1);
     Ok(ok(name, found))
 }
 

@@ -18,7 +18,7 @@ pub fn daemon_error(error: Error) -> CliError {
                 "put a backup of it in its place; or begin anew: mv {path} {path}.damaged, and \
                  the same with {path}-wal if it is there. Lost then are the list of agents with \
                  their channels, open messages and questions, and the audit log; workspaces and \
-                 machines that run are kept"
+                 running VMs are kept"
             ))
         }
         Error::StateFile { damaged: false, .. } => CliError::new(Kind::System, message).hint(

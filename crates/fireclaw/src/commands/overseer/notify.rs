@@ -53,7 +53,7 @@ fn status(daemon: &Daemon) -> String {
         agents.iter().filter(|agent| has(&agent.status)).count()
     };
     format!(
-        "agents: {}, of them ready: {}; machines: {}",
+        "agents: {}, of them ready: {}; VMs: {}",
         agents.len(),
         count(|agent| agent.condition.is_up()),
         count(|agent| agent.pid.is_some()),

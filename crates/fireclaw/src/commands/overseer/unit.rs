@@ -13,7 +13,7 @@ pub const MARK: &str = "# Written by `fireclaw overseer install`.";
 pub struct Unit<'a> {
     /// Whether it is for the system's manager, not for that of a user.
     pub is_system: bool,
-    /// Whether it needs the network beyond this machine.
+    /// Whether it needs the network beyond this host.
     pub needs_network: bool,
     /// The `fireclaw` to start.
     pub program: &'a Path,

@@ -1,4 +1,4 @@
-//! `fireclaw net`: what works on this host, shown with machines.
+//! `fireclaw net`: what works on this host, shown with VMs.
 
 use super::{Who, on_a_host};
 use crate::harness::{Home, alone, finish, timeout};

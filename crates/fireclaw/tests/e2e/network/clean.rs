@@ -1,4 +1,4 @@
-//! Nothing of a machine's network is left, whoever is killed.
+//! Nothing of a VM's network is left, whoever is killed.
 
 use std::fs;
 

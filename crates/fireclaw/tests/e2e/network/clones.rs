@@ -1,4 +1,4 @@
-//! What a machine with an interface finds, and what can be known of it and changed while it runs.
+//! What a VM with an interface finds, and what can be known of it and changed while it runs.
 
 use std::collections::HashSet;
 use std::io::{BufRead, Read};

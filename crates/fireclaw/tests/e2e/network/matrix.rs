@@ -1,4 +1,4 @@
-//! What each policy opens, tried from inside real machines.
+//! What each policy opens, tried from inside real VMs.
 
 use fireclaw_netlab::matrix::{self, Sides};
 

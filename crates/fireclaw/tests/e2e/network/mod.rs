@@ -1,5 +1,5 @@
-//! Machines with a network interface, on a host in namespaces with an internet of its own:
-//! nothing of it is outside this machine, and all of it goes with the test.
+//! VMs with a network interface, on a host in namespaces with an internet of its own:
+//! nothing of it is outside this host, and all of it goes with the test.
 
 mod check;
 mod clean;
@@ -29,13 +29,13 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
 enum Who {
     /// Root: one bridge on the host.
     Root,
-    /// A user without any right: namespaces of each machine's own.
+    /// A user without any right: namespaces of each VM's own.
     User,
 }
 
 const BOTH: [Who; 2] = [Who::Root, Who::User];
 
-/// A host on which machines run.
+/// A host on which VMs run.
 struct Host {
     lab: Lab,
     home: Home,
@@ -79,7 +79,7 @@ impl Host {
         finish(self.fireclaw(who, arguments), Vec::new(), timeout())
     }
 
-    /// Starts a machine, up to the line `up` of its command.
+    /// Starts a VM, up to the line `up` of its command.
     fn start(&self, who: Who, policy: &str, line: &str) -> Machine {
         self.start_with(who, policy, &[], line)
     }
@@ -99,13 +99,13 @@ impl Host {
         Machine { child, output }
     }
 
-    /// What `fireclaw net ls` says of all machines with an interface.
+    /// What `fireclaw net ls` says of all VMs with an interface.
     fn list(&self, who: Who) -> Vec<Value> {
         let listed = self.command(who, &["net", "ls", "--json"]).exits(0);
         serde_json::from_slice(&listed.stdout).unwrap()
     }
 
-    /// Asserts that nothing of any machine is left, or comes to be left in a while.
+    /// Asserts that nothing of any VM is left, or comes to be left in a while.
     #[track_caller]
     fn is_clean(&self, who: Who) {
         wait_until("nothing to be left", || self.left().is_empty() && self.list(who).is_empty());
@@ -114,7 +114,7 @@ impl Host {
         assert_eq!(self.left(), Vec::<String>::new());
     }
 
-    /// What a machine leaves: devices, addresses, rules, namespaces and processes.
+    /// What a VM leaves: devices, addresses, rules, namespaces and processes.
     fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
         let show = |program: &str, arguments: &[&str]| fireclaw_netlab::run(program, arguments);
@@ -130,7 +130,7 @@ impl Host {
     }
 }
 
-/// A machine that runs.
+/// A VM that runs.
 struct Machine {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -153,7 +153,7 @@ impl Drop for Machine {
     }
 }
 
-/// The address of the only machine in a list.
+/// The address of the only VM in a list.
 fn address(list: &[Value]) -> Ipv4Addr {
     let [one] = list else { panic!("{list:?}") };
     one["address"].as_str().unwrap().parse().unwrap()
