@@ -155,7 +155,7 @@ fn time_runs_out_for_one_whose_machine_does_not_run() {
     let Question { number, .. } = question(&mut ann, "it");
     ann.command("!pause puppet", "is paused");
     ann.hears("overseer", "#control", &format!("#{number} expired: nobody answered in time"));
-    ann.command("!questions", "nothing waits");
+    ann.command("!questions", "no open questions");
     ann.command("!resume puppet", "resumed");
     ann.hears("puppet", "me", "refused");
     overseer.end();
@@ -195,7 +195,7 @@ fn who_leaves_asks_no_more_and_who_is_renamed_still_does() {
     let asked = Question::heard(&mut ann, "that");
     bob.send("QUIT :bye");
     ann.hears("overseer", "#control", &format!("#{} was withdrawn", asked.number));
-    ann.command("!questions", "nothing waits");
+    ann.command("!questions", "no open questions");
     overseer.end();
 }
 

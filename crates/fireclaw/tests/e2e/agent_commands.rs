@@ -27,7 +27,7 @@ fn what_cannot_be_is_said() {
     ann.command("!reload nobody", "there is no agent nobody");
     ann.command("!help", "!invoke");
     ann.command("!help invoke", "start an agent");
-    ann.command("!questions", "nothing waits");
+    ann.command("!questions", "no open questions");
     let templates = ann.command("!templates", "coder (");
     assert!(templates.contains("qwen2.5-coder:7b"), "{templates}");
     // Talk in the control channel is nobody's command.
@@ -77,7 +77,7 @@ fn an_agent_can_be_as_its_template_says_again() {
     ann.say("mild", "persona");
     ann.hears("mild", "me", "You are wild.");
     // Without a name only what changed in files is taken on.
-    ann.command("!reload", "anew");
+    ann.command("!reload", "templates reloaded");
     ann.command("!persona mild", "You are wild.");
     ann.command("!reload mild", "reset to its template");
     ann.command("!persona mild", "You are mild.");

@@ -65,7 +65,7 @@ fn a_killed_overseer_takes_its_agents_over_again() {
         ann.hears("overseer", "#control", "")
             .contains(&format!("#{number} for ann, in private: one wants"))
     });
-    ann.command(&format!("!ok {number}"), "one may");
+    ann.command(&format!("!ok {number}"), "approved for one");
     ann.hears("one", "me", "granted");
     // It is no one's VM if the state does not know it.
     let machines = overseer.home.path().join("machines");

@@ -162,7 +162,7 @@ fn a_templates_skills_are_in_the_machine() {
     );
     // A change counts after !reload.
     fs::write(skill.join("run"), "#!/bin/sh\necho five\n").unwrap();
-    ann.command("!reload", "anew");
+    ann.command("!reload", "templates reloaded");
     wait_until("the new skill", || {
         run(&mut ann, "player", "/run/fireclaw/skills/*dice/run") == "0: five"
     });

@@ -75,7 +75,7 @@ fn an_agent_reaches_what_its_template_says_also_after_a_restart() {
     // Another policy without another VM.
     let before = overseer.ready(&owner);
     overseer.puppet("puppet", "network = { allow = [\"host.fireclaw.internal:1\"] }\n");
-    ann.command("!reload", "anew");
+    ann.command("!reload", "templates reloaded");
     ann.hears("overseer", "#control", "network policy allow:host.fireclaw.internal:1");
     is_refused(&run(&mut ann, &owner, &curl(named)));
     // People let it reach more.
