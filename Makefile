@@ -11,8 +11,9 @@ SHELL := /bin/bash
 LACKING := $(shell for flag in avx avx2 fma f16c bmi2; do \
     grep -qwm1 $$flag /proc/cpuinfo || echo $$flag; done)
 
-# Debian's packages, each with its reason. Nothing here starts a service; the IRC servers,
-# whose packages would, are unpacked beside (tools/unpack).
+# Debian's packages, each with its reason. Nothing here starts a service; the IRC servers
+# and the registry, whose packages would, are unpacked beside (tools/unpack), and with them
+# skopeo and umoci, which make and push the images of the tests.
 #
 # `make run` and `make demo`:
 #   qemu-system-x86   the VMM where KVM does not work
@@ -61,6 +62,9 @@ test-packages: ## Install the Debian packages that the tests need
 	$(call install,$(TEST_PACKAGES))
 	tools/unpack ngircd target/tools/ngircd
 	tools/unpack inspircd target/tools/inspircd
+	tools/unpack docker-registry target/tools/docker-registry
+	tools/unpack skopeo target/tools/skopeo
+	tools/unpack umoci target/tools/umoci
 
 build: packages ## Build the fireclaw command
 	$(CARGO) build --release

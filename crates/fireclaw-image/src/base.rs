@@ -123,9 +123,11 @@ pub fn image(
     };
     let origin = format!("Debian {}", debian::SUITE);
     let rootfs = files::create(home, Path::new("images/base.ext4"), |path| {
-        debian::fetch(&request, progress, |tar| import::from_tar(tar, &origin, path, None))
+        debian::fetch(&request, progress, |tar| {
+            import::from_tar(tar, &origin, path, None).map(drop)
+        })
     })?;
-    Ok(Image { rootfs, origin, packages: self::packages(), extra: owned(extra) })
+    Ok(Image { packages: self::packages(), extra: owned(extra), ..Image::new(rootfs, origin) })
 }
 
 /// What a base image is made with, besides what its maker asked for.

@@ -126,5 +126,3 @@ fn which_image(origin: &str, wanted: Option<&str>, known: &[String]) -> String {
 
 /// The result of preparing something.
 pub type Result<T> = std::result::Result<T, Error>;
-
-impl Error {}

@@ -53,7 +53,11 @@ impl<'a> Extraction<'a> {
             self.tree.begin_layer();
         }
         let before = self.members;
-        let mut archive = Archive::new(from);
+        let mut archive = match role {
+            Role::Whole => Archive::new(from),
+            // It has a digest.
+            Role::Layer => Archive::vouched_for(from),
+        };
         let mut pending = Vec::new();
         while let Some(member) = archive.next()? {
             self.members += 1;

@@ -13,8 +13,8 @@ use crate::Result;
 pub(crate) const SETUP_LOCK: &str = "setup.lock";
 
 /// Directories of a home that others have no business in, wherever the home is.
-const PRIVATE_DIRECTORIES: [&str; 8] =
-    ["agents", "cache", "irc", "machines", "pool", "run", "snapshots", "templates"];
+const PRIVATE_DIRECTORIES: [&str; 9] =
+    ["agents", "blobs", "cache", "irc", "machines", "pool", "run", "snapshots", "templates"];
 
 /// The same of files. Who may read a file may also lock it for ever.
 const PRIVATE_FILES: [&str; 9] = [
@@ -35,6 +35,7 @@ const PRIVATE_FILES: [&str; 9] = [
 /// manifest.json   what is here, with digests
 /// kernels/        kernels and their modules
 /// images/         root file systems, read-only, shared by all VMs
+/// blobs/          layers of images that were pulled, by their digests
 /// initramfs/      one for each kernel and guest program
 /// cache/          answers about this host; may be deleted
 /// snapshots/      VMs that wait for their first command; may be deleted
@@ -132,6 +133,11 @@ impl Home {
     /// Sockets of pools of waiting VMs.
     pub fn pool(&self) -> PathBuf {
         self.root.join("pool")
+    }
+
+    /// Layers of images that were pulled.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
     }
 
     /// Answers about this host.

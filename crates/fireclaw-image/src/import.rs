@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fireclaw_host::PathError;
 
@@ -12,7 +12,7 @@ use crate::extract::{Extraction, Role};
 use crate::plain::plain;
 use crate::problem::{Outcome, Problem, bad, shown};
 use crate::tree::{ROOT, Tree};
-use crate::{Error, Result, oci, space};
+use crate::{Error, ImageConfig, Result, oci, space};
 
 /// Folders of which every root file system has one.
 const OF_A_ROOT: [&[u8]; 6] = [b"bin", b"etc", b"lib", b"sbin", b"usr", b"nix"];
@@ -22,15 +22,47 @@ const OF_A_ROOT: [&[u8]; 6] = [b"bin", b"etc", b"lib", b"sbin", b"usr", b"nix"];
 /// of which `tag` names one.
 ///
 /// Nothing is mounted or unpacked on the host, and no program is run.
-pub fn from_tar(tar: impl Read, origin: &str, image: &Path, tag: Option<&str>) -> Result<()> {
-    write(tar, image, tag).map_err(|problem| error(problem, image, origin))?;
-    // A file in the host's page cache that others map must not change any more.
+///
+/// How the image is run comes back; archives of root file systems do not say it.
+pub fn from_tar(
+    tar: impl Read,
+    origin: &str,
+    image: &Path,
+    tag: Option<&str>,
+) -> Result<ImageConfig> {
+    let config = write(tar, image, tag).map_err(|problem| error(problem, image, origin))?;
+    seal(image)?;
+    Ok(config)
+}
+
+/// Writes an ext4 image of the layers of an image that was pulled; how it is run.
+pub fn from_layers(
+    config: &[u8],
+    layers: &[PathBuf],
+    origin: &str,
+    image: &Path,
+) -> Result<ImageConfig> {
+    let written = || {
+        let (mut tree, mut blocks) = (Tree::new(), create(image)?);
+        let mut extraction = Extraction::new(&mut tree, &mut blocks);
+        let config = oci::put_pulled(config, layers, &mut extraction)?;
+        ext4::write(&tree, &mut blocks)?;
+        Ok(config)
+    };
+    let config = written().map_err(|problem| error(problem, image, origin))?;
+    seal(image)?;
+    Ok(config)
+}
+
+/// A file in the host's page cache that others map must not change any more.
+fn seal(image: &Path) -> Result<()> {
     let read_only = fs::Permissions::from_mode(0o444);
     Ok(fs::set_permissions(image, read_only).map_err(PathError::at("write", image))?)
 }
 
-fn write(tar: impl Read, image: &Path, tag: Option<&str>) -> Outcome<()> {
+fn write(tar: impl Read, image: &Path, tag: Option<&str>) -> Outcome<ImageConfig> {
     let (mut tree, mut blocks) = (Tree::new(), create(image)?);
+    let mut config = ImageConfig::default();
     let from = plain(tar).map_err(Problem::Read)?;
     let members = Extraction::new(&mut tree, &mut blocks).archive(from, Role::Whole)?;
     if members == 0 {
@@ -47,12 +79,14 @@ fn write(tar: impl Read, image: &Path, tag: Option<&str>) -> Outcome<()> {
         let chosen = store.choose(kind, tag)?;
         (tree, blocks) = (Tree::new(), create(image)?);
         store.apply(&chosen, &mut Extraction::new(&mut tree, &mut blocks))?;
+        config = chosen.config;
     } else if let Some(tag) = tag {
         return Err(Problem::Tag { wanted: Some(tag.to_owned()), known: Vec::new() });
     } else if let Some(folder) = only_folder(&tree) {
         return Err(Problem::Below(folder));
     }
-    ext4::write(&tree, &mut blocks)
+    ext4::write(&tree, &mut blocks)?;
+    Ok(config)
 }
 
 fn create(image: &Path) -> Outcome<Blocks> {

@@ -30,9 +30,10 @@ pub use error::{Error, Result};
 pub use files::Artifact;
 pub use home::Home;
 pub use initramfs::{FLOOR_PROGRAM, GUEST_PROGRAM, build_floor_initramfs};
-pub use manifest::{Image, Kernel, Manifest};
+pub use manifest::{Image, Kernel, Manifest, Origin};
+pub use oci::ImageConfig;
 pub use progress::Progress;
 pub use setup::{
-    Bootable, Options, Pruned, add_image, add_minimal_kernel, prune, remove_image, resolve, setup,
-    write_image,
+    Bootable, Options, Pruned, Pulled, add_image, add_minimal_kernel, add_pulled, prune,
+    remove_image, resolve, setup, write_image,
 };

@@ -8,7 +8,7 @@ use std::path::Path;
 use fireclaw_host::PathError;
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, Error, Home, Result, files};
+use crate::{Artifact, Error, Home, ImageConfig, Result, files};
 
 /// The format of the file; raised when an older program could misread it.
 const FORMAT: u32 = 1;
@@ -43,6 +43,35 @@ pub struct Image {
     /// Of a base image: the packages that were asked for besides; they are in the next, too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra: Vec<String>,
+    /// How it is run unless somebody says otherwise.
+    #[serde(default, skip_serializing_if = "ImageConfig::is_empty")]
+    pub config: ImageConfig,
+    /// Of an image from a registry: which it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pulled: Option<Origin>,
+}
+
+impl Image {
+    /// An image of which no more is known.
+    pub(crate) fn new(rootfs: Artifact, origin: impl Into<String>) -> Self {
+        Self {
+            rootfs,
+            origin: origin.into(),
+            packages: Vec::new(),
+            extra: Vec::new(),
+            config: ImageConfig::default(),
+            pulled: None,
+        }
+    }
+}
+
+/// Which image of a registry it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The digest of its manifest.
+    pub digest: String,
+    /// The digests of its layers, from the lowest up.
+    pub layers: Vec<String>,
 }
 
 /// All that a home holds.

@@ -1,11 +1,14 @@
 //! Images in layers, as archives hold them: an OCI image layout, and what `docker save`
 //! writes. Both have been extracted like any other archive; here their parts are read.
 
+mod config;
 mod describe;
 #[cfg(test)]
 mod tests;
 
+use std::fs;
 use std::io::{self, Read};
+use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
@@ -15,6 +18,7 @@ use crate::files::hex;
 use crate::plain::plain;
 use crate::problem::{Outcome, Problem, bad, shown};
 use crate::tree::{Kind as File, ROOT, Tree};
+pub use config::ImageConfig;
 pub use describe::Kind;
 
 /// The longest description that is read: each layer takes some hundred bytes.
@@ -27,6 +31,8 @@ const MAX_LAYERS: usize = 512;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chosen {
     layers: Vec<Layer>,
+    /// How it is run.
+    pub config: ImageConfig,
 }
 
 /// One layer.
@@ -77,15 +83,7 @@ impl Store {
                 other => other,
             };
             let packed = self.open(&layer.path)?;
-            let unpacked = plain(packed).map_err(Problem::Read)?;
-            let mut hashed = Hashed { from: unpacked, hasher: Sha256::new() };
-            to.archive(&mut hashed, Role::Layer).map_err(of_layer)?;
-            let digest = hex(&hashed.hasher.finalize());
-            if digest != layer.diff_id {
-                let said = &layer.diff_id;
-                let path = shown(layer.path.as_bytes());
-                return bad(format!("layer {path}: its SHA-256 is {digest}, not {said}"));
-            }
+            put_layer(packed, &layer.diff_id, to).map_err(of_layer)?;
         }
         Ok(())
     }
@@ -123,6 +121,34 @@ impl Store {
         let digest = hex(&Sha256::digest(&bytes));
         Ok((bytes, digest))
     }
+}
+
+/// Puts a layer, which may be compressed, over what is there. It must have the SHA-256 that
+/// its image says it has uncompressed.
+fn put_layer(packed: impl Read, diff_id: &str, to: &mut Extraction) -> Outcome<()> {
+    let unpacked = plain(packed).map_err(Problem::Read)?;
+    let mut hashed = Hashed { from: unpacked, hasher: Sha256::new() };
+    to.archive(&mut hashed, Role::Layer)?;
+    let digest = hex(&hashed.hasher.finalize());
+    match digest == diff_id {
+        true => Ok(()),
+        false => bad(format!("its SHA-256 is {digest}, not {diff_id}")),
+    }
+}
+
+/// Puts the layers of an image that was pulled one over the other: `files` from the lowest
+/// up, compressed or not, as `config` describes them. How it is run.
+pub fn put_pulled(config: &[u8], files: &[PathBuf], to: &mut Extraction) -> Outcome<ImageConfig> {
+    let (diff_ids, config) = describe::configuration(config, files.len())?;
+    for (n, (file, diff_id)) in files.iter().zip(diff_ids).enumerate() {
+        let of_layer = |problem| match problem {
+            Problem::Bad(problem) => Problem::Bad(format!("layer {}: {problem}", n + 1)),
+            other => other,
+        };
+        let packed = fs::File::open(file).map_err(Problem::Read)?;
+        put_layer(packed, &diff_id, to).map_err(of_layer)?;
+    }
+    Ok(config)
 }
 
 /// Hashes what is read.

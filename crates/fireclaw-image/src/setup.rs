@@ -7,9 +7,10 @@ use fireclaw_host::PathError;
 
 use crate::files::Artifact;
 use crate::home::SETUP_LOCK;
-use crate::manifest::{Image, Kernel, Manifest};
+use crate::manifest::{Image, Kernel, Manifest, Origin};
 use crate::{
-    Error, GUEST_PROGRAM, Home, Progress, Result, base, files, import, initramfs, kernel, space,
+    Error, GUEST_PROGRAM, Home, ImageConfig, Progress, Result, base, files, import, initramfs,
+    kernel, space,
 };
 
 /// What set-up is asked for besides the usual.
@@ -196,7 +197,7 @@ fn own_kernel(home: &Home, file: &Path, relative: &str) -> Result<Kernel> {
 
 /// Writes the content of a tar archive as an ext4 image that is no part of a home.
 pub fn write_image(tar: impl std::io::Read, image: &Path) -> Result<()> {
-    import::from_tar(tar, &image.display().to_string(), image, None)
+    import::from_tar(tar, &image.display().to_string(), image, None).map(drop)
 }
 
 /// Adds the kernel that `cargo xtask kernel` built.
@@ -244,9 +245,57 @@ pub fn add_image(
     let mut manifest = Manifest::read(home)?;
     let unique = format!("images/{name}-{}.ext4", manifest.images.len() + 1);
     let relative = PathBuf::from(unique_name(home, &unique));
-    let rootfs = files::create(home, &relative, |path| import::from_tar(tar, origin, path, tag))?;
-    let image =
-        Image { rootfs, origin: origin.to_owned(), packages: Vec::new(), extra: Vec::new() };
+    let mut config = ImageConfig::default();
+    let rootfs = files::create(home, &relative, |path| {
+        config = import::from_tar(tar, origin, path, tag)?;
+        Ok(())
+    })?;
+    let image = Image { config, ..Image::new(rootfs, origin) };
+    manifest.images.insert(name.to_owned(), image.clone());
+    manifest.write(home)?;
+    Ok(image)
+}
+
+/// An image of a registry, with its parts on disk.
+#[derive(Debug, Clone)]
+pub struct Pulled<'a> {
+    /// Its full name, such as `docker.io/library/alpine:latest`.
+    pub name: &'a str,
+    /// The digest of its manifest.
+    pub digest: &'a str,
+    /// Its configuration.
+    pub config: &'a [u8],
+    /// The digests of its layers and their files, from the lowest up.
+    pub layers: Vec<(String, PathBuf)>,
+}
+
+/// Adds an image that was pulled under its full name. One whose root file system is there
+/// already, under whatever name, shares it.
+pub fn add_pulled(home: &Home, pulled: Pulled<'_>, progress: &dyn Progress) -> Result<Image> {
+    let _lock = Lock::wait(home, progress)?;
+    let mut manifest = Manifest::read(home)?;
+    let Pulled { name, digest, config, layers } = pulled;
+    let is_same = |image: &&Image| {
+        let origin = image.pulled.as_ref();
+        origin.is_some_and(|origin| origin.digest == digest) && image.rootfs.is_present(home)
+    };
+    let image = match manifest.images.values().find(is_same) {
+        Some(image) => Image { origin: name.to_owned(), ..image.clone() },
+        None => {
+            space::require(home.root())?;
+            let (digests, files): (_, Vec<_>) = layers.into_iter().unzip();
+            let hex = digest.rsplit(':').next().unwrap_or_default();
+            let start: String = hex.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+            let relative = PathBuf::from(unique_name(home, &format!("images/{start}.ext4")));
+            let mut execution = ImageConfig::default();
+            let rootfs = files::create(home, &relative, |path| {
+                execution = import::from_layers(config, &files, name, path)?;
+                Ok(())
+            })?;
+            let origin = Origin { digest: digest.to_owned(), layers: digests };
+            Image { config: execution, pulled: Some(origin), ..Image::new(rootfs, name) }
+        }
+    };
     manifest.images.insert(name.to_owned(), image.clone());
     manifest.write(home)?;
     Ok(image)
@@ -397,10 +446,7 @@ mod tests {
         let rootfs = files::write(&home, Path::new("images/base.ext4"), b"kept").unwrap();
         files::write(&home, Path::new("images/old.ext4"), b"replaced").unwrap();
         files::write(&home, Path::new("kernels/6.0/vmlinux"), b"old").unwrap();
-        manifest.images.insert(
-            "base".into(),
-            Image { rootfs, origin: String::new(), packages: Vec::new(), extra: Vec::new() },
-        );
+        manifest.images.insert("base".into(), Image::new(rootfs, ""));
         manifest.write(&home).unwrap();
         let pruned = prune(&home, &Silent).unwrap();
         assert_eq!(pruned.bytes, 11);
@@ -424,7 +470,7 @@ mod tests {
         let home = Home::new(directory.path());
         let rootfs = files::write(&home, Path::new("images/base.ext4"), b"whole").unwrap();
         let packages = base::packages();
-        let image = Image { rootfs, origin: String::new(), packages, extra: Vec::new() };
+        let image = Image { packages, ..Image::new(rootfs, "") };
         assert!(is_current(&home, &image));
         let mut older = image.packages.clone();
         older.retain(|package| package != "python-is-python3");

@@ -60,10 +60,11 @@ pub fn is_number(name: &str) -> bool {
 /// # Errors
 /// [`InvalidId`].
 pub fn check_user(name: &str) -> Result<(), InvalidId> {
-    match is_number(name) {
-        true => name.parse::<Id>().map(drop),
+    // The group after a colon as well.
+    name.splitn(2, ':').try_for_each(|part| match is_number(part) {
+        true => part.parse::<Id>().map(drop),
         false => Ok(()),
-    }
+    })
 }
 
 #[cfg(test)]

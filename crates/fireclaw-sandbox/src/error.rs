@@ -60,5 +60,3 @@ pub enum Error {
 
 /// The result of an operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
-
-impl Error {}

@@ -9,8 +9,8 @@ use fireclaw_say::say;
 use fireclaw_vm::probe::Choice;
 
 use crate::error::Result;
-use crate::preparation;
 use crate::values;
+use crate::{preparation, pull};
 
 /// What VM is wanted.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,9 +23,13 @@ pub struct Shape {
     #[arg(short, long, value_name = "SIZE", default_value = "256", value_parser = values::memory, allow_negative_numbers = true)]
     memory: u64,
 
-    /// Image to boot
+    /// Image to boot: a local one, or one from a registry such as python:3.12, which is pulled
     #[arg(long, value_name = "NAME", default_value = Manifest::BASE_IMAGE)]
     image: String,
+
+    /// When to pull the image from its registry
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pull: pull::When,
 
     /// Kernel to boot: a file, or a name from `fireclaw image ls`
     #[arg(long, value_name = "KERNEL")]
@@ -33,16 +37,16 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The sandbox, without a network.
-    pub fn spec(&self, warm: Option<String>) -> SandboxSpec {
-        SandboxSpec {
-            image: self.image.clone(),
+    /// The sandbox, without a network. Its image is pulled if it has to be.
+    pub fn spec(&self, home: &Home, warm: Option<String>) -> Result<SandboxSpec> {
+        Ok(SandboxSpec {
+            image: pull::ensure(home, &self.image, self.pull)?,
             kernel: self.kernel.clone(),
             cpus: self.cpus,
             memory_mib: self.memory,
             warm,
             ..SandboxSpec::default()
-        }
+        })
     }
 }
 

@@ -7,6 +7,7 @@ mod machine;
 mod phases;
 mod preparation;
 mod progress;
+mod pull;
 mod run;
 mod runtime;
 mod signals;

@@ -16,13 +16,34 @@ pub struct User {
     pub shell: PathBuf,
 }
 
-/// Finds a user by name or number in `passwd(5)` and `group(5)` texts.
+/// Finds a user by name or number in `passwd(5)` and `group(5)` texts, as `user` or
+/// `user:group`.
 ///
-/// Root and plain numbers need no entry: a minimal image has no such files.
+/// Root and plain numbers need no entry: a minimal image has no such files. A group that is
+/// named is the only one, as with Docker.
 ///
 /// # Errors
-/// In words: there is no such user, or one with ids that no process can have.
+/// In words: there is no such user or group, or one with ids that no process can have.
 pub fn find(asked: &str, passwd: &str, group: &str) -> Result<User, String> {
+    let Some((name, of)) = asked.split_once(':') else { return find_user(asked, passwd, group) };
+    let user = find_user(if name.is_empty() { "root" } else { name }, passwd, group)?;
+    Ok(User { gid: find_group(of, group)?, groups: Vec::new(), ..user })
+}
+
+fn find_group(asked: &str, group: &str) -> Result<Id, String> {
+    let listed = group.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, gid, _] = fields[..] else { return None };
+        (name == asked).then(|| gid.parse::<Id>())
+    });
+    let found = listed.unwrap_or_else(|| asked.parse());
+    found.map_err(|e| match fireclaw_protocol::id::is_number(asked) {
+        true => format!("group {asked}: {e}"),
+        false => format!("the image has no group {asked:?}"),
+    })
+}
+
+fn find_user(asked: &str, passwd: &str, group: &str) -> Result<User, String> {
     fireclaw_protocol::id::check_user(asked).map_err(|e| format!("user {asked}: {e}"))?;
     let number: Option<Id> = asked.parse().ok();
     let listed = passwd.lines().find_map(|line| {
@@ -78,6 +99,23 @@ mod tests {
     const PASSWD: &str =
         "root:x:0:0:root:/root:/bin/bash\nagent:x:1000:1001::/home/agent:/bin/sh\nbad:x:y:z\n";
     const GROUP: &str = "root:x:0:\nsudo:x:27:agent,other\nagent:x:1001:\n";
+
+    #[test]
+    fn a_group_that_is_named_is_the_only_one() {
+        let passwd = "app:x:1000:1000::/app:/bin/sh\n";
+        let group = "staff:x:50:app\nwheel:x:10:app\n";
+        let ids = |asked: &str| {
+            let user = find(asked, passwd, group)?;
+            Ok::<_, String>((user.uid.get(), user.gid.get(), user.groups.len()))
+        };
+        assert_eq!(ids("app"), Ok((1000, 1000, 2)));
+        assert_eq!(ids("app:wheel"), Ok((1000, 10, 0)));
+        assert_eq!(ids("1000:4711"), Ok((1000, 4711, 0)));
+        assert_eq!(ids("7:7"), Ok((7, 7, 0)));
+        for bad in ["app:", "app:nobody", "app:4294967295", "nobody:50", "a:b:c"] {
+            assert!(ids(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn by_name_and_by_number() {

@@ -16,6 +16,11 @@ pub struct Records(BTreeMap<Vec<u8>, Vec<u8>>);
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
 impl Records {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds the records of `bytes`, which replace those of the same key.
     pub fn add(&mut self, mut bytes: &[u8]) -> Outcome<()> {
         while !bytes.is_empty() {

@@ -64,6 +64,28 @@ fn a_cut_archive_is_an_error_at_every_block() {
     assert!(all(&twice[..]).unwrap_err().to_string().contains("several archives"));
 }
 
+#[test]
+fn one_that_has_a_digest_may_lack_its_end_but_nothing_before_it() {
+    let parts = [header(b'L', "long", 5), padded(b"name\0"), header(b'0', "x", 3), padded(b"abc")];
+    let archive = parts.concat();
+    let read = |bytes: &[u8]| {
+        let mut archive = Archive::vouched_for(bytes);
+        let mut members = 0;
+        while archive.next()?.is_some() {
+            archive.content(|_, _| Ok(()))?;
+            members += 1;
+        }
+        Ok::<_, Problem>(members)
+    };
+    let unpadded = 3 * BLOCK + 3;
+    assert_eq!(read(&archive).unwrap(), 1);
+    assert_eq!(read(&archive[..unpadded]).unwrap(), 1);
+    assert_eq!(read(b"").unwrap(), 0);
+    for length in (1..archive.len()).filter(|length| *length != unpadded) {
+        assert!(read(&archive[..length]).is_err(), "{length}");
+    }
+}
+
 /// Names, headers and sizes that are promised are refused before they are read.
 #[test]
 fn what_is_too_long_is_refused_before_it_is_read() {

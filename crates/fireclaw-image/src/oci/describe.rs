@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::config::{Execution, ImageConfig};
 use super::{Chosen, Layer, MAX_LAYERS, Store};
 use crate::problem::{Outcome, Problem, bad, shown};
 
@@ -65,6 +66,8 @@ struct Config {
     os: String,
     architecture: String,
     rootfs: RootFs,
+    #[serde(default)]
+    config: Option<Execution>,
 }
 
 #[derive(Deserialize)]
@@ -150,27 +153,42 @@ fn pick<T>(named: Vec<(Vec<String>, T)>, tag: Option<&str>) -> Outcome<T> {
     }
 }
 
-/// An image is its layers with the digests that its configuration has for them.
+/// The image with this configuration and these layers.
 fn image(store: &mut Store, config: &str, layers: Vec<String>) -> Outcome<Chosen> {
     let digest = digest_in(config);
     let config: Config = parse(store, config, digest.as_deref())?;
+    let (diff_ids, config) = checked(config, layers.len())?;
+    let layers = layers.into_iter().zip(diff_ids);
+    let layers = layers.map(|(path, diff_id)| Layer { path, diff_id }).collect();
+    Ok(Chosen { layers, config })
+}
+
+/// Reads the configuration of an image with so many layers: their digests, uncompressed, and
+/// how it is run.
+pub fn configuration(bytes: &[u8], layers: usize) -> Outcome<(Vec<String>, ImageConfig)> {
+    let config = serde_json::from_slice(bytes).map_err(|e| {
+        let place = format!("line {}, column {}", e.line(), e.column());
+        Problem::Bad(format!("its configuration is none: {place}"))
+    })?;
+    checked(config, layers)
+}
+
+/// An image is its layers with the digests that its configuration has for them.
+fn checked(config: Config, layers: usize) -> Outcome<(Vec<String>, ImageConfig)> {
     if config.os != SYSTEM || config.architecture != ARCHITECTURE {
         let (os, architecture) =
             (shown(config.os.as_bytes()), shown(config.architecture.as_bytes()));
         return bad(format!("it is for {os}/{architecture}; VMs here are {SYSTEM}/{ARCHITECTURE}"));
     }
     let diff_ids = config.rootfs.diff_ids;
-    if layers.len() > MAX_LAYERS || layers.is_empty() || layers.len() != diff_ids.len() {
-        let (layers, digests) = (layers.len(), diff_ids.len());
+    if layers > MAX_LAYERS || layers == 0 || layers != diff_ids.len() {
+        let digests = diff_ids.len();
         return bad(format!(
             "it has {layers} layers and {digests} digests for them; 1 to {MAX_LAYERS} are read"
         ));
     }
-    let layers = layers.into_iter().zip(diff_ids).map(|(path, diff_id)| {
-        let diff_id = sha256(&diff_id)?.to_owned();
-        Ok(Layer { path, diff_id })
-    });
-    Ok(Chosen { layers: layers.collect::<Outcome<_>>()? })
+    let diff_ids = diff_ids.iter().map(|diff_id| Ok(sha256(diff_id)?.to_owned()));
+    Ok((diff_ids.collect::<Outcome<_>>()?, config.config.unwrap_or_default().into()))
 }
 
 /// Docker names configurations after their digest: `blobs/sha256/<digest>`, or in older

@@ -8,17 +8,20 @@ use clap::Subcommand;
 use comfy_table::{Table, presets};
 use fireclaw_host::PathError;
 use fireclaw_image::{Home, Manifest};
+use fireclaw_registry::Reference;
 use fireclaw_say::say;
 
 use super::{print, print_json};
 use crate::error::{CliError, Kind, Result};
 use crate::progress::Screen;
+use crate::pull;
 
 /// List, add and remove images
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   fireclaw image ls
+  fireclaw image pull python:3.12
   docker export $(docker create alpine) | fireclaw image add alpine -
   docker save debian | fireclaw image add debian -
   fireclaw run --image alpine \"cat /etc/alpine-release\"
@@ -35,6 +38,19 @@ enum Action {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Pull an image from a registry
+    ///
+    /// Layers that are here already are not fetched again, and a pull that broke off continues.
+    /// Credentials are those of `docker login`.
+    Pull {
+        /// The image: python:3.12, ghcr.io/owner/name, localhost:5000/app@sha256:…
+        name: String,
+    },
+    /// Show how an image is run, and where it came from
+    Inspect {
+        /// The image
+        name: String,
     },
     /// Import an image from an archive (tar, also gzip, xz or zstd)
     ///
@@ -68,6 +84,16 @@ pub fn execute(args: Args) -> Result<u8> {
     let screen = Screen::new();
     match args.action {
         Action::Ls { json } => list(&Manifest::read(&home)?, json)?,
+        Action::Pull { name } => {
+            let image = pull::pull(&home, &Reference::parse(&name)?)?;
+            let digest = image.pulled.map(|origin| origin.digest).unwrap_or_default();
+            say!("image {}: {} MiB, {digest}", image.origin, image.rootfs.bytes >> 20);
+        }
+        Action::Inspect { name } => {
+            let name = pull::ensure(&home, &name, pull::When::Never)?;
+            let mut manifest = Manifest::read(&home)?;
+            print_json(&manifest.images.remove(&name))?;
+        }
         Action::Add { name, archive, tag } => {
             let origin = archive.display().to_string();
             let tar = open(&archive)?;
@@ -76,12 +102,14 @@ pub fn execute(args: Args) -> Result<u8> {
             say!("image {name}: {} MiB", image.rootfs.bytes >> 20);
         }
         Action::Rm { name } => {
+            let name = pull::ensure(&home, &name, pull::When::Never)?;
             fireclaw_image::remove_image(&home, &name, &screen)?;
-            let pruned = fireclaw_image::prune(&home, &screen)?;
-            say!("removed image {name}, freed {} MiB", pruned.bytes >> 20);
+            let bytes = fireclaw_image::prune(&home, &screen)?.bytes + pull::prune_layers(&home)?;
+            say!("removed image {name}, freed {} MiB", bytes >> 20);
         }
         Action::Prune { json } => {
-            let pruned = fireclaw_image::prune(&home, &screen)?;
+            let mut pruned = fireclaw_image::prune(&home, &screen)?;
+            pruned.bytes += pull::prune_layers(&home)?;
             if json {
                 print_json(&pruned)?;
             } else {

@@ -46,7 +46,7 @@ pub fn execute(args: &Args) -> Result<u8> {
             let recipe = store.recipe(name);
             recipe.ok_or_else(|| super::snapshot::unknown(&store, name))?.into()
         }
-        None => args.shape.spec(None),
+        None => args.shape.spec(&home, None)?,
     };
     let files = args.host.prepared(&home, &spec)?;
     let local = tokio::task::LocalSet::new();

@@ -1,12 +1,13 @@
 //! `fireclaw run`: one command in a throw-away microVM.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use fireclaw_image::Home;
+use fireclaw_image::{Home, ImageConfig, Manifest};
 use fireclaw_policy::Network;
 use fireclaw_protocol::message::{EnvVar, ExecRequest};
+use fireclaw_registry::Reference;
 use fireclaw_sandbox::SandboxSpec;
 use fireclaw_vm::snapshot::Store;
 
@@ -34,13 +35,14 @@ Examples:
   fireclaw run --user agent --env KEY=value --workdir /tmp -- env
   fireclaw run --timeout 600 --publish 8080:80 \"python3 -m http.server 80\"
   fireclaw run --network allow:deb.example.org,*.example.net:443 \"curl http://deb.example.org/\"
+  fireclaw run --image python:3.12 -- python3 -c 'print(6*7)'
   fireclaw run --parallel 8 'echo clone $FIRECLAW_CLONE'
 
 Environment:
   FIRECLAW_QEMU, FIRECLAW_FIRECRACKER, FIRECLAW_JAILER   programs to use instead of those on PATH
   FIRECLAW_BOOT_TIMEOUT   boot timeout in seconds (30 on KVM, 120 emulated)")]
 pub struct Args {
-    /// Shell command line for the guest's /bin/sh
+    /// Shell command line for the guest's /bin/sh; an argument if the image has an ENTRYPOINT
     #[arg(value_name = "LINE", num_args = 0..)]
     line: Vec<OsString>,
 
@@ -56,12 +58,16 @@ pub struct Args {
     #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = values::variable())]
     envs: Vec<EnvVar>,
 
-    /// Working directory in the guest [default: the user's home]
+    /// Program to run instead of the image's ENTRYPOINT; "" for none
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<OsString>,
+
+    /// Working directory in the guest [default: the image's WORKDIR, or the user's home]
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<OsString>,
 
-    /// User in the guest, by name or number [default: root]
-    #[arg(short, long, value_name = "USER")]
+    /// User in the guest, by name or number [default: the image's USER, or root]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
 
     #[command(flatten)]
@@ -109,10 +115,13 @@ pub struct Args {
 /// Runs the command.
 pub fn execute(args: Args) -> Result<u8> {
     let mut phases = Phases::start(args.verbose);
-    let request = args.request()?;
+    args.check()?;
     let ports = args.ports()?;
     let home = Home::from_environment();
     let spec = args.spec(&home)?;
+    let manifest = Manifest::read(&home)?;
+    let image = manifest.images.get(&spec.image).map(|image| &image.config);
+    let request = args.request(image.unwrap_or(&ImageConfig::default()))?;
     let files = args.host.prepared(&home, &spec)?;
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
@@ -162,7 +171,7 @@ impl Args {
     /// The sandbox that was asked for.
     fn spec(&self, home: &Home) -> Result<SandboxSpec> {
         let spec = match &self.snapshot {
-            None => self.shape.spec(None),
+            None => self.shape.spec(home, None)?,
             Some(name) => {
                 let store = Store::new(home.snapshots());
                 store.recipe(name).ok_or_else(|| super::snapshot::unknown(&store, name))?.into()
@@ -180,43 +189,173 @@ impl Args {
         Ports::open(&self.publish)
     }
 
-    fn request(&self) -> Result<ExecRequest> {
-        let bytes = |word: &OsString| word.as_bytes().to_vec().into();
-        let argv = match (&self.line[..], &self.argv[..]) {
-            ([], []) => {
-                return Err(CliError::usage("there is no command to run")
-                    .hint("fireclaw run \"uname -a\", or fireclaw run -- uname -a"));
+    /// Refuses what can be refused before anything is pulled or started.
+    fn check(&self) -> Result<()> {
+        let is_blank = |word: &OsString| word.to_string_lossy().trim().is_empty();
+        match (&self.line[..], &self.argv[..]) {
+            ([line], []) if is_blank(line) => {
+                Err(CliError::usage("the command is empty").hint("fireclaw run \"uname -a\""))
             }
-            ([line], []) if line.to_string_lossy().trim().is_empty() => {
-                return Err(
-                    CliError::usage("the command is empty").hint("fireclaw run \"uname -a\"")
-                );
+            ([], [program, ..]) if program.is_empty() => {
+                Err(CliError::usage("the command is empty").hint("fireclaw run -- uname -a"))
             }
-            ([line], []) => {
-                [OsStr::new("/bin/sh"), OsStr::new("-c"), line].map(|w| bytes(&w.to_owned())).into()
-            }
-            ([], argv) if argv[0].is_empty() => {
-                return Err(
-                    CliError::usage("the command is empty").hint("fireclaw run -- uname -a")
-                );
-            }
-            ([], argv) => argv.iter().map(bytes).collect(),
-            (words, rest) => {
-                let words: Vec<_> = words.iter().chain(rest).map(|w| w.to_string_lossy()).collect();
+            ([line, ..], rest) if self.line.len() > 1 || !rest.is_empty() => {
+                let words: Vec<_> =
+                    self.line.iter().chain(rest).map(|w| w.to_string_lossy()).collect();
                 let words = words.join(" ");
-                return Err(CliError::usage("the shell command line must be one argument").hint(format!(
-                    "quote it: fireclaw run {words:?}, or pass arguments: fireclaw run -- {words}"
-                )));
+                let hint = match Reference::parse(&line.to_string_lossy()) {
+                    Ok(image) if self.line.len() > 1 && looks_like_an_image(&image, line) => {
+                        let command = self.line[1..].iter().map(|w| w.to_string_lossy());
+                        let command = command.collect::<Vec<_>>().join(" ");
+                        format!(
+                            "to run an image: fireclaw run --image {} -- {command}",
+                            line.display()
+                        )
+                    }
+                    _ => format!(
+                        "quote it: fireclaw run {words:?}, or pass arguments: fireclaw run -- {words}"
+                    ),
+                };
+                Err(CliError::usage("the shell command line must be one argument").hint(hint))
             }
+            _ => self.user.as_deref().map_or(Ok(()), values::guest_user),
+        }
+    }
+
+    /// What is run in an image that says this about how it is run.
+    fn request(&self, image: &ImageConfig) -> Result<ExecRequest> {
+        let entrypoint = match &self.entrypoint {
+            Some(program) if program.is_empty() => Vec::new(),
+            Some(program) => vec![program.as_bytes().to_vec()],
+            None => image.entrypoint.iter().map(|word| word.as_bytes().to_vec()).collect(),
         };
-        self.user.as_deref().map_or(Ok(()), values::guest_user)?;
+        let command: Vec<Vec<u8>> = match (&self.line[..], &self.argv[..]) {
+            // Another entry point has no use for the image's arguments.
+            ([], []) if self.entrypoint.is_some() => Vec::new(),
+            ([], []) => image.cmd.iter().map(|word| word.as_bytes().to_vec()).collect(),
+            ([line], _) if entrypoint.is_empty() && !is_program(line) => {
+                [b"/bin/sh", &b"-c"[..], line.as_bytes()].map(<[u8]>::to_vec).into()
+            }
+            (line, argv) => line.iter().chain(argv).map(|w| w.as_bytes().to_vec()).collect(),
+        };
+        let argv: Vec<_> = entrypoint.into_iter().chain(command).map(Into::into).collect();
+        if argv.is_empty() {
+            return Err(CliError::usage("there is no command to run")
+                .hint("fireclaw run \"uname -a\", or fireclaw run -- uname -a"));
+        }
+        let variable = |text: &String| {
+            let (name, value) = text.split_once('=')?;
+            let [name, value] = [name, value].map(|part| part.as_bytes().to_vec().into());
+            Some(EnvVar { name, value })
+        };
+        let workdir = self.workdir.as_ref().map(|path| path.as_bytes().to_vec());
+        let of_image = || (!image.workdir.is_empty()).then(|| image.workdir.clone().into_bytes());
+        let user = self.user.clone().or_else(|| Some(image.user.clone()).filter(|u| !u.is_empty()));
         Ok(ExecRequest {
             id: 0,
             argv,
-            env: self.envs.clone(),
-            workdir: self.workdir.as_ref().map(bytes),
-            user: self.user.clone(),
+            // What was asked for comes later and wins.
+            env: image.env.iter().filter_map(variable).chain(self.envs.clone()).collect(),
+            workdir: workdir.or_else(of_image).map(Into::into),
+            user,
             timeout_ms: Some(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)),
         })
+    }
+}
+
+/// Whether a line is nothing but the path of a program, which needs no shell: an image may
+/// have none.
+fn is_program(line: &OsString) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._+-".contains(byte);
+    line.as_bytes().starts_with(b"/") && line.as_bytes().iter().all(plain)
+}
+
+/// Whether somebody who knows Docker means an image: it has a tag, a digest or a registry, or
+/// its name is one of those that everybody knows.
+fn looks_like_an_image(reference: &Reference, word: &OsString) -> bool {
+    const KNOWN: [&str; 10] = [
+        "alpine", "busybox", "debian", "fedora", "golang", "nginx", "node", "python", "rust",
+        "ubuntu",
+    ];
+    let word = word.to_string_lossy();
+    word.contains([':', '@'])
+        || reference.registry() != "docker.io"
+        || KNOWN.contains(&word.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(words: &[&str]) -> Args {
+        Line::parse_from(["run"].iter().chain(words)).args
+    }
+
+    fn argv(words: &[&str], image: &ImageConfig) -> Vec<String> {
+        let request = args(words).request(image).unwrap();
+        request.argv.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    }
+
+    fn owned(words: &[&str]) -> Vec<String> {
+        words.iter().map(|&word| word.to_owned()).collect()
+    }
+
+    #[test]
+    fn entry_point_and_command_are_those_of_docker() {
+        let plain = ImageConfig { cmd: owned(&["bash"]), ..ImageConfig::default() };
+        assert_eq!(argv(&[], &plain), ["bash"]);
+        assert_eq!(argv(&["ls /"], &plain), ["/bin/sh", "-c", "ls /"]);
+        assert_eq!(argv(&["/hello"], &plain), ["/hello"]);
+        assert_eq!(argv(&["--", "ls", "/"], &plain), ["ls", "/"]);
+        let tool = ImageConfig {
+            entrypoint: owned(&["/tool", "-x"]),
+            cmd: owned(&["--help"]),
+            ..ImageConfig::default()
+        };
+        assert_eq!(argv(&[], &tool), ["/tool", "-x", "--help"]);
+        assert_eq!(argv(&["sub command"], &tool), ["/tool", "-x", "sub command"]);
+        assert_eq!(argv(&["--", "a", "b"], &tool), ["/tool", "-x", "a", "b"]);
+        assert_eq!(argv(&["--entrypoint", "/bin/ls"], &tool), ["/bin/ls"]);
+        assert_eq!(argv(&["--entrypoint", "/bin/ls", "--", "-l"], &tool), ["/bin/ls", "-l"]);
+        assert_eq!(argv(&["--entrypoint", "", "id"], &tool), ["/bin/sh", "-c", "id"]);
+        let none = args(&[]).request(&ImageConfig::default());
+        assert!(none.unwrap_err().text().contains("no command"));
+    }
+
+    #[test]
+    fn what_is_asked_for_wins_over_what_the_image_says() {
+        let image = ImageConfig {
+            env: owned(&["A=image", "B=image=x", "broken"]),
+            user: "1000:50".into(),
+            workdir: "/app".into(),
+            ..ImageConfig::default()
+        };
+        let request = args(&["-e", "A=own", "id"]).request(&image).unwrap();
+        let env: Vec<_> = request.env.iter().map(|v| (&v.name[..], &v.value[..])).collect();
+        let expected: [(&[u8], &[u8]); 3] = [(b"A", b"image"), (b"B", b"image=x"), (b"A", b"own")];
+        assert_eq!(env, expected);
+        assert_eq!(request.user.as_deref(), Some("1000:50"));
+        assert_eq!(request.workdir.as_deref(), Some(&b"/app".to_vec()));
+        let request = args(&["-u", "root", "-w", "/", "id"]).request(&image).unwrap();
+        assert_eq!(request.user.as_deref(), Some("root"));
+        assert_eq!(request.workdir.as_deref(), Some(&b"/".to_vec()));
+    }
+
+    #[test]
+    fn who_knows_docker_is_shown_the_right_line() {
+        let hint = |words: &[&str]| args(words).check().unwrap_err().text();
+        let said = hint(&["python:3.12", "python3", "app.py"]);
+        assert!(said.contains("--image python:3.12 -- python3 app.py"), "{said}");
+        assert!(hint(&["uname", "x"]).contains("fireclaw run -- uname x"));
+        args(&["uname -a"]).check().unwrap();
+        args(&[]).check().unwrap();
     }
 }

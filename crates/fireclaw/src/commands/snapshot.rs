@@ -96,7 +96,7 @@ fn create(
     shape: &Shape,
     host: &Host,
 ) -> Result<u8> {
-    let spec = shape.spec(warm);
+    let spec = shape.spec(home, warm)?;
     let recipe = spec.recipe();
     if let Some(name) = name {
         store.can_name(name, &recipe)?;

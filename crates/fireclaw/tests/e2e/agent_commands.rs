@@ -45,8 +45,8 @@ fn in_private_one_may_look() {
         ("!help", "!invoke"),
         ("!list", "no agents"),
         ("hello?", "!help <command> says more"),
-        ("!invoke puppet", "that is said in #control"),
-        ("!ok 1", "that is said in #control"),
+        ("!invoke puppet", "give that command in #control"),
+        ("!ok 1", "give that command in #control"),
     ] {
         ann.say("overseer", said);
         ann.hears("overseer", "me", answer);

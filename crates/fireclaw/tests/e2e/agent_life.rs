@@ -152,7 +152,7 @@ fn one_that_does_not_read_is_ended_all_the_same() {
     let mut said = ann.all_until(&["too much waits for me already"]);
     // Others are heard meanwhile, and it goes when told: it is not found out to be mute.
     said.extend(ann.quiet_until("#control", "!list", "puppet ("));
-    said.extend(ann.quiet_until("#control", "!destroy puppet", "puppet is gone"));
+    said.extend(ann.quiet_until("#control", "!destroy puppet", "puppet stopped"));
     assert!(!said.iter().any(|line| line.contains("is down")), "{said:?}");
     is_gone(pid);
     overseer.end();

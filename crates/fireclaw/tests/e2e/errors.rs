@@ -95,7 +95,9 @@ fn no_monitor_installed() {
 #[test]
 fn unknown_image_and_bad_kernels() {
     let home = Home::new();
-    home.run(["--image", "nope", "true"]).exits(125).says(&["no image named", "there are: base"]);
+    home.run(["--image", "nope", "--pull", "never", "true"])
+        .exits(125)
+        .says(&["no image named", "there are: base"]);
     home.run(["--image", "../../etc", "true"]).exits(125).says(&["no image named"]);
     let kernel = home.path().join("kernel");
     let path = kernel.to_str().unwrap();

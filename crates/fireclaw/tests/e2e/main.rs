@@ -40,6 +40,7 @@ mod person;
 mod private;
 mod private_server;
 mod publish;
+mod registry;
 mod run;
 mod service;
 mod snapshots;

@@ -1,0 +1,358 @@
+//! An image from a registry.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use oci_client::client::{BlobResponse, Client, ClientConfig, ClientProtocol};
+use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageManifest};
+
+use crate::store::Fetch;
+use crate::{Blob, Error, Reference, Result, Store, credentials};
+
+/// The longest configuration that is fetched.
+const MAX_CONFIG: u64 = 4 << 20;
+
+/// The most layers of an image. Docker writes 127 at most.
+const MAX_LAYERS: usize = 512;
+
+/// The longest layer that is fetched, compressed.
+const MAX_LAYER: u64 = 64 << 30;
+
+/// How many layers are fetched at once.
+const AT_ONCE: usize = 3;
+
+/// How often a blob is asked for in a row without a single byte of it.
+const MOST_TRIES: u32 = 4;
+
+/// How long the registry may take to let us connect, and to send anything.
+const CONNECT: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// The wait before a blob is asked for again; it doubles with each.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+
+/// An image whose blobs are all in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// The digest of its manifest.
+    pub digest: String,
+    /// Its configuration, as the registry has it.
+    pub config: Vec<u8>,
+    /// Its layers, from the lowest up.
+    pub layers: Vec<Blob>,
+}
+
+/// Hears how a pull goes on.
+pub trait Watch: Sync {
+    /// Of so many bytes so many are there.
+    fn progress(&self, bytes: u64, of: u64);
+
+    /// Somebody else fetches a part of it already.
+    fn waits(&self);
+}
+
+/// What images are pulled with.
+pub struct Registry {
+    store: Store,
+    platform: (String, String),
+}
+
+impl Registry {
+    /// Into this store, images for this system and architecture in Go's words, such as
+    /// `linux` and `amd64`.
+    pub fn new(store: Store, system: &str, architecture: &str) -> Self {
+        Self { store, platform: (system.to_owned(), architecture.to_owned()) }
+    }
+
+    /// Pulls an image: what is not in the store yet. A blob that breaks off is gone on with.
+    ///
+    /// # Errors
+    /// All of [`Error`] but [`Error::BadReference`].
+    pub async fn pull(&self, reference: &Reference, watch: &dyn Watch) -> Result<Pulled> {
+        // May have been done before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let auth = credentials::of(reference).await?;
+        let client = self.client(reference);
+        let image = reference.of_client();
+        client.store_auth_if_needed(image.resolve_registry(), &auth).await;
+        let (manifest, digest) = client
+            .pull_image_manifest(image, &auth)
+            .await
+            .map_err(|e| self.failed(reference, e))?;
+        self.check(reference, &manifest)?;
+        let pull = Pull { store: &self.store, client: &client, reference };
+        let config = pull.blob(&manifest.config, &|_| ()).await?;
+        let config = std::fs::read(&config.path)
+            .map_err(fireclaw_host::PathError::at("read", &config.path))?;
+        Ok(Pulled { digest, config, layers: pull.layers(&manifest.layers, watch).await? })
+    }
+
+    fn client(&self, reference: &Reference) -> Client {
+        let (system, architecture) = self.platform.clone();
+        let fits = move |entry: &&ImageIndexEntry| {
+            entry.platform.as_ref().is_some_and(|platform| {
+                platform.os.to_string() == system
+                    && platform.architecture.to_string() == architecture
+            })
+        };
+        let protocol = match reference.is_loopback() {
+            true => ClientProtocol::HttpsExcept(vec![reference.registry().to_owned()]),
+            false => ClientProtocol::Https,
+        };
+        Client::new(ClientConfig {
+            protocol,
+            platform_resolver: Some(Box::new(move |entries| {
+                entries.iter().find(&fits).map(|entry| entry.digest.clone())
+            })),
+            connect_timeout: Some(CONNECT),
+            read_timeout: Some(SILENCE),
+            user_agent: concat!("fireclaw/", env!("CARGO_PKG_VERSION")),
+            ..ClientConfig::default()
+        })
+    }
+
+    /// Whether a manifest is one of an image in layers that can be fetched.
+    fn check(&self, reference: &Reference, manifest: &OciImageManifest) -> Result<()> {
+        let not = |problem: String| Error::NotAnImage { reference: reference.to_string(), problem };
+        if !manifest.config.media_type.contains("image.config")
+            && !manifest.config.media_type.contains("container.image.v1")
+        {
+            let kind = fireclaw_host::escape(&manifest.config.media_type);
+            return Err(not(format!("its configuration is of type {kind}")));
+        }
+        if manifest.layers.is_empty() || manifest.layers.len() > MAX_LAYERS {
+            let layers = manifest.layers.len();
+            return Err(not(format!("it has {layers} layers; 1 to {MAX_LAYERS} are read")));
+        }
+        if let Some(odd) = manifest.layers.iter().find(|layer| !is_layer(&layer.media_type)) {
+            let kind = fireclaw_host::escape(&odd.media_type);
+            return Err(not(format!("it has a layer of type {kind}")));
+        }
+        Ok(())
+    }
+
+    fn failed(&self, reference: &Reference, error: OciDistributionError) -> Error {
+        match &error {
+            OciDistributionError::ImageManifestNotFoundError(_) => {
+                let (system, architecture) = &self.platform;
+                Error::Platform {
+                    reference: reference.to_string(),
+                    platform: format!("{system}/{architecture}"),
+                }
+            }
+            _ => failed(reference, &error),
+        }
+    }
+}
+
+/// Layers as they are distributed: tar, alone or compressed with gzip or zstd.
+fn is_layer(media_type: &str) -> bool {
+    let is_known = |kind: &str| {
+        kind == "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            || kind == "application/vnd.docker.image.rootfs.diff.tar"
+            || kind == "application/vnd.docker.image.rootfs.diff.tar.zstd"
+            || kind == "application/vnd.oci.image.layer.v1.tar"
+    };
+    is_known(media_type)
+        || ["+gzip", "+zstd"].iter().any(|end| media_type.strip_suffix(end).is_some_and(is_known))
+}
+
+/// One pull.
+struct Pull<'a> {
+    store: &'a Store,
+    client: &'a Client,
+    reference: &'a Reference,
+}
+
+impl Pull<'_> {
+    /// All layers, in order.
+    async fn layers(&self, layers: &[OciDescriptor], watch: &dyn Watch) -> Result<Vec<Blob>> {
+        let total = layers.iter().map(|layer| u64::try_from(layer.size).unwrap_or(0)).sum();
+        let done = AtomicI64::new(0);
+        let more = |bytes: i64| {
+            let now = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            watch.progress(u64::try_from(now).unwrap_or(0), total);
+        };
+        let fetched = stream::iter(layers.iter().map(|layer| self.watched(layer, &more, watch)));
+        fetched.buffered(AT_ONCE).try_collect().await
+    }
+
+    async fn watched(
+        &self,
+        layer: &OciDescriptor,
+        more: &(dyn Fn(i64) + Sync),
+        watch: &dyn Watch,
+    ) -> Result<Blob> {
+        self.blob_with(layer, MAX_LAYER, more, || watch.waits()).await
+    }
+
+    async fn blob(&self, of: &OciDescriptor, more: &(dyn Fn(i64) + Sync)) -> Result<Blob> {
+        self.blob_with(of, MAX_CONFIG, more, || ()).await
+    }
+
+    /// A blob, fetched if it is not there. `more` hears how many bytes came.
+    async fn blob_with(
+        &self,
+        of: &OciDescriptor,
+        most: u64,
+        more: &(dyn Fn(i64) + Sync),
+        waits: impl FnOnce(),
+    ) -> Result<Blob> {
+        let bytes =
+            u64::try_from(of.size).ok().filter(|bytes| *bytes <= most).ok_or_else(|| {
+                let problem = format!("a part of it has {} bytes, and may have {most}", of.size);
+                Error::NotAnImage { reference: self.reference.to_string(), problem }
+            })?;
+        let mut fetch = match self.store.fetch(&of.digest, bytes, waits).await? {
+            Ok(there) => {
+                more(signed(bytes));
+                return Ok(there);
+            }
+            Err(fetch) => fetch,
+        };
+        more(signed(fetch.bytes));
+        let (mut tries, mut wait) = (0, FIRST_WAIT);
+        loop {
+            let before = fetch.bytes;
+            match self.stream(of, &mut fetch, more).await {
+                Ok(()) => break,
+                Err(Broken::For(error)) => {
+                    if matches!(error, Error::WrongBytes { .. }) {
+                        fetch.discard();
+                    }
+                    return Err(error);
+                }
+                Err(Broken::Off(error)) => {
+                    // As long as something comes it is gone on with.
+                    if fetch.bytes > before {
+                        (tries, wait) = (0, FIRST_WAIT);
+                    }
+                    tries += 1;
+                    if tries >= MOST_TRIES {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+            }
+        }
+        fetch.finish()?.map_err(|problem| self.wrong(&of.digest, problem))
+    }
+
+    /// Fetches what of a blob is not there yet.
+    async fn stream(
+        &self,
+        of: &OciDescriptor,
+        fetch: &mut Fetch,
+        more: &(dyn Fn(i64) + Sync),
+    ) -> std::result::Result<(), Broken> {
+        if fetch.bytes == fetch.expected() {
+            return Ok(());
+        }
+        let image = self.reference.of_client();
+        let asked = self.client.pull_blob_stream_partial(image, of, fetch.bytes, None);
+        let mut stream = match asked.await.map_err(|e| self.broken(&e))? {
+            BlobResponse::Partial(stream) => stream,
+            BlobResponse::Full(stream) => {
+                // The registry begins at the beginning, and so do we.
+                more(-signed(fetch.bytes));
+                fetch.reset().map_err(Broken::For)?;
+                stream
+            }
+        };
+        while let Some(bytes) = stream.next().await {
+            let bytes = bytes.map_err(|e| Broken::Off(self.registry(&e.to_string())))?;
+            if !fetch.write(&bytes).map_err(Broken::For)? {
+                let problem = format!("more than {} bytes", fetch.expected());
+                return Err(Broken::For(self.wrong(&of.digest, problem)));
+            }
+            more(signed(bytes.len() as u64));
+        }
+        match fetch.bytes == fetch.expected() {
+            true => Ok(()),
+            false => Err(Broken::Off(self.registry("the connection ended early"))),
+        }
+    }
+
+    fn broken(&self, error: &OciDistributionError) -> Broken {
+        let told = failed(self.reference, error);
+        match error {
+            OciDistributionError::RequestError(_) | OciDistributionError::IoError(_) => {
+                Broken::Off(told)
+            }
+            OciDistributionError::ServerError { code, .. } if *code >= 500 || *code == 429 => {
+                Broken::Off(told)
+            }
+            _ => Broken::For(told),
+        }
+    }
+
+    fn registry(&self, problem: &str) -> Error {
+        let registry = self.reference.registry().to_owned();
+        Error::Registry { registry, problem: fireclaw_host::escape(problem) }
+    }
+
+    fn wrong(&self, digest: &str, problem: String) -> Error {
+        let registry = self.reference.registry().to_owned();
+        Error::WrongBytes { registry, digest: fireclaw_host::escape(digest), problem }
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// How a stream ended before its end.
+enum Broken {
+    /// It may be gone on with.
+    Off(Error),
+    /// It may not.
+    For(Error),
+}
+
+/// What an error of the library means to people.
+fn failed(reference: &Reference, error: &OciDistributionError) -> Error {
+    let registry = reference.registry().to_owned();
+    let codes = |envelope: &oci_client::errors::OciEnvelope, wanted: &[OciErrorCode]| {
+        envelope.errors.iter().any(|e| wanted.contains(&e.code))
+    };
+    let denied = || Error::Denied { registry: registry.clone(), reference: reference.to_string() };
+    let not_found =
+        || Error::NotFound { registry: registry.clone(), reference: reference.to_string() };
+    match error {
+        OciDistributionError::UnauthorizedError { .. }
+        | OciDistributionError::AuthenticationFailure(_)
+        | OciDistributionError::ServerError { code: 401 | 403, .. } => denied(),
+        OciDistributionError::ServerError { code: 404, .. } => not_found(),
+        OciDistributionError::RegistryError { envelope, .. }
+            if codes(envelope, &[OciErrorCode::Unauthorized, OciErrorCode::Denied]) =>
+        {
+            denied()
+        }
+        OciDistributionError::RegistryError { envelope, .. }
+            if codes(
+                envelope,
+                &[OciErrorCode::ManifestUnknown, OciErrorCode::NameUnknown, OciErrorCode::NotFound],
+            ) =>
+        {
+            not_found()
+        }
+        OciDistributionError::DigestError(problem) => Error::WrongBytes {
+            digest: reference.to_string(),
+            problem: fireclaw_host::escape(&problem.to_string()),
+            registry,
+        },
+        other => Error::Registry { registry, problem: fireclaw_host::escape(&root_cause(other)) },
+    }
+}
+
+/// The last of an error's causes: those before it repeat addresses.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last.to_string()
+}
