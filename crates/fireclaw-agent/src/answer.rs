@@ -5,6 +5,7 @@ use std::io;
 use fireclaw_protocol::agent::{Action, Incoming, MAX_LINE, Step};
 use fireclaw_protocol::chat::{Message, Tool, ToolCall};
 
+use crate::context::{AgentContext, Current};
 use crate::history::{Exchange, Made};
 use crate::host::Reply;
 use crate::journal::Journal;
@@ -13,7 +14,6 @@ use crate::queue::conversation_of;
 use crate::repeats::{Repeat, Repeats};
 use crate::rounds::Round;
 use crate::shape::{Shape, shape};
-use crate::shared::{Current, Shared};
 use crate::told::Told;
 use crate::{clock, cut, files, tools};
 
@@ -27,7 +27,7 @@ const MAX_CALLS: usize = 8;
 const NO_ANSWER: &str = "(The model gave an empty answer. Ask again, or in other words.)";
 
 /// Answers a message: says it, and remembers what was said.
-pub async fn answer(shared: &Shared, incoming: &Incoming) {
+pub async fn answer(shared: &AgentContext, incoming: &Incoming) {
     let conversation = conversation_of(incoming);
     let (is_answered, note) = {
         let mut history = shared.history.borrow_mut();
@@ -66,7 +66,7 @@ pub async fn answer(shared: &Shared, incoming: &Incoming) {
 
 /// An answer without the nick that models copy from the lines before it: their own, or in
 /// private that of the only one who may have asked.
-fn without_nick<'a>(shared: &Shared, incoming: &Incoming, answer: &'a str) -> &'a str {
+fn without_nick<'a>(shared: &AgentContext, incoming: &Incoming, answer: &'a str) -> &'a str {
     let answer = answer.trim();
     let Some(current) = shared.current() else { return answer };
     let asker = incoming.private.then_some(incoming.from.as_str());
@@ -81,7 +81,7 @@ fn without_nick<'a>(shared: &Shared, incoming: &Incoming, answer: &'a str) -> &'
 /// What the model answers in the end. Nothing if it cannot be asked: then the host has
 /// told who asked.
 async fn find_answer(
-    shared: &Shared,
+    shared: &AgentContext,
     incoming: &Incoming,
     rounds: &mut Vec<Round>,
 ) -> Option<String> {
@@ -124,7 +124,7 @@ async fn find_answer(
 }
 
 /// The tools that the model may call now.
-fn offered(shared: &Shared, current: &Current) -> Vec<Tool> {
+fn offered(shared: &AgentContext, current: &Current) -> Vec<Tool> {
     let mut offered = tools::offered(&current.config, shared.skills.borrow().all());
     let fit = prompt::tools_that_fit(&current.config, &offered);
     for left_out in offered.drain(fit..) {
@@ -139,7 +139,7 @@ fn offered(shared: &Shared, current: &Current) -> Vec<Tool> {
 
 /// Asks the model for an answer without tools.
 async fn last_word(
-    shared: &Shared,
+    shared: &AgentContext,
     current: &Current,
     incoming: &Incoming,
     rounds: &[Round],
@@ -163,7 +163,7 @@ async fn last_word(
 }
 
 async fn think(
-    shared: &Shared,
+    shared: &AgentContext,
     current: &Current,
     incoming: &Incoming,
     rounds: &[Round],
@@ -181,7 +181,7 @@ async fn think(
 
 /// The prompt, made smaller until it fits a line: some characters take more room there.
 fn messages(
-    shared: &Shared,
+    shared: &AgentContext,
     current: &Current,
     incoming: &Incoming,
     rounds: &[Round],
@@ -217,7 +217,7 @@ fn messages(
 
 /// Runs calls one after the other. Says whether it makes sense to go on.
 async fn run_calls(
-    shared: &Shared,
+    shared: &AgentContext,
     current: &Current,
     incoming: &Incoming,
     offered: &[Tool],
@@ -254,7 +254,7 @@ async fn run_calls(
 }
 
 /// What is said of an answer; a long one goes to a file.
-fn said(shared: &Shared, incoming: &Incoming, answer: &str) -> String {
+fn said(shared: &AgentContext, incoming: &Incoming, answer: &str) -> String {
     let max_lines = shared.current().map_or(1, |current| current.config.max_lines);
     match shape(answer, max_lines) {
         Shape::Whole(text) => text,
@@ -274,7 +274,7 @@ fn said(shared: &Shared, incoming: &Incoming, answer: &str) -> String {
 }
 
 /// Says once that nothing can be remembered, until something can be again.
-async fn tell_of_forgetting(shared: &Shared, incoming: &Incoming, kept: io::Result<()>) {
+async fn tell_of_forgetting(shared: &AgentContext, incoming: &Incoming, kept: io::Result<()>) {
     let Err(problem) = kept else { return shared.told_forgetful.set(false) };
     crate::log!("message {} is not in the history: {problem}", incoming.id);
     if !shared.told_forgetful.replace(true) {

@@ -22,6 +22,7 @@
 mod answer;
 mod built_in;
 mod clock;
+mod context;
 mod cut;
 mod files;
 mod history;
@@ -39,7 +40,6 @@ mod rounds;
 mod rules;
 mod session;
 mod shape;
-mod shared;
 mod skills;
 mod slug;
 mod told;

@@ -10,10 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use crate::context::AgentContext;
 use crate::host::{Host, Reply};
 use crate::lines::{Line, Lines};
 use crate::queue::{Found, MAX_WAITING, Queue, Taken};
-use crate::shared::Shared;
 use crate::{Paths, answer, cut, host, process};
 
 /// How long the last lines may take when the input has ended.
@@ -29,7 +29,7 @@ pub async fn serve(
     let (host, lines) = Host::new();
     let writing = host::write(output, lines);
     tokio::pin!(writing);
-    let shared = Rc::new(Shared::new(host, home));
+    let shared = Rc::new(AgentContext::new(host, home));
     let mut session =
         Session { shared, queue: Queue::default(), tasks: JoinSet::new(), stops: HashMap::new() };
     tokio::select! {
@@ -43,7 +43,7 @@ pub async fn serve(
 }
 
 struct Session {
-    shared: Rc<Shared>,
+    shared: Rc<AgentContext>,
     queue: Queue,
     /// A task for each message that is being dealt with; it returns its number.
     tasks: JoinSet<u64>,
@@ -141,7 +141,11 @@ impl Session {
 }
 
 /// Deals with a message to its end, or until it is no longer wanted.
-async fn deal_with(shared: Rc<Shared>, message: Incoming, stopped: oneshot::Receiver<()>) -> u64 {
+async fn deal_with(
+    shared: Rc<AgentContext>,
+    message: Incoming,
+    stopped: oneshot::Receiver<()>,
+) -> u64 {
     tokio::select! {
         biased;
         _ = stopped => {}

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::context::{AgentContext, Current};
 use crate::host::Reply;
-use crate::shared::{Current, Shared};
 use crate::skills::Skill;
 use crate::told::Told;
 use crate::{built_in, cut};
@@ -34,7 +34,7 @@ pub fn offered(config: &Config, skills: &[Skill]) -> Vec<Tool> {
 /// Does what a call asks for, if the rules allow it. The result is for the model, and so
 /// is what went wrong.
 pub async fn call(
-    shared: &Shared,
+    shared: &AgentContext,
     current: &Current,
     incoming: &Incoming,
     offered: &[Tool],
@@ -57,7 +57,7 @@ pub async fn call(
 
 /// Whether the rules, or the people, allow a call.
 async fn allowed(
-    shared: &Shared,
+    shared: &AgentContext,
     current: &Current,
     incoming: &Incoming,
     call: &ToolCall,
@@ -95,7 +95,7 @@ async fn allowed(
 }
 
 async fn run(
-    shared: &Shared,
+    shared: &AgentContext,
     current: &Current,
     incoming: &Incoming,
     call: &ToolCall,
@@ -145,7 +145,7 @@ async fn run(
 
 /// Runs a script as if a command for it had been called, with the rules that count for that.
 async fn run_script(
-    shared: &Shared,
+    shared: &AgentContext,
     current: &Current,
     incoming: &Incoming,
     call: &ToolCall,

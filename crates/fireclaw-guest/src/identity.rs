@@ -29,14 +29,14 @@ pub fn cover_boot_id() {
 }
 
 /// This guest, whoever it is told to be.
-pub struct Guest {
+pub struct LiveSystem {
     /// Tells how a preparing command ended.
     pub reaper: Reaper,
     /// Its interface.
     pub interface: interface::Setting,
 }
 
-impl Personalize for Guest {
+impl Personalize for LiveSystem {
     fn take_on(&mut self, identity: &Identity) -> Result<(), String> {
         add_entropy(&identity.entropy)?;
         rustix::system::sethostname(identity.hostname.as_bytes())

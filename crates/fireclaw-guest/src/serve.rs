@@ -8,7 +8,7 @@ use fireclaw_protocol::{Error, GENERATION, session};
 
 use crate::boot::Booted;
 use crate::exec::{Execs, Reaper};
-use crate::identity::Guest;
+use crate::identity::LiveSystem;
 
 /// Opens the stream and serves the host. Returns only when that cannot work.
 pub async fn serve(booted: &Booted) -> Result<Infallible, String> {
@@ -17,7 +17,7 @@ pub async fn serve(booted: &Booted) -> Result<Infallible, String> {
 
 async fn sessions(booted: &Booted) -> Result<Infallible, String> {
     let reaper = Reaper::start()?;
-    let mut guest = Guest { reaper: reaper.clone(), interface: Default::default() };
+    let mut guest = LiveSystem { reaper: reaper.clone(), interface: Default::default() };
     let hello = GuestHello {
         generation: GENERATION,
         version: env!("CARGO_PKG_VERSION").into(),

@@ -23,7 +23,7 @@ pub use limits::Limits;
 pub use ticket::Ticket;
 
 use crate::{ChatModel, ChatRequest, ModelInfo, Result, Usage};
-use state::Shared;
+use state::Dispatcher;
 
 /// What an agent has used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -43,13 +43,13 @@ pub struct Totals {
 /// The queue before one model server. Clones share it.
 #[derive(Clone)]
 pub struct Broker {
-    shared: Arc<Shared>,
+    shared: Arc<Dispatcher>,
 }
 
 impl Broker {
     /// A queue before `model`.
     pub fn new(model: Arc<dyn ChatModel>, limits: Limits) -> Self {
-        Self { shared: Arc::new(Shared::new(model, limits)) }
+        Self { shared: Arc::new(Dispatcher::new(model, limits)) }
     }
 
     /// Asks for an agent's next step. What comes of it, even a refusal, is told by the
@@ -60,7 +60,7 @@ impl Broker {
             return Ticket::refused(error);
         }
         let (go, turn) = oneshot::channel();
-        match Shared::enter(&self.shared, agent, &request.model, go, events.clone()) {
+        match Dispatcher::enter(&self.shared, agent, &request.model, go, events.clone()) {
             Ok(slot) => {
                 let id = slot.id;
                 let task = tokio::spawn(request::run(slot, turn, request, events));

@@ -1,13 +1,13 @@
 //! The gateway of one VM: a process that connects, resolves and refuses for it. It
 //! has no rights of its own; its helper has made everything that takes some.
 
+mod access;
 mod denials;
 mod lifetime;
 mod pins;
 mod proxy;
 mod resolver;
 mod serve;
-mod shared;
 mod slirp;
 mod sniff;
 

@@ -70,7 +70,7 @@ pub(crate) struct Ports {
 
 /// A VM, as the rules see it.
 #[derive(Debug, Clone)]
-pub(crate) struct Guest {
+pub(crate) struct Endpoint {
     pub address: Ipv4Addr,
     pub ports: Ports,
     pub kind: Kind,
@@ -164,7 +164,7 @@ fn base(config: &HostConfig) -> Vec<Value> {
 }
 
 /// Everything for a VM whose tap is there.
-pub(crate) fn set_up(config: &HostConfig, guest: &Guest) -> Vec<Value> {
+pub(crate) fn set_up(config: &HostConfig, guest: &Endpoint) -> Vec<Value> {
     set_up_on(config, guest, &tap_name(guest.address))
 }
 
@@ -174,12 +174,12 @@ pub(crate) fn sample(config: &HostConfig) -> Vec<Value> {
     let address = config.gateway();
     set_up_on(
         config,
-        &Guest { address, ports, kind: Kind::Open, mode: NetworkMode::Host, host: Vec::new() },
+        &Endpoint { address, ports, kind: Kind::Open, mode: NetworkMode::Host, host: Vec::new() },
         "lo",
     )
 }
 
-fn set_up_on(config: &HostConfig, guest: &Guest, device: &str) -> Vec<Value> {
+fn set_up_on(config: &HostConfig, guest: &Endpoint, device: &str) -> Vec<Value> {
     let names = Names::of(guest.address);
     let mut commands = base(config);
     commands.extend([
@@ -199,7 +199,7 @@ fn set_up_on(config: &HostConfig, guest: &Guest, device: &str) -> Vec<Value> {
 }
 
 /// The rules of a VM, instead of those it had.
-pub(crate) fn policy(config: &HostConfig, guest: &Guest) -> Vec<Value> {
+pub(crate) fn policy(config: &HostConfig, guest: &Endpoint) -> Vec<Value> {
     let names = Names::of(guest.address);
     let mut commands = vec![flush(&names.nat), flush(&names.filter), flush(&names.refuse)];
     commands.extend(redirects(config, guest, &names));
@@ -227,7 +227,7 @@ fn redirect(config: &HostConfig, port: u16) -> Value {
     json!({ "dnat": { "family": "ip", "addr": config.gateway().to_string(), "port": port } })
 }
 
-fn redirects(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
+fn redirects(config: &HostConfig, guest: &Endpoint, names: &Names) -> Vec<Value> {
     let gateway = config.gateway();
     let nat = &names.nat;
     let tcp = || is(meta("l4proto"), "tcp");
@@ -251,7 +251,7 @@ fn redirects(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
     ]
 }
 
-fn filter(config: &HostConfig, guest: &Guest, names: &Names) -> Vec<Value> {
+fn filter(config: &HostConfig, guest: &Endpoint, names: &Names) -> Vec<Value> {
     let gateway = config.gateway();
     let Ports { proxy, dns, dns_tcp } = guest.ports;
     let no = |reason: &str, matches| refusal(&names.filter, &names.refuse, reason, matches);

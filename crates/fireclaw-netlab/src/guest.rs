@@ -11,7 +11,7 @@ use crate::namespace::ip;
 
 /// A guest at a tap.
 #[derive(Debug)]
-pub struct Guest {
+pub struct TapGuest {
     /// Where it is.
     pub namespace: Namespace,
     /// Closed, it ends what copies frames.
@@ -20,7 +20,7 @@ pub struct Guest {
 }
 
 #[allow(clippy::expect_used)]
-impl Guest {
+impl TapGuest {
     /// Connects a guest to a tap, and configures it as its interface says.
     ///
     /// # Panics
@@ -50,7 +50,7 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for TapGuest {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(copying) = self.copying.take() {

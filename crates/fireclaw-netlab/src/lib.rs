@@ -20,7 +20,7 @@ mod wire;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-pub use guest::Guest;
+pub use guest::TapGuest;
 pub use internet::{HOST, Internet};
 pub use namespace::{Namespace, ip};
 pub use wire::Wire;

@@ -2,10 +2,10 @@
 
 use fireclaw_protocol::agent::Incoming;
 
+use crate::context::AgentContext;
 use crate::memory::Audience;
 use crate::queue::conversation_of;
 use crate::recall::{Candidate, rank};
-use crate::shared::Shared;
 use crate::told::Told;
 use crate::{clock, cut};
 
@@ -18,7 +18,7 @@ const FOR_EVERYONE: [&str; 2] = ["remember for everyone", "remember for everybod
 
 /// Saves something for the conversation where it was said, or for everyone if who asks says so.
 pub fn save(
-    shared: &Shared,
+    shared: &AgentContext,
     incoming: &Incoming,
     name: &str,
     text: &str,
@@ -40,7 +40,7 @@ fn is_for_everyone(text: &str) -> bool {
 
 /// Searches what is for everyone, and what was saved and said in the same conversation: not
 /// elsewhere, because others may listen here.
-pub fn recall(shared: &Shared, incoming: &Incoming, query: &str) -> Told {
+pub fn recall(shared: &AgentContext, incoming: &Incoming, query: &str) -> Told {
     let conversation = conversation_of(incoming);
     let mut history = shared.history.borrow_mut();
     let said = history.of(&conversation).0.iter().map(|exchange| Candidate {

@@ -40,7 +40,7 @@ const MAX_REASON: usize = 120;
 
 /// Why a connection or the wait for one is over.
 #[derive(Debug)]
-enum End {
+enum Disconnect {
     /// Broken, refused or timed out: try again.
     Lost(String),
     /// The server does not want us now: try again much later.
@@ -111,9 +111,9 @@ impl Driver {
         let mut told = None;
         let failed = loop {
             match self.once(&mut backoff).await {
-                End::Stopped => break None,
-                End::Failed(reason) => break Some(reason),
-                End::Lost(reason) => {
+                Disconnect::Stopped => break None,
+                Disconnect::Failed(reason) => break Some(reason),
+                Disconnect::Lost(reason) => {
                     let timing = &self.config.timing;
                     let wait = backoff.next(timing.retry_first, timing.retry_max, random());
                     self.pending.push_back(Event::Disconnected { reason, retry_in: wait });
@@ -121,7 +121,7 @@ impl Driver {
                         break None;
                     }
                 }
-                End::Held(reason) => {
+                Disconnect::Held(reason) => {
                     if std::mem::take(&mut self.was_in) {
                         (refused, told) = (Backoff::default(), None);
                     }
@@ -151,12 +151,12 @@ impl Driver {
     }
 
     /// Connects once and stays for as long as it lasts.
-    async fn once(&mut self, backoff: &mut Backoff) -> End {
+    async fn once(&mut self, backoff: &mut Backoff) -> Disconnect {
         let opening = open(Arc::clone(&self.config), self.prover.clone(), self.address);
         self.address = self.address.wrapping_add(1);
         let stream = match self.meanwhile(opening).await {
-            None => return End::Stopped,
-            Some(Err(reason)) => return End::Lost(reason),
+            None => return Disconnect::Stopped,
+            Some(Err(reason)) => return Disconnect::Lost(reason),
             Some(Ok(stream)) => stream,
         };
         let end = self.converse(stream).await;
@@ -193,7 +193,7 @@ impl Driver {
     }
 
     /// The life of one connection.
-    async fn converse(&mut self, stream: Box<dyn Stream>) -> End {
+    async fn converse(&mut self, stream: Box<dyn Stream>) -> Disconnect {
         let (mut reader, writer) = tokio::io::split(stream);
         let (wire, unsent) = mpsc::channel(MAX_UNSENT);
         let mut wire = Some(wire);
@@ -227,20 +227,20 @@ impl Driver {
                 read = reader.read_buf(&mut buffer), if self.pending.len() < MAX_EVENTS => {
                     match read {
                         Ok(1..) => {}
-                        _ if quit_by.is_some() => return End::Stopped,
-                        Ok(0) => return End::Lost("the server closed the connection".into()),
-                        Err(e) => return End::Lost(format!("the connection broke: {e}")),
+                        _ if quit_by.is_some() => return Disconnect::Stopped,
+                        Ok(0) => return Disconnect::Lost("the server closed the connection".into()),
+                        Err(e) => return Disconnect::Lost(format!("the connection broke: {e}")),
                     }
                     self.session.heard(now());
                     if let Some(end) = self.take(&buffer, &mut incoming, &wire) {
-                        return if quit_by.is_some() { End::Stopped } else { end };
+                        return if quit_by.is_some() { Disconnect::Stopped } else { end };
                     }
                     None
                 }
                 done = &mut writing, if !wrote => {
                     wrote = true;
                     if let Err(e) = done && quit_by.is_none() {
-                        return End::Lost(format!("the connection broke: {e}"));
+                        return Disconnect::Lost(format!("the connection broke: {e}"));
                     }
                     None
                 }
@@ -265,7 +265,7 @@ impl Driver {
                 () = events.closed(), if quit_by.is_none() => Some(String::new()),
                 () = tokio::time::sleep_until(deadline.into()) => {
                     if quit_by.is_some() {
-                        return End::Stopped;
+                        return Disconnect::Stopped;
                     }
                     let actions = self.session.on_tick(now());
                     if let Some(end) = self.act(actions, &wire) {
@@ -291,7 +291,7 @@ impl Driver {
     fn chat(
         &mut self,
         wire: &Option<mpsc::Sender<Line>>,
-    ) -> std::result::Result<Option<Instant>, End> {
+    ) -> std::result::Result<Option<Instant>, Disconnect> {
         let Some(room) = wire.as_ref().filter(|_| self.session.is_ready()) else { return Ok(None) };
         // The other half is for what the protocol asks of us.
         while room.capacity() > MAX_UNSENT / 2 {
@@ -311,7 +311,7 @@ impl Driver {
         bytes: &[u8],
         incoming: &mut LineBuffer,
         wire: &Option<mpsc::Sender<Line>>,
-    ) -> Option<End> {
+    ) -> Option<Disconnect> {
         let mut end = None;
         incoming.feed(bytes, |line| {
             if end.is_none()
@@ -324,7 +324,7 @@ impl Driver {
         end
     }
 
-    fn act(&mut self, actions: Actions, wire: &Option<mpsc::Sender<Line>>) -> Option<End> {
+    fn act(&mut self, actions: Actions, wire: &Option<mpsc::Sender<Line>>) -> Option<Disconnect> {
         for action in actions {
             match action {
                 Action::Send(line) => match send(wire, line) {
@@ -336,9 +336,9 @@ impl Driver {
                     self.pending.extend(self.paste.add(event, us, now()));
                 }
                 Action::Emit(event) => self.pending.push_back(event),
-                Action::Close(reason) => return Some(End::Lost(reason)),
-                Action::Hold(reason) => return Some(End::Held(reason)),
-                Action::Fail(reason) => return Some(End::Failed(reason)),
+                Action::Close(reason) => return Some(Disconnect::Lost(reason)),
+                Action::Hold(reason) => return Some(Disconnect::Held(reason)),
+                Action::Fail(reason) => return Some(Disconnect::Failed(reason)),
             }
         }
         None
@@ -436,10 +436,10 @@ fn status_of(session: &Session) -> Status {
     }
 }
 
-fn send(wire: &Option<mpsc::Sender<Line>>, line: Line) -> Option<End> {
+fn send(wire: &Option<mpsc::Sender<Line>>, line: Line) -> Option<Disconnect> {
     let sent = wire.as_ref().map(|wire| wire.try_send(line));
     let full = matches!(sent, Some(Err(mpsc::error::TrySendError::Full(_))));
-    full.then(|| End::Lost("the server does not read what we send".into()))
+    full.then(|| Disconnect::Lost("the server does not read what we send".into()))
 }
 
 fn deliver(

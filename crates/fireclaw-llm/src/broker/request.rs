@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::Event;
-use super::state::{End, QueueSlot};
+use super::state::{Ended, QueueSlot};
 use crate::{ChatRequest, Error, Result, Step, Stepped, step};
 
 /// Ends an answer that reached the most tokens or was cut.
@@ -33,12 +33,12 @@ pub async fn run(
                 Step::Say(said) if truncated => Step::Say(said + CUT),
                 step => step,
             };
-            slot.end = End::Answered(usage);
+            slot.end = Ended::Answered(usage);
             Event::Done(step, usage)
         }
         Err(error) => {
             slot.shared.tell(&error);
-            slot.end = End::Failed;
+            slot.end = Ended::Failed;
             Event::Failed(error)
         }
     };

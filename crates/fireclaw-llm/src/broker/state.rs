@@ -35,7 +35,7 @@ const MAX_ABILITIES: usize = 256;
 /// failure costs a whole reply.
 const MAX_FALLBACKS: u32 = 2;
 
-pub struct Shared {
+pub struct Dispatcher {
     pub model: Arc<dyn ChatModel>,
     pub limits: Limits,
     state: Mutex<State>,
@@ -67,7 +67,7 @@ struct Known {
     fallbacks: u32,
 }
 
-impl Shared {
+impl Dispatcher {
     pub fn new(model: Arc<dyn ChatModel>, limits: Limits) -> Self {
         Self { model, limits, state: Mutex::default() }
     }
@@ -97,7 +97,7 @@ impl Shared {
             id,
             entered: Instant::now(),
             started: None,
-            end: End::Cancelled,
+            end: Ended::Cancelled,
         })
     }
 
@@ -187,7 +187,7 @@ impl Shared {
 }
 
 /// How a request ended, for the totals.
-pub enum End {
+pub enum Ended {
     Answered(Usage),
     Failed,
     Cancelled,
@@ -195,13 +195,13 @@ pub enum End {
 
 /// A request's place, in the queue and then at the server. Given up when dropped.
 pub struct QueueSlot {
-    pub shared: Arc<Shared>,
+    pub shared: Arc<Dispatcher>,
     agent: String,
     model: String,
     pub id: u64,
     entered: Instant,
     started: Option<Instant>,
-    pub end: End,
+    pub end: Ended,
 }
 
 impl QueueSlot {
@@ -228,9 +228,9 @@ impl QueueSlot {
             return;
         }
         let (outcome, usage) = match &self.end {
-            End::Answered(usage) => ("answered", *usage),
-            End::Failed => ("failed", Usage::default()),
-            End::Cancelled => ("cancelled", Usage::default()),
+            Ended::Answered(usage) => ("answered", *usage),
+            Ended::Failed => ("failed", Usage::default()),
+            Ended::Cancelled => ("cancelled", Usage::default()),
         };
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let waited = self.entered.elapsed().saturating_sub(busy.unwrap_or_default());
@@ -255,14 +255,14 @@ impl Drop for QueueSlot {
         let totals = state.totals.entry(self.agent.clone()).or_default();
         totals.busy += busy.unwrap_or_default();
         match self.end {
-            End::Answered(usage) => {
+            Ended::Answered(usage) => {
                 totals.answered += 1;
                 totals.usage = totals.usage + usage;
             }
-            End::Failed => totals.failed += 1,
-            End::Cancelled => totals.cancelled += 1,
+            Ended::Failed => totals.failed += 1,
+            Ended::Cancelled => totals.cancelled += 1,
         }
-        if let (End::Answered(_), Some(took)) = (&self.end, busy) {
+        if let (Ended::Answered(_), Some(took)) = (&self.end, busy) {
             state.average = Some(
                 state
                     .average

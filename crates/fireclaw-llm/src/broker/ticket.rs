@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
 use super::Event;
-use super::state::Shared;
+use super::state::Dispatcher;
 use crate::{Error, Result, Step, Usage};
 
 /// A request in a broker's hands. Dropping it cancels the request, wherever it is.
@@ -19,7 +19,7 @@ pub struct Ticket {
 }
 
 struct UnderWay {
-    shared: Arc<Shared>,
+    shared: Arc<Dispatcher>,
     id: u64,
     task: JoinHandle<()>,
 }
@@ -27,7 +27,7 @@ struct UnderWay {
 impl Ticket {
     pub(super) fn new(
         events: UnboundedReceiver<Event>,
-        shared: Arc<Shared>,
+        shared: Arc<Dispatcher>,
         id: u64,
         task: JoinHandle<()>,
     ) -> Self {

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::shared::{Permit, Policy, Shared};
+use super::access::{Access, Permit, Policy};
 use super::sniff::{self, Sniff};
 
 /// The most connections at a time.
@@ -25,7 +25,7 @@ const SPEAK: Duration = Duration::from_secs(10);
 
 /// Serves the guest's connections for as long as the gateway lives. Others on the host, or on
 /// its wire, reach the port too and are sent away.
-pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, guest: Ipv4Addr) {
+pub(super) async fn serve(shared: Arc<Access>, listener: TcpListener, guest: Ipv4Addr) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok((client, from)) = listener.accept().await else {
@@ -60,7 +60,7 @@ fn refuse(client: TcpStream) {
     let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
 }
 
-async fn connection(shared: &Shared, mut client: TcpStream, wanted: SocketAddrV4) {
+async fn connection(shared: &Access, mut client: TcpStream, wanted: SocketAddrV4) {
     // Before it is decided, so that no change is missed.
     let mut changes = shared.changes();
     let deny = |what: &str, reason| shared.deny(what, Some(wanted.port()), reason);
@@ -118,7 +118,7 @@ async fn connection(shared: &Shared, mut client: TcpStream, wanted: SocketAddrV4
 
 /// Resolves when the policy permits a connection no longer.
 async fn not_permitted(
-    shared: &Shared,
+    shared: &Access,
     changes: &mut watch::Receiver<Arc<Policy>>,
     permit: &Permit,
 ) {

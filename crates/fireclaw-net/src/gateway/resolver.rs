@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::shared::{Shared, locked};
+use super::access::{Access, locked};
 
 /// The most questions at a time.
 const QUESTIONS: usize = 64;
@@ -47,7 +47,7 @@ const MAX_ODD: usize = 8;
 
 /// The guest's resolver.
 pub(super) struct Resolver {
-    shared: Arc<Shared>,
+    shared: Arc<Access>,
     /// The only one who is answered.
     guest: Ipv4Addr,
     /// The host's, and when its configuration was written.
@@ -56,7 +56,7 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    pub fn new(shared: Arc<Shared>, guest: Ipv4Addr) -> Arc<Self> {
+    pub fn new(shared: Arc<Access>, guest: Ipv4Addr) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(QUESTIONS));
         Arc::new(Self { shared, guest, host: Mutex::default(), permits })
     }
@@ -360,7 +360,7 @@ mod tests {
 
     fn resolver(policy: &str) -> Arc<Resolver> {
         let config = HostConfig::parse("[[service]]\nname = \"a\"\naddress = \"127.0.0.1:1\"");
-        Resolver::new(Arc::new(Shared::new(config.unwrap(), policy.parse().unwrap())), GUEST)
+        Resolver::new(Arc::new(Access::new(config.unwrap(), policy.parse().unwrap())), GUEST)
     }
 
     fn answer(resolver: &Resolver, question: &[u8]) -> Option<Message> {

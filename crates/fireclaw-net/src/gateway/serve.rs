@@ -15,8 +15,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
+use super::access::{Access, locked};
 use super::resolver::Resolver;
-use super::shared::{Shared, locked};
 use super::slirp::Uplink;
 use super::{lifetime, proxy};
 use crate::control::Status;
@@ -50,17 +50,17 @@ pub(super) struct Parts {
 struct Gateway {
     machine: Machine,
     request: Request,
-    shared: Arc<Shared>,
+    shared: Arc<Access>,
     helper: Arc<Mutex<UnixStream>>,
     uplink: Mutex<Option<Uplink>>,
     /// The host's addresses that the rules know. Who has it may change rules.
     known: tokio::sync::Mutex<Vec<Ipv4Net>>,
-    end: watch::Sender<End>,
+    end: watch::Sender<Lifetime>,
 }
 
 /// When it is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum Lifetime {
     /// With who started it.
     WithStarter,
     /// With a VM's VMM.
@@ -83,13 +83,13 @@ pub(super) fn run(
         let Parts { machine, request, helper, proxy, dns, dns_tcp, host, socket } = parts;
         let closing = helper.try_clone().map_err(Error::system("starting"))?;
         let gateway = Arc::new(Gateway {
-            shared: Arc::new(Shared::new(request.config.clone(), request.policy.clone())),
+            shared: Arc::new(Access::new(request.config.clone(), request.policy.clone())),
             machine,
             request,
             helper: Arc::new(Mutex::new(helper)),
             uplink: Mutex::default(),
             known: tokio::sync::Mutex::new(host),
-            end: watch::Sender::new(End::WithStarter),
+            end: watch::Sender::new(Lifetime::WithStarter),
         });
         let begun = async {
             let listener = socket.listener.try_clone().and_then(UnixListener::from_std);
@@ -129,14 +129,14 @@ pub(super) fn run(
 }
 
 /// Resolves when the gateway is to end.
-async fn ended(mut changes: watch::Receiver<End>, starter: &UnixStream) {
+async fn ended(mut changes: watch::Receiver<Lifetime>, starter: &UnixStream) {
     loop {
         let end = *changes.borrow_and_update();
         let over = async {
             match end {
-                End::WithStarter => lifetime::closed(starter).await,
-                End::With(process) => lifetime::ended(process).await,
-                End::Now => {}
+                Lifetime::WithStarter => lifetime::closed(starter).await,
+                Lifetime::With(process) => lifetime::ended(process).await,
+                Lifetime::Now => {}
             }
         };
         tokio::select! {
@@ -226,7 +226,7 @@ impl Gateway {
         match self.rules(kind, word, known).await {
             Err(error) if before == Kind::Open => {
                 // More would be open than was asked for.
-                self.end.send_replace(End::Now);
+                self.end.send_replace(Lifetime::Now);
                 Err(Error::gateway(format!("ended, as it could not close the rest: {error}")))
             }
             set => {
@@ -320,11 +320,11 @@ mod tests {
         let vmm = ProcessStamp::of(std::process::id().try_into().unwrap()).unwrap();
         for _ in 0..64 {
             let (starter, theirs) = UnixStream::pair().unwrap();
-            let end = watch::Sender::new(End::WithStarter);
+            let end = watch::Sender::new(Lifetime::WithStarter);
             let mut ended = std::pin::pin!(ended(end.subscribe(), &starter));
             let now = Duration::ZERO;
             assert!(tokio::time::timeout(now, &mut ended).await.is_err());
-            end.send_replace(End::With(vmm));
+            end.send_replace(Lifetime::With(vmm));
             drop(theirs);
             lifetime::closed(&starter).await;
             assert!(tokio::time::timeout(now, &mut ended).await.is_err());

@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::mode::NetworkMode;
 use crate::netlink::{Link, Netlink};
-use crate::rules::{Guest, Kind};
+use crate::rules::{Endpoint, Kind};
 use crate::state::{Lock, Machine, State, lock};
 use crate::watch::Watch;
 use crate::{Error, Request, Result, host, nft, rules};
@@ -17,7 +17,7 @@ pub struct Kept {
     pub request: Request,
     pub state: State,
     pub machine: Machine,
-    pub guest: Guest,
+    pub guest: Endpoint,
     /// On a host others may remove rules.
     pub watch: Option<Watch>,
 }
@@ -77,7 +77,7 @@ impl Kept {
     pub fn change(&mut self, kind: Kind, policy: &str, host: Vec<Ipv4Net>) -> Result<()> {
         let _alone = alone(&self.request)?;
         let before = std::mem::replace(&mut self.machine.policy, policy.into());
-        let guest = Guest { kind, host, ..self.guest.clone() };
+        let guest = Endpoint { kind, host, ..self.guest.clone() };
         let guest = std::mem::replace(&mut self.guest, guest);
         let changed = self.set_policy();
         if changed.is_err() {

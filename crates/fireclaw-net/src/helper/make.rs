@@ -11,7 +11,7 @@ use super::guard::{Kept, alone, remove, tap_link};
 use crate::mode::{NetworkMode, enter_namespaces, host_addresses};
 use crate::netlink::Netlink;
 use crate::nft::Nft;
-use crate::rules::{Guest, Kind, Ports};
+use crate::rules::{Endpoint, Kind, Ports};
 use crate::state::{Machine, State};
 use crate::watch::Watch;
 use crate::{Error, Request, Result, conntrack, host, rules, tap};
@@ -70,7 +70,7 @@ fn make_things(
     machine: &Machine,
     nft: Nft,
     host: Vec<Ipv4Net>,
-) -> Result<(Guest, Option<Watch>, Vec<OwnedFd>)> {
+) -> Result<(Endpoint, Option<Watch>, Vec<OwnedFd>)> {
     // What the host had before is noted; a namespace had nothing.
     let noted = (request.mode == NetworkMode::Host).then_some(state);
     let netlink = Netlink::open()?;
@@ -86,7 +86,7 @@ fn make_things(
     host::quiet(&name)?;
     let (ports, mut descriptors) = listen(request.config.gateway())?;
     let kind = Kind::of(&request.policy);
-    let guest = Guest { address: machine.address, ports, kind, mode: request.mode, host };
+    let guest = Endpoint { address: machine.address, ports, kind, mode: request.mode, host };
     let watch = match request.mode {
         NetworkMode::Host => Some(Watch::open()?),
         NetworkMode::Namespace => None,

@@ -8,13 +8,13 @@ use super::*;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 2);
 
-fn guest(policy: &Network, mode: NetworkMode) -> Guest {
+fn guest(policy: &Network, mode: NetworkMode) -> Endpoint {
     let ports = Ports { proxy: 40_001, dns: 40_002, dns_tcp: 40_003 };
     let host = match mode {
         NetworkMode::Host => Vec::new(),
         NetworkMode::Namespace => vec!["192.0.2.0/24".parse().unwrap()],
     };
-    Guest { address: ADDRESS, ports, kind: Kind::of(policy), mode, host }
+    Endpoint { address: ADDRESS, ports, kind: Kind::of(policy), mode, host }
 }
 
 #[track_caller]

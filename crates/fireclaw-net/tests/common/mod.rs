@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use fireclaw_net::{Gateway, Interface, NetworkMode, Request};
 use fireclaw_netlab::matrix::{self, Sides};
-use fireclaw_netlab::{CONFIG, Guest};
+use fireclaw_netlab::{CONFIG, TapGuest};
 use fireclaw_policy::HostConfig;
 use fireclaw_vm::{AttachmentKind, TapAttachment};
 
@@ -42,7 +42,7 @@ pub fn without_nft() -> String {
 
 /// A guest and its gateway.
 pub struct Machine {
-    pub guest: Guest,
+    pub guest: TapGuest,
     pub interface: Interface,
     pub gateway: Option<Gateway>,
     pub runtime: tokio::runtime::Runtime,
@@ -75,7 +75,7 @@ impl Machine {
         let gateway = runtime.block_on(open).unwrap();
         let TapAttachment::Tap(tap) = gateway.attachment() else { panic!("no tap") };
         let interface = gateway.interface();
-        let guest = Guest::attachment(tap.try_clone().unwrap(), &interface);
+        let guest = TapGuest::attachment(tap.try_clone().unwrap(), &interface);
         let probe = directory.path().join("probe.py");
         std::fs::write(&probe, matrix::PROBE).unwrap();
         Self { guest, interface, gateway: Some(gateway), runtime, directory, probe }

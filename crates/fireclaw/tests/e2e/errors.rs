@@ -98,7 +98,7 @@ fn unknown_image_and_bad_kernels() {
     home.run(["--image", "nope", "--pull", "never", "true"])
         .exits(125)
         .says(&["no image named", "there are: base"]);
-    home.run(["--image", "../../etc", "true"]).exits(125).says(&["no image named"]);
+    home.run(["--image", "../../etc", "true"]).exits(125).says(&["is not an image name"]);
     let kernel = home.path().join("kernel");
     let path = kernel.to_str().unwrap();
     home.run(["--kernel", path, "true"]).exits(125).says(&["cannot read", "No such file"]);

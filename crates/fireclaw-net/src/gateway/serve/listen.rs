@@ -8,7 +8,7 @@ use fireclaw_host::SocketDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 
-use super::{End, Gateway};
+use super::{Gateway, Lifetime};
 use crate::control::{Ask, MAX_LINE, SOCKET};
 use crate::{Error, Result};
 
@@ -94,9 +94,9 @@ impl Gateway {
             Ask::BelongsTo { process } if process.lives() => {
                 // What ends, ends all the same.
                 self.end.send_if_modified(|end| {
-                    let goes_on = *end != End::Now;
+                    let goes_on = *end != Lifetime::Now;
                     if goes_on {
-                        *end = End::With(process);
+                        *end = Lifetime::With(process);
                     }
                     goes_on
                 });

@@ -20,7 +20,7 @@ pub(super) struct Policy {
 }
 
 /// What the parts of a gateway share.
-pub(super) struct Shared {
+pub(super) struct Access {
     pub config: HostConfig,
     policy: watch::Sender<Arc<Policy>>,
     pins: Mutex<Pins>,
@@ -49,7 +49,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shared {
+impl Access {
     pub fn new(config: HostConfig, network: Network) -> Self {
         let policy = Policy { rules: Rules::of(&network), network };
         Self {
@@ -177,11 +177,11 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn shared(policy: &str) -> Shared {
+    fn shared(policy: &str) -> Access {
         let config = HostConfig::parse(
             "ranges = [\"192.168.77.0/24\"]\n[[service]]\nname = \"a\"\naddress = \"127.0.0.1:11434\"",
         );
-        Shared::new(config.unwrap(), policy.parse().unwrap())
+        Access::new(config.unwrap(), policy.parse().unwrap())
     }
 
     fn at(text: &str) -> SocketAddrV4 {

@@ -27,7 +27,7 @@ pub struct Current {
 }
 
 /// The agent, but for the messages themselves.
-pub struct Shared {
+pub struct AgentContext {
     pub host: Host,
     pub paths: Paths,
     pub history: RefCell<History>,
@@ -39,7 +39,7 @@ pub struct Shared {
     current: RefCell<Option<Rc<Current>>>,
 }
 
-impl Shared {
+impl AgentContext {
     pub fn new(host: Host, paths: Paths) -> Self {
         Self {
             host,
