@@ -4,9 +4,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use oci_client::RegistryOperation;
 use oci_client::client::{BlobResponse, Client, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageManifest};
+use oci_client::secrets::RegistryAuth;
+use tokio::sync::RwLock;
 
 use crate::store::Fetch;
 use crate::{Blob, Error, Reference, Result, Store, credentials};
@@ -73,23 +76,44 @@ impl Registry {
     pub async fn pull(&self, reference: &Reference, watch: &dyn Watch) -> Result<Pulled> {
         // May have been done before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let auth = credentials::of(reference).await?;
-        let client = self.client(reference);
-        let image = reference.of_client();
-        client.store_auth_if_needed(image.resolve_registry(), &auth).await;
+        let (client, auth) = self.connect(reference).await?;
         let (manifest, digest) = client
-            .pull_image_manifest(image, &auth)
+            .pull_image_manifest(reference.of_client(), &auth)
             .await
             .map_err(|e| self.failed(reference, e))?;
         self.check(reference, &manifest)?;
-        let pull = Pull { store: &self.store, client: &client, reference };
+        let pull = Pull { registry: self, client: RwLock::new(client), reference };
         let config = pull.blob(&manifest.config, &|_| ()).await?;
         let config = std::fs::read(&config.path)
             .map_err(fireclaw_host::PathError::at("read", &config.path))?;
         Ok(Pulled { digest, config, layers: pull.layers(&manifest.layers, watch).await? })
     }
 
-    fn client(&self, reference: &Reference) -> Client {
+    /// A client that may pull an image, with what it shows for that.
+    ///
+    /// The token is got here and then shown as it is: the library would get one by itself, and
+    /// ends the process over one that cannot stand in a header.
+    async fn connect(&self, reference: &Reference) -> Result<(Client, RegistryAuth)> {
+        let image = reference.of_client();
+        let (client, auth) = (self.client(reference)?, credentials::of(reference).await?);
+        let asked = client.auth(image, &auth, RegistryOperation::Pull).await;
+        let token = match asked.map_err(|e| failed(reference, &e))? {
+            // The client has a name and a password to show.
+            None if matches!(auth, RegistryAuth::Basic(..)) => return Ok((client, auth)),
+            // Nobody asks; whoever does later gets what opens nothing.
+            None => "anonymous".to_owned(),
+            Some(token) => token,
+        };
+        if token.is_empty() || token.contains(|c: char| !c.is_ascii_graphic()) {
+            let problem = "its token cannot stand in a header".to_owned();
+            return Err(Error::Registry { registry: reference.registry().to_owned(), problem });
+        }
+        let (client, auth) = (self.client(reference)?, RegistryAuth::Bearer(token));
+        client.store_auth_if_needed(image.resolve_registry(), &auth).await;
+        Ok((client, auth))
+    }
+
+    fn client(&self, reference: &Reference) -> Result<Client> {
         let (system, architecture) = self.platform.clone();
         let fits = move |entry: &&ImageIndexEntry| {
             entry.platform.as_ref().is_some_and(|platform| {
@@ -97,12 +121,8 @@ impl Registry {
                     && platform.architecture.to_string() == architecture
             })
         };
-        let protocol = match reference.is_loopback() {
-            true => ClientProtocol::HttpsExcept(vec![reference.registry().to_owned()]),
-            false => ClientProtocol::Https,
-        };
-        Client::new(ClientConfig {
-            protocol,
+        let mut config = ClientConfig {
+            protocol: ClientProtocol::Https,
             platform_resolver: Some(Box::new(move |entries| {
                 entries.iter().find(&fits).map(|entry| entry.digest.clone())
             })),
@@ -110,7 +130,15 @@ impl Registry {
             read_timeout: Some(SILENCE),
             user_agent: concat!("fireclaw/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
-        })
+        };
+        if reference.is_loopback() {
+            config.protocol = ClientProtocol::HttpsExcept(vec![reference.registry().to_owned()]);
+            // What is said in the clear goes through nobody: these stand before the
+            // environment's proxies, and nothing goes through them.
+            config.http_proxy = Some("http://127.0.0.1:9".into());
+            config.no_proxy = Some("*,127.0.0.0/8,::1".into());
+        }
+        Client::try_from(config).map_err(|e| failed(reference, &e))
     }
 
     /// Whether a manifest is one of an image in layers that can be fetched.
@@ -161,8 +189,9 @@ fn is_layer(media_type: &str) -> bool {
 
 /// One pull.
 struct Pull<'a> {
-    store: &'a Store,
-    client: &'a Client,
+    registry: &'a Registry,
+    /// Another when its token has expired.
+    client: RwLock<Client>,
     reference: &'a Reference,
 }
 
@@ -205,19 +234,41 @@ impl Pull<'_> {
                 let problem = format!("a part of it has {} bytes, and may have {most}", of.size);
                 Error::NotAnImage { reference: self.reference.to_string(), problem }
             })?;
-        let mut fetch = match self.store.fetch(&of.digest, bytes, waits).await? {
+        let registry = self.reference.registry();
+        let store = &self.registry.store;
+        let mut fetch = match store.fetch(&of.digest, bytes, registry, waits).await? {
             Ok(there) => {
                 more(signed(bytes));
                 return Ok(there);
             }
             Err(fetch) => fetch,
         };
+        if fetch.bytes > fetch.expected() {
+            fetch.reset()?;
+        }
         more(signed(fetch.bytes));
-        let (mut tries, mut wait) = (0, FIRST_WAIT);
+        // What an earlier pull has left may be wrong.
+        let mut is_resumed = fetch.bytes > 0;
+        let (mut tries, mut wait, mut had_token) = (0, FIRST_WAIT, false);
         loop {
             let before = fetch.bytes;
             match self.stream(of, &mut fetch, more).await {
-                Ok(()) => break,
+                Ok(()) if fetch.is_right() || !is_resumed => break,
+                Ok(()) => {
+                    more(-signed(fetch.bytes));
+                    fetch.reset()?;
+                    is_resumed = false;
+                }
+                // Maybe for another token.
+                Err(Broken::For(Error::Denied { .. })) if !had_token => {
+                    had_token = true;
+                    *self.client.write().await = self.registry.connect(self.reference).await?.0;
+                }
+                Err(Broken::For(_)) if is_resumed => {
+                    more(-signed(fetch.bytes));
+                    fetch.reset()?;
+                    is_resumed = false;
+                }
                 Err(Broken::For(error)) => {
                     if matches!(error, Error::WrongBytes { .. }) {
                         fetch.discard();
@@ -227,7 +278,7 @@ impl Pull<'_> {
                 Err(Broken::Off(error)) => {
                     // As long as something comes it is gone on with.
                     if fetch.bytes > before {
-                        (tries, wait) = (0, FIRST_WAIT);
+                        (tries, wait, had_token) = (0, FIRST_WAIT, false);
                     }
                     tries += 1;
                     if tries >= MOST_TRIES {
@@ -252,8 +303,12 @@ impl Pull<'_> {
             return Ok(());
         }
         let image = self.reference.of_client();
-        let asked = self.client.pull_blob_stream_partial(image, of, fetch.bytes, None);
-        let mut stream = match asked.await.map_err(|e| self.broken(&e))? {
+        // From the registry, and from nowhere else that the manifest names.
+        let of_registry = &OciDescriptor { urls: None, ..of.clone() };
+        let client = self.client.read().await;
+        let asked = client.pull_blob_stream_partial(image, of_registry, fetch.bytes, None).await;
+        drop(client);
+        let mut stream = match asked.map_err(|e| self.broken(&e))? {
             BlobResponse::Partial(stream) => stream,
             BlobResponse::Full(stream) => {
                 // The registry begins at the beginning, and so do we.

@@ -92,21 +92,33 @@ impl Store {
         Ok(options.open(&path).map_err(PathError::at("create", path))?)
     }
 
-    /// Removes every blob that `keep` does not pick, and all that is not whole and that
+    /// Removes every blob that the result of `used`, called once nobody uses the store, does not
+    /// pick, and all that is not whole and that
     /// nobody fetches; how many bytes that frees. Nothing while somebody [holds](Store::hold)
     /// it.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn prune(&self, keep: impl Fn(&str) -> bool) -> Result<u64> {
-        let mut freed = 0;
+    pub fn prune<K, E>(
+        &self,
+        used: impl FnOnce() -> std::result::Result<K, E>,
+    ) -> std::result::Result<u64, E>
+    where
+        K: Fn(&str) -> bool,
+        E: From<Error>,
+    {
         if !self.directory.exists() {
-            return Ok(freed);
+            return Ok(0);
         }
         let lock = self.lock_file()?;
         if lock.try_lock().is_err() {
-            return Ok(freed);
+            return Ok(0);
         }
+        Ok(self.remove_but(&used()?)?)
+    }
+
+    fn remove_but(&self, keep: &dyn Fn(&str) -> bool) -> Result<u64> {
+        let mut freed = 0;
         for entry in fs::read_dir(self.directory.join("sha256")).into_iter().flatten().flatten() {
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
@@ -129,12 +141,14 @@ impl Store {
         Ok(freed)
     }
 
-    /// A blob of a length, if it is there; else what fetches it, once nobody else does.
-    /// `waits` is called if somebody does.
+    /// A blob of a length, if it is there; else what fetches it from a registry, once nobody
+    /// else does from the same one: what one has sent is no other's. `waits` is called if
+    /// somebody does.
     pub(crate) async fn fetch(
         &self,
         digest: &str,
         bytes: u64,
+        registry: &str,
         waits: impl FnOnce(),
     ) -> Result<std::result::Result<Blob, Fetch>> {
         let no_digest = || Error::WrongBytes {
@@ -147,7 +161,8 @@ impl Store {
         if is_there(&whole) {
             return Ok(Ok(whole));
         }
-        let partial = whole.path.with_extension(&PARTIAL[1..]);
+        let of = &hex(&Sha256::digest(registry))[..16];
+        let partial = whole.path.with_extension(format!("{of}{PARTIAL}"));
         make_directory(&self.directory.join("sha256"))?;
         let mut waits = Some(waits);
         loop {
@@ -188,6 +203,10 @@ pub struct Hold(#[allow(dead_code, reason = "the lock is held by the open file")
 fn make_directory(path: &Path) -> Result<()> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     Ok(made.map_err(PathError::at("create", path))?)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a blob is there: it was given its name when it was whole.
@@ -246,13 +265,19 @@ impl Fetch {
         Ok(true)
     }
 
+    /// The digest of what there is.
+    fn digest(&self) -> String {
+        format!("sha256:{}", hex(&self.hasher.clone().finalize()))
+    }
+
+    /// Whether it is what it should be.
+    pub(crate) fn is_right(&self) -> bool {
+        self.bytes == self.whole.bytes && self.digest() == self.whole.digest
+    }
+
     /// Gives it its name, if it is what it should be; else what it is.
     pub(crate) fn finish(self) -> Result<std::result::Result<Blob, String>> {
-        let digest = self.hasher.finalize().iter().fold("sha256:".to_owned(), |mut hex, byte| {
-            use std::fmt::Write;
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
+        let digest = self.digest();
         if digest != self.whole.digest || self.bytes != self.whole.bytes {
             let _ = fs::remove_file(&self.partial);
             return Ok(Err(format!("{} bytes with {digest}", self.bytes)));
@@ -283,7 +308,26 @@ mod tests {
     }
 
     async fn fetch(store: &Store, digest: &str, bytes: u64) -> Fetch {
-        store.fetch(digest, bytes, || ()).await.unwrap().unwrap_err()
+        store.fetch(digest, bytes, "a", || ()).await.unwrap().unwrap_err()
+    }
+
+    fn prune(store: &Store, used: &str) -> u64 {
+        store.prune(|| Ok::<_, Error>(move |digest: &str| digest == used)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_one_registry_has_sent_is_no_others() {
+        let (_directory, store) = store();
+        let mut evil = fetch(&store, HELLO, 5).await;
+        evil.write(b"evi").unwrap();
+        // Also while it drips.
+        let mut good = store.fetch(HELLO, 5, "b", || panic!("waits")).await.unwrap().unwrap_err();
+        assert_eq!(good.bytes, 0);
+        good.write(b"hello").unwrap();
+        assert!(good.is_right() && !evil.is_right());
+        good.finish().unwrap().unwrap();
+        drop(evil);
+        assert!(store.fetch(HELLO, 5, "a", || ()).await.unwrap().is_ok());
     }
 
     #[tokio::test]
@@ -295,7 +339,7 @@ mod tests {
         assert!(fetching.write(b"lo").unwrap());
         let blob = fetching.finish().unwrap().unwrap();
         assert_eq!(fs::read(&blob.path).unwrap(), b"hello");
-        assert_eq!(store.fetch(HELLO, 5, || ()).await.unwrap().unwrap(), blob);
+        assert_eq!(store.fetch(HELLO, 5, "b", || ()).await.unwrap().unwrap(), blob);
         // Other bytes are never there, and nothing is left of them.
         let mut fetching = fetch(&store, EMPTY, 5).await;
         fetching.write(b"hallo").unwrap();
@@ -326,7 +370,7 @@ mod tests {
         let (waits, waited) = tokio::sync::oneshot::channel();
         let other = store.clone();
         let second = async move {
-            other.fetch(HELLO, 5, || waits.send(()).unwrap()).await.unwrap().unwrap()
+            other.fetch(HELLO, 5, "a", || waits.send(()).unwrap()).await.unwrap().unwrap()
         };
         let done = async {
             waited.await.unwrap();
@@ -346,13 +390,13 @@ mod tests {
         fetching.write(b"hello").unwrap();
         let hello = fetching.finish().unwrap().unwrap();
         let empty = fetch(&store, EMPTY, 0).await;
-        assert_eq!(store.prune(|digest| digest == HELLO).unwrap(), 0);
+        assert_eq!(prune(&store, HELLO), 0);
         assert!(hello.path.exists() && empty.partial.exists());
         drop(empty);
         let held = store.hold().await.unwrap();
-        assert_eq!(store.prune(|_| false).unwrap(), 0, "somebody uses it");
+        assert_eq!(prune(&store, ""), 0, "somebody uses it");
         drop(held);
-        assert_eq!(store.prune(|_| false).unwrap(), 5);
+        assert_eq!(prune(&store, ""), 5);
         assert_eq!(fs::read_dir(hello.path.parent().unwrap()).unwrap().count(), 0);
     }
 

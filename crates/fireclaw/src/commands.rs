@@ -14,6 +14,7 @@ pub mod setup;
 pub mod snapshot;
 pub mod template;
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -152,12 +153,43 @@ fn keeps_something(command: &Command) -> bool {
 /// Prints a value as JSON.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => print(&text),
+        Ok(text) => print(&harmless(&text)),
         Err(e) => Err(CliError::new(Kind::System, e.to_string())),
     }
+}
+
+/// JSON that is the same to a program, and harmless to a terminal: what serde_json writes as it
+/// is, such as C1 control characters and marks of direction, stands only in strings.
+fn harmless(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && (c.is_control() || fireclaw_host::is_hidden(c)) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 /// Prints a text and a newline. A reader that has gone (`| head`) has enough.
 fn print(text: &str) -> Result<()> {
     out!("{text}").map_err(|e| PathError::at("write", "standard output")(e).into())
+}
+
+#[cfg(test)]
+mod json_tests {
+    use super::*;
+
+    #[test]
+    fn json_is_harmless_to_a_terminal_and_the_same_to_a_program() {
+        let value = serde_json::json!({ "env": "a\u{9b}31m\u{202e}\u{e0041}\x1b\n\u{7f}é" });
+        let text = harmless(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(
+            text.chars().all(|c| c == '\n' || !(c.is_control() || fireclaw_host::is_hidden(c)))
+        );
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
 }

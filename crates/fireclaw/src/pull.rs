@@ -1,5 +1,6 @@
 //! Images that are not here yet.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -89,10 +90,12 @@ async fn pulled(home: &Home, reference: &Reference) -> Result<Image> {
 
 /// Removes the layers that no image needs; how many bytes that frees.
 pub fn prune_layers(home: &Home) -> Result<u64> {
-    let manifest = Manifest::read(home)?;
-    let origins = manifest.images.values().filter_map(|image| image.pulled.as_ref());
-    let used: Vec<&String> = origins.flat_map(|origin| &origin.layers).collect();
-    Ok(Store::new(home.blobs()).prune(|digest| used.iter().any(|layer| *layer == digest))?)
+    Store::new(home.blobs()).prune(|| {
+        let images = Manifest::read(home)?.images.into_values();
+        let layers = images.filter_map(|image| image.pulled).flat_map(|origin| origin.layers);
+        let used: BTreeSet<String> = layers.collect();
+        Ok::<_, CliError>(move |digest: &str| used.contains(digest))
+    })
 }
 
 /// Shows how a pull goes on: a bar on a terminal, else a line at its start.

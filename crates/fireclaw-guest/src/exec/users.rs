@@ -25,8 +25,12 @@ pub struct User {
 /// # Errors
 /// In words: there is no such user or group, or one with ids that no process can have.
 pub fn find(asked: &str, passwd: &str, group: &str) -> Result<User, String> {
-    let Some((name, of)) = asked.split_once(':') else { return find_user(asked, passwd, group) };
-    let user = find_user(if name.is_empty() { "root" } else { name }, passwd, group)?;
+    let (name, of) = asked.split_once(':').unwrap_or((asked, ""));
+    let user =
+        find_user(if name.is_empty() && !of.is_empty() { "root" } else { name }, passwd, group)?;
+    if of.is_empty() {
+        return Ok(user);
+    }
     Ok(User { gid: find_group(of, group)?, groups: Vec::new(), ..user })
 }
 
@@ -73,7 +77,8 @@ fn find_user(asked: &str, passwd: &str, group: &str) -> Result<User, String> {
     Ok(User {
         name: asked.into(),
         uid,
-        gid: uid,
+        // As with Docker, also for images whose files belong to group root.
+        gid: Id::ROOT,
         groups: Vec::new(),
         home: if uid == Id::ROOT { "/root".into() } else { "/".into() },
         shell: "/bin/sh".into(),
@@ -112,7 +117,8 @@ mod tests {
         assert_eq!(ids("app:wheel"), Ok((1000, 10, 0)));
         assert_eq!(ids("1000:4711"), Ok((1000, 4711, 0)));
         assert_eq!(ids("7:7"), Ok((7, 7, 0)));
-        for bad in ["app:", "app:nobody", "app:4294967295", "nobody:50", "a:b:c"] {
+        assert_eq!(ids("app:"), ids("app"));
+        for bad in ["app:nobody", "app:4294967295", "nobody:50", "a:b:c"] {
             assert!(ids(bad).is_err(), "{bad}");
         }
     }
@@ -145,7 +151,7 @@ mod tests {
     #[test]
     fn an_image_without_files_has_root_and_numbers() {
         assert_eq!(find("root", "", "").unwrap().uid, Id::ROOT);
-        assert_eq!(find("4711", "", "").unwrap().gid.get(), 4711);
+        assert_eq!(find("4711", "", "").unwrap().gid.get(), 0);
         find("agent", "", "").unwrap_err();
     }
 

@@ -249,7 +249,12 @@ impl Args {
             Some(EnvVar { name, value })
         };
         let workdir = self.workdir.as_ref().map(|path| path.as_bytes().to_vec());
-        let of_image = || (!image.workdir.is_empty()).then(|| image.workdir.clone().into_bytes());
+        // One that says how it is run and no folder means the root, as with Docker.
+        let of_image = || match &*image.workdir {
+            "" if image.is_empty() => None,
+            "" => Some(b"/".to_vec()),
+            workdir => Some(workdir.as_bytes().to_vec()),
+        };
         let user = self.user.clone().or_else(|| Some(image.user.clone()).filter(|u| !u.is_empty()));
         Ok(ExecRequest {
             id: 0,

@@ -326,6 +326,8 @@ fn a_private_registry_wants_to_know_who_asks() {
         let mut command = home.fireclaw(["image", "pull", &registry.name("secret:1")]);
         let path = std::env::var("PATH").unwrap();
         command.env("DOCKER_CONFIG", docker.path());
+        // What is said in the clear goes through no proxy: this one would refuse it.
+        command.env("http_proxy", "http://127.0.0.1:9");
         command.env("PATH", format!("{}:{path}", docker.path().display()));
         finish(command, Vec::new(), timeout())
     };
