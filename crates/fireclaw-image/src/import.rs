@@ -124,4 +124,6 @@ fn error(problem: Problem, image: &Path, origin: &str) -> Error {
 #[cfg(test)]
 mod against_tar;
 #[cfg(test)]
+mod against_umoci;
+#[cfg(test)]
 mod tests;

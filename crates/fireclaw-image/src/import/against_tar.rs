@@ -23,7 +23,7 @@ pub fn gnu_tar() -> Command {
 }
 
 /// A tree on the host in the same terms as an image.
-fn host_tree(root: &Path) -> BTreeMap<Vec<u8>, Node> {
+pub fn host_tree(root: &Path) -> BTreeMap<Vec<u8>, Node> {
     let mut found = BTreeMap::new();
     let mut rest = vec![Vec::new()];
     while let Some(path) = rest.pop() {
@@ -68,7 +68,7 @@ fn host_tree(root: &Path) -> BTreeMap<Vec<u8>, Node> {
 
 /// What is compared: directories' sizes and link counts are each file system's own, and
 /// inodes are compared by which names share one.
-fn comparable(files: &BTreeMap<Vec<u8>, Node>, exact_times: bool) -> Vec<(String, Node)> {
+pub fn comparable(files: &BTreeMap<Vec<u8>, Node>, exact_times: bool) -> Vec<(String, Node)> {
     let mut first_name = BTreeMap::new();
     for (n, node) in files.values().enumerate() {
         first_name.entry(node.inode).or_insert(n as u32);
@@ -100,7 +100,7 @@ fn comparable(files: &BTreeMap<Vec<u8>, Node>, exact_times: bool) -> Vec<(String
 }
 
 #[derive(Debug, Clone)]
-enum Content {
+pub enum Content {
     File(Vec<(u32, u8, u16)>, u32),
     Folder,
     Link(Vec<u8>),
@@ -109,8 +109,8 @@ enum Content {
 }
 
 #[derive(Debug, Clone)]
-struct Planned {
-    name: Vec<u8>,
+pub struct Planned {
+    pub name: Vec<u8>,
     content: Content,
     mode: u32,
     owner: (u32, u32),
@@ -130,7 +130,7 @@ fn a_name() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn planned() -> impl Strategy<Value = Planned> {
+pub fn planned() -> impl Strategy<Value = Planned> {
     let content = prop_oneof![
         4 => (prop::collection::vec((0u32..30_000, any::<u8>(), 1u16..9000), 0..4), 0u32..20_000)
             .prop_map(|(parts, tail)| Content::File(parts, tail)),
@@ -154,7 +154,7 @@ fn planned() -> impl Strategy<Value = Planned> {
 }
 
 /// Makes what was planned below `root`: each thing in the folder that came last.
-fn make(root: &Path, plan: &[Planned]) {
+pub fn make(root: &Path, plan: &[Planned]) {
     let is_root = rustix::process::geteuid().is_root();
     let mut folder = root.to_owned();
     let mut files: Vec<PathBuf> = Vec::new();

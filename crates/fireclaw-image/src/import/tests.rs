@@ -22,10 +22,15 @@ pub fn made_with(tar: &[u8], tag: Option<&str>) -> Result<Made> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("image");
     from_tar(tar, "test", &path, tag)?;
-    let check = Command::new("e2fsck").arg("-fn").arg(&path).output().unwrap();
-    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
-    let files = read_back::read(&path);
+    let files = checked(&path);
     Ok(Made { _directory: directory, path, files })
+}
+
+/// What is in an image that e2fsck finds to be sound.
+pub fn checked(path: &Path) -> BTreeMap<Vec<u8>, Node> {
+    let check = Command::new("e2fsck").arg("-fn").arg(path).output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    read_back::read(path)
 }
 
 pub fn made(tar: &[u8]) -> Made {
