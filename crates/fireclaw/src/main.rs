@@ -2,6 +2,7 @@
 
 mod commands;
 mod error;
+mod habits;
 mod logging;
 mod machine;
 mod phases;
@@ -47,6 +48,12 @@ fn tell(words: &clap::Error) -> u8 {
             error::CliError::from(PathError::at("write", "standard output")(e)).report();
             1
         }
-        _ => u8::try_from(words.exit_code()).unwrap_or(1),
+        _ => {
+            if let Some(hint) = habits::hint(words) {
+                fireclaw_say::say!("hint: {hint}");
+                fireclaw_say::flush();
+            }
+            u8::try_from(words.exit_code()).unwrap_or(1)
+        }
     }
 }

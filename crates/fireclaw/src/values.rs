@@ -13,9 +13,12 @@ use crate::error::{CliError, Kind, Result};
 
 type Parsed<T> = std::result::Result<T, String>;
 
-/// Seconds, with a fraction if need be.
+/// Seconds, with a fraction if need be, or with a unit: `90`, `1.5`, `10m`, `1h 30m`.
 pub fn timeout(text: &str) -> Parsed<Duration> {
-    fireclaw_sandbox::seconds(text)
+    match humantime::parse_duration(text) {
+        Ok(time) => fireclaw_sandbox::seconds(&time.as_secs_f64().to_string()),
+        Err(_) => fireclaw_sandbox::seconds(text),
+    }
 }
 
 /// A number of virtual processors.
@@ -90,12 +93,19 @@ pub fn guest_user(user: &str) -> Result<()> {
     })
 }
 
-/// `NAME=VALUE`, any bytes.
+/// `NAME=VALUE`, any bytes; `NAME` alone has the value that it has on the host.
 pub fn variable() -> ValueParser {
     OsStringValueParser::new()
         .try_map(|text| {
             let bytes = text.as_bytes();
             match bytes.iter().position(|byte| *byte == b'=') {
+                None if !bytes.is_empty() => {
+                    let value = std::env::var_os(&text);
+                    let value =
+                        value.ok_or("it must be NAME=VALUE; the host has no such variable")?;
+                    let value = value.as_bytes().to_vec().into();
+                    Ok(EnvVar { name: bytes.to_vec().into(), value })
+                }
                 None | Some(0) => Err("it must be NAME=VALUE"),
                 Some(at) => Ok(EnvVar {
                     name: bytes[..at].to_vec().into(),
@@ -109,6 +119,33 @@ pub fn variable() -> ValueParser {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_may_have_units_and_keep_their_bounds() {
+        let seconds = |text| timeout(text).map(|time| time.as_secs_f64());
+        assert_eq!(seconds("1.5"), Ok(1.5));
+        assert_eq!(seconds("10s"), Ok(10.0));
+        assert_eq!(seconds("1h 30m"), Ok(5400.0));
+        assert_eq!(seconds("250ms"), Ok(0.25));
+        for wrong in ["", "0", "0s", "-1", "s", "10 parsecs", "1000000y"] {
+            assert!(timeout(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_variable_by_its_name_has_the_hosts_value() {
+        let parse = |text: &str| {
+            let command = clap::Command::new("x").arg(clap::Arg::new("e").value_parser(variable()));
+            let found = command.try_get_matches_from(["x", text]).ok()?;
+            found.get_one::<EnvVar>("e").cloned()
+        };
+        let path = parse("PATH").unwrap();
+        assert_eq!(path.value[..], *std::env::var_os("PATH").unwrap().as_bytes());
+        assert_eq!(parse("A=").unwrap().value.len(), 0);
+        for wrong in ["", "=a", "FIRECLAW_NO_SUCH_VARIABLE"] {
+            assert!(parse(wrong).is_none(), "{wrong}");
+        }
+    }
 
     #[test]
     fn memory_has_units_and_bounds() {

@@ -50,12 +50,12 @@ pub struct Args {
     #[arg(last = true, value_name = "CMD")]
     argv: Vec<OsString>,
 
-    /// Kill the command after this many seconds
+    /// Kill the command after this many seconds, or a time such as 10m
     #[arg(short, long, value_name = "SECONDS", default_value = "60", value_parser = values::timeout, allow_negative_numbers = true)]
     timeout: Duration,
 
-    /// Set an environment variable
-    #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = values::variable())]
+    /// Set an environment variable; NAME alone passes the host's value
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = values::variable())]
     envs: Vec<EnvVar>,
 
     /// Program to run instead of the image's ENTRYPOINT; "" for none
