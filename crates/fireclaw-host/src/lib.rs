@@ -5,9 +5,11 @@
 //! value, and [`Tail`] keeps the end of what one writes. [`is_hidden`] knows what is escaped of
 //! it. [`find_program`] finds them, and a [`ProcessStamp`] tells a process from any later one
 //! with its number. A [`SocketDir`] makes sockets reachable whose path is long, a
-//! [`PathError`] says what failed with a file, and a [`Secret`] stays out of logs.
+//! [`PathError`] says what failed with a file, [`claim`] gives one maker a file at a time, and a
+//! [`Secret`] stays out of logs.
 
 mod child;
+mod claim;
 mod hidden;
 mod owner;
 mod path_error;
@@ -19,6 +21,7 @@ mod starter;
 mod tail;
 
 pub use child::Child;
+pub use claim::claim;
 pub use hidden::is_hidden;
 pub use owner::{die_with_owner, keep_open, own_mounts};
 pub use path_error::PathError;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fireclaw_host::PathError;
+use fireclaw_host::{PathError, claim};
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
@@ -166,29 +166,17 @@ impl Store {
         make_directory(&self.directory.join("sha256"))?;
         let mut waits = Some(waits);
         loop {
-            let mut options = File::options();
-            options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            let file = options.open(&partial).map_err(PathError::at("create", &partial))?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    if let Some(waits) = waits.take() {
-                        waits();
-                    }
-                    tokio::time::sleep(LOOK).await;
-                    continue;
+            let Some(file) = claim(&partial)? else {
+                if let Some(waits) = waits.take() {
+                    waits();
                 }
-                Err(TryLockError::Error(e)) => {
-                    return Err(PathError::at("lock", &partial)(e).into());
-                }
-            }
+                tokio::time::sleep(LOOK).await;
+                continue;
+            };
             if is_there(&whole) {
                 // Whoever had it is done; what we have locked is a new, empty one.
                 let _ = fs::remove_file(&partial);
                 return Ok(Ok(whole));
-            }
-            if !is_same(&file, &partial) {
-                continue;
             }
             let (hasher, there) = hashed(&file).map_err(PathError::at("read", &partial))?;
             return Ok(Err(Fetch { file, hasher, bytes: there, whole, partial }));
@@ -212,16 +200,6 @@ fn hex(bytes: &[u8]) -> String {
 /// Whether a blob is there: it was given its name when it was whole.
 fn is_there(blob: &Blob) -> bool {
     fs::metadata(&blob.path).is_ok_and(|found| found.is_file() && found.len() == blob.bytes)
-}
-
-/// Whether an open file is still the one with this name.
-fn is_same(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let own = |found: fs::Metadata| (found.dev(), found.ino());
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(open), Ok(named)) => own(open) == own(named),
-        _ => false,
-    }
 }
 
 /// The hash of what is there, and how much that is. The file stands at its end then.

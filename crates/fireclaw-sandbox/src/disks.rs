@@ -6,13 +6,17 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use fireclaw_host::PathError;
+use fireclaw_host::{PathError, claim};
 use fireclaw_vm::RunDir;
 use rustix::fs::ioctl_ficlone;
 use rustix::io::Errno;
 
 use crate::{Error, OwnDisk, Result};
+
+/// How often it is looked whether another is done with a file.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A disk with an ext4 file system that outlives its sandbox: made if it is not there, grown
 /// if it is smaller. `label` is the file system's.
@@ -25,9 +29,12 @@ pub async fn lasting(path: &Path, mib: u64, label: &'static str) -> Result<()> {
         if path.exists() {
             return sparse(&path, mib);
         }
-        // Under another name until it is whole.
-        let fresh = beside(&path, ".new");
-        let _ = fs::remove_file(&fresh);
+        let (fresh, _own) = begin(&path)?;
+        if path.exists() {
+            // Another has made it meanwhile.
+            fs::remove_file(&fresh).map_err(PathError::at("remove", fresh))?;
+            return sparse(&path, mib);
+        }
         sparse(&fresh, mib)?;
         // Nothing in it is kept for root: it is the guest's alone.
         format(&fresh, &["-m", "0", "-L", label])?;
@@ -59,7 +66,7 @@ pub async fn passing(path: &Path, mib: u64, label: &'static str) -> Result<()> {
 pub async fn copy(from: &Path, to: &Path) -> Result<()> {
     let (from, to) = (from.to_owned(), to.to_owned());
     apart(move || {
-        let fresh = beside(&to, ".new");
+        let (fresh, _own) = begin(&to)?;
         copy_holes(&from, &fresh).map_err(|e| {
             let _ = fs::remove_file(&fresh);
             PathError::at("copy", &from)(e)
@@ -113,11 +120,33 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
+/// Begins a file under another name, which it has until it is whole. Nobody else makes it
+/// while the file is open: who was given up, such as an agent that is ended while it starts,
+/// may still be at work.
+fn begin(path: &Path) -> Result<(PathBuf, File)> {
+    let fresh = beside(path, ".new");
+    make_directory(path)?;
+    loop {
+        if let Some(file) = claim(&fresh)? {
+            // What a killed one has left.
+            file.set_len(0).map_err(PathError::at("write", &fresh))?;
+            return Ok((fresh, file));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Makes the directory that a file is in.
+fn make_directory(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(parent) => Ok(fs::create_dir_all(parent).map_err(PathError::at("create", parent))?),
+        None => Ok(()),
+    }
+}
+
 /// Makes a sparse file, or lets it grow; it never shrinks.
 fn sparse(path: &Path, mib: u64) -> Result<()> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(PathError::at("create", directory))?;
-    }
+    make_directory(path)?;
     let file = File::options().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(PathError::at("create", path))?;
     let length = file.metadata().map_err(PathError::at("read", path))?.len();
@@ -183,7 +212,6 @@ fn data(file: impl AsFd, at: u64, length: u64) -> io::Result<Option<(u64, u64)>>
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{FileExt, MetadataExt};
-    use std::time::Duration;
 
     use super::*;
 
@@ -215,6 +243,23 @@ mod tests {
             assert_eq!(a, b, "at {at}");
         }
         assert!(!beside(&to, ".new").exists());
+    }
+
+    #[tokio::test]
+    async fn a_disk_is_made_once_however_many_make_it() {
+        for _ in 0..8 {
+            let home = tempfile::tempdir().unwrap();
+            let path = home.path().join("agent/workspace.ext4");
+            // Nobody waits for the first: it goes on all the same, as when an agent is ended.
+            drop(futures_util::future::FutureExt::now_or_never(lasting(&path, 8, "workspace")));
+            let rest = (0..3).map(|_| lasting(&path, 8, "workspace"));
+            for made in futures_util::future::join_all(rest).await {
+                made.unwrap();
+            }
+            let check = Command::new("e2fsck").arg("-fn").arg(&path).output().unwrap();
+            assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+            assert!(!beside(&path, ".new").exists());
+        }
     }
 
     #[tokio::test]
