@@ -83,7 +83,7 @@ impl Registry {
             .map_err(|e| self.failed(reference, e))?;
         self.check(reference, &manifest)?;
         let pull = Pull { registry: self, client: RwLock::new(client), reference };
-        let config = pull.blob(&manifest.config, &|_| ()).await?;
+        let config = pull.blob(&manifest.config, MAX_CONFIG, &|_| (), || ()).await?;
         let config = std::fs::read(&config.path)
             .map_err(fireclaw_host::PathError::at("read", &config.path))?;
         Ok(Pulled { digest, config, layers: pull.layers(&manifest.layers, watch).await? })
@@ -105,8 +105,7 @@ impl Registry {
             Some(token) => token,
         };
         if token.is_empty() || token.contains(|c: char| !c.is_ascii_graphic()) {
-            let problem = "its token cannot stand in a header".to_owned();
-            return Err(Error::Registry { registry: reference.registry().to_owned(), problem });
+            return Err(trouble(reference, "its token cannot stand in a header"));
         }
         let (client, auth) = (self.client(reference)?, RegistryAuth::Bearer(token));
         client.store_auth_if_needed(image.resolve_registry(), &auth).await;
@@ -204,25 +203,14 @@ impl Pull<'_> {
             let now = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
             watch.progress(u64::try_from(now).unwrap_or(0), total);
         };
-        let fetched = stream::iter(layers.iter().map(|layer| self.watched(layer, &more, watch)));
-        fetched.buffered(AT_ONCE).try_collect().await
+        let layers =
+            layers.iter().map(|layer| self.blob(layer, MAX_LAYER, &more, || watch.waits()));
+        stream::iter(layers).buffered(AT_ONCE).try_collect().await
     }
 
-    async fn watched(
-        &self,
-        layer: &OciDescriptor,
-        more: &(dyn Fn(i64) + Sync),
-        watch: &dyn Watch,
-    ) -> Result<Blob> {
-        self.blob_with(layer, MAX_LAYER, more, || watch.waits()).await
-    }
-
-    async fn blob(&self, of: &OciDescriptor, more: &(dyn Fn(i64) + Sync)) -> Result<Blob> {
-        self.blob_with(of, MAX_CONFIG, more, || ()).await
-    }
-
-    /// A blob, fetched if it is not there. `more` hears how many bytes came.
-    async fn blob_with(
+    /// A blob of at most so many bytes, fetched if it is not there. `more` hears how many
+    /// bytes came.
+    async fn blob(
         &self,
         of: &OciDescriptor,
         most: u64,
@@ -318,7 +306,7 @@ impl Pull<'_> {
             }
         };
         while let Some(bytes) = stream.next().await {
-            let bytes = bytes.map_err(|e| Broken::Off(self.registry(&e.to_string())))?;
+            let bytes = bytes.map_err(|e| Broken::Off(trouble(self.reference, &e.to_string())))?;
             if !fetch.write(&bytes).map_err(Broken::For)? {
                 let problem = format!("more than {} bytes", fetch.expected());
                 return Err(Broken::For(self.wrong(&of.digest, problem)));
@@ -327,7 +315,7 @@ impl Pull<'_> {
         }
         match fetch.bytes == fetch.expected() {
             true => Ok(()),
-            false => Err(Broken::Off(self.registry("the connection ended early"))),
+            false => Err(Broken::Off(trouble(self.reference, "the connection ended early"))),
         }
     }
 
@@ -342,11 +330,6 @@ impl Pull<'_> {
             }
             _ => Broken::For(told),
         }
-    }
-
-    fn registry(&self, problem: &str) -> Error {
-        let registry = self.reference.registry().to_owned();
-        Error::Registry { registry, problem: fireclaw_host::escape(problem) }
     }
 
     fn wrong(&self, digest: &str, problem: String) -> Error {
@@ -365,6 +348,12 @@ enum Broken {
     Off(Error),
     /// It may not.
     For(Error),
+}
+
+/// A registry that does not answer, or not as a registry does.
+fn trouble(reference: &Reference, problem: &str) -> Error {
+    let registry = reference.registry().to_owned();
+    Error::Registry { registry, problem: fireclaw_host::escape(problem) }
 }
 
 /// What an error of the library means to people.
@@ -399,7 +388,7 @@ fn failed(reference: &Reference, error: &OciDistributionError) -> Error {
             problem: fireclaw_host::escape(&problem.to_string()),
             registry,
         },
-        other => Error::Registry { registry, problem: fireclaw_host::escape(&root_cause(other)) },
+        other => trouble(reference, &root_cause(other)),
     }
 }
 
