@@ -2,7 +2,6 @@
 
 mod hearing;
 mod live;
-mod log;
 mod thinking;
 
 use std::collections::HashMap;
@@ -11,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fireclaw_chat::{Bot, Connection, Events as Hearing};
-use fireclaw_host::PathError;
 use fireclaw_protocol::agent;
 use fireclaw_template::Template;
 use fireclaw_vm::{Commands, RunDir};
@@ -22,6 +20,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
 
 use crate::lifecycle::{Condition, Lifecycle, Status};
+use crate::log::Log;
 use crate::question::Question;
 use crate::sandboxes::{Request, Sandbox};
 use crate::shared::Shared;
@@ -29,7 +28,6 @@ use crate::state::{AgentRow, Wanted};
 use crate::{Error, Event, Result};
 use hearing::Recent;
 use live::{End, Live};
-pub use log::Log;
 
 /// How many VMs may be lost in a row before it is given up.
 const MOST_LOSSES: u32 = 5;
@@ -113,27 +111,29 @@ pub fn start(shared: &Rc<Shared>, row: AgentRow, template: Template) -> Result<A
     shared.ours.borrow_mut().has_nick(&row.name, &row.nick, Instant::now());
     let (give, orders) = mpsc::channel(64);
     let (life, status) = Lifecycle::new(&row.nick);
-    let directory = shared.sandboxes.agent_directory(&row.name);
-    std::fs::create_dir_all(&directory).map_err(PathError::at("create", &directory))?;
-    let log = Log::open(directory.join("agent.log"));
+    let path = shared.sandboxes.agent_directory(&row.name).join("agent.log");
+    let span = info_span!("agent", agent = %row.name, sandbox = Empty);
     let shared = Rc::clone(shared);
-    let agent = Agent {
-        shared,
-        row,
-        template,
-        orders,
-        life,
-        log,
-        connection,
-        heard,
-        deaf: false,
-        recent: Recent::default(),
-        invited: Vec::new(),
-        declined: None,
-        handed: HashMap::new(),
+    let run = async move {
+        let log = Log::open(path, shared.logs.clone()).await;
+        let agent = Agent {
+            shared,
+            row,
+            template,
+            orders,
+            life,
+            log,
+            connection,
+            heard,
+            deaf: false,
+            recent: Recent::default(),
+            invited: Vec::new(),
+            declined: None,
+            handed: HashMap::new(),
+        };
+        agent.run().await;
     };
-    let span = info_span!("agent", agent = %agent.row.name, sandbox = Empty);
-    tokio::task::spawn_local(agent.run().instrument(span));
+    tokio::task::spawn_local(run.instrument(span));
     Ok(AgentHandle { orders: give, status })
 }
 

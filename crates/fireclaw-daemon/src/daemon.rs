@@ -31,13 +31,13 @@ use crate::sandboxes::{Sandboxes, Vms};
 use crate::shared::Shared;
 use crate::state::{Act, AgentRow, Pending, State, Wanted, now};
 use crate::talk::Talk;
-use crate::{Actor, Claim, Config, Error, Event, Events, Result, event};
+use crate::{Actor, Claim, Config, Error, Event, Events, Result, event, log};
 
 /// What the log calls privileged acts.
 const AUDITED: &str = "fireclaw_daemon::audited";
 
 /// The file of the state, in the home.
-const STATE: &str = "state.db";
+pub const STATE: &str = "state.db";
 
 /// Who has sent the task of an agent that came by a schedule: no nick, which has no space.
 const SCHEDULE: &str = "the schedule";
@@ -137,6 +137,7 @@ impl Daemon {
             templates: Store::open([root.join("templates")]),
             broker: Broker::new(model, config.limits.clone()),
             sandboxes,
+            logs: log::Writer::start().map_err(|e| Error::System("starting a thread", e))?,
             talk: RefCell::new(Talk::new(config.max_hops, config.loop_pause)),
             ours: RefCell::default(),
             operators: RefCell::default(),

@@ -4,17 +4,36 @@ use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
 
 use fireclaw_template::Template;
+use tracing::warn;
 
-use crate::state::now;
+use crate::daemon::STATE;
+use crate::state::{now, write_back};
 use crate::{Actor, Daemon, Error, Event};
+
+/// How often the state is looked at for changes to write back.
+const WRITE_BACK: Duration = Duration::from_secs(30);
 
 /// How long a changed template may go unnoticed.
 const LOOK: Duration = Duration::from_secs(20);
 
 impl Daemon {
-    /// Starts and ends agents by the clock, and ends questions, until dropped.
+    /// Starts and ends agents by the clock, ends questions, and keeps the state in order, until
+    /// dropped.
     pub async fn keep_schedule(&self) -> Infallible {
-        tokio::join!(run(self), self.end_questions()).0
+        tokio::join!(run(self), self.end_questions(), write_state_back(self)).0
+    }
+}
+
+/// Keeps the state's write-ahead log small, until dropped.
+async fn write_state_back(daemon: &Daemon) -> Infallible {
+    let path = daemon.config().home.root().join(STATE);
+    loop {
+        tokio::time::sleep(WRITE_BACK).await;
+        let path = path.clone();
+        let written = tokio::task::spawn_blocking(move || write_back(&path)).await;
+        if let Ok(Err(problem)) = written {
+            warn!(%problem, "changes to the state were not written back");
+        }
     }
 }
 

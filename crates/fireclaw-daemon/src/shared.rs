@@ -10,6 +10,7 @@ use fireclaw_template::{Store, Template};
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
+use crate::log::Writer;
 use crate::ours::Ours;
 use crate::question::Question;
 use crate::sandboxes::Sandboxes;
@@ -24,6 +25,8 @@ pub struct Shared {
     pub templates: Store,
     pub broker: Broker,
     pub sandboxes: Rc<dyn Sandboxes>,
+    /// Writes the logs of agents.
+    pub logs: Writer,
     pub talk: RefCell<Talk>,
     pub ours: RefCell<Ours>,
     /// Nicks of the operators of the control channel, as the overseer sees them.

@@ -7,15 +7,30 @@ mod messages;
 mod questions;
 mod schema;
 
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 
 pub use self::agents::{AgentRow, Wanted};
 pub use self::audit::Act;
 pub use self::messages::Pending;
 use crate::{Error, Result};
+
+/// How large the write-ahead log grows before it is written back into the file, in bytes.
+const MAX_LOG: u64 = 1024 * 1024;
+
+thread_local! {
+    static TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// How long this thread has worked on the state, in all: a disk that is slow to take even a
+/// small write shows here.
+pub fn time() -> Duration {
+    TIME.get()
+}
 
 /// The daemon's state.
 #[derive(Debug)]
@@ -70,19 +85,50 @@ impl State {
         // then is found by what it carries.
         db.pragma_update(None, "synchronous", "NORMAL")?;
         db.pragma_update(None, "foreign_keys", true)?;
+        // That waits for the disk, so [`write_back`] does it apart.
+        db.pragma_update(None, "wal_autocheckpoint", 0)?;
+        db.trace_v2(
+            TraceEventCodes::SQLITE_TRACE_PROFILE,
+            Some(|event| {
+                if let TraceEvent::Profile(_, took) = event {
+                    TIME.set(TIME.get() + took);
+                }
+            }),
+        );
         let before = schema::migrate(&mut db, path)?;
         Ok(Self { db, is_new: before == 0 })
     }
 }
 
+/// Writes the changes to a state back from its write-ahead log, if they are many. Who works on
+/// it is not held up.
+///
+/// # Errors
+/// Those of SQLite. Nothing is lost then.
+pub fn write_back(path: &Path) -> Result<()> {
+    if length(&log_of(path)) > MAX_LOG {
+        let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
+fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |file| file.len())
+}
+
 /// A state without a beginning whose last changes are still there: SQLite would throw them
 /// away.
 fn refuse_a_lost_start(path: &Path) -> Result<()> {
-    let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    if length(path) == 0 && length(Path::new(&log)) > 0 {
-        let problem = format!("it is empty, but {} is not", Path::new(&log).display());
+    let log = log_of(path);
+    if length(path) == 0 && length(&log) > 0 {
+        let problem = format!("it is empty, but {} is not", log.display());
         return Err(Error::StateFile { path: path.to_owned(), damaged: true, problem });
     }
     Ok(())

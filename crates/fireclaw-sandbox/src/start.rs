@@ -5,6 +5,7 @@ use fireclaw_vm::snapshot::{Snapshot, Store};
 use fireclaw_vm::{Guest, Memory, RunDir, TapAttachment, Waiting, fresh_hostname, pool};
 use tracing::debug;
 
+use crate::disks::apart;
 use crate::{Error, Phase, Plan, Result, SandboxNetwork, Watch};
 
 /// How a sandbox is started.
@@ -108,7 +109,7 @@ impl Coming<'_> {
                 Err(e) => {
                     let instead = if must_be_restored { "is made anew" } else { "boots" };
                     watch.note(format!("the snapshot could not be used, so it {instead}: {e}"));
-                    self.clear_failed(&snapshot, &e, watch).await;
+                    self.clear_failed(&snapshot, e, watch).await;
                     if must_be_restored {
                         let snapshot = self
                             .plan
@@ -125,11 +126,13 @@ impl Coming<'_> {
     }
 
     /// Removes what a restore that failed leaves, and the snapshot if it is to blame.
-    async fn clear_failed(&self, snapshot: &Snapshot, error: &Error, watch: &mut impl Watch) {
-        if let Error::Vm(error) = error
-            && let Err(e) = self.plan.store().failed(&snapshot.id, error)
-        {
-            watch.note(format!("the snapshot could not be removed: {e}"));
+    async fn clear_failed(&self, snapshot: &Snapshot, error: Error, watch: &mut impl Watch) {
+        if let Error::Vm(error) = error {
+            let (store, id) = (self.plan.store(), snapshot.id.clone());
+            // Its memory is a large file, which takes the system a while to free.
+            if let Err(e) = apart(move || Ok(store.failed(&id, &error)?)).await {
+                watch.note(format!("the snapshot could not be removed: {e}"));
+            }
         }
         if let Some(run_dir) = self.detached() {
             fireclaw_vm::clear_detached(run_dir).await;

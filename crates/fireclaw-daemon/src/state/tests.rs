@@ -276,3 +276,24 @@ fn who_is_called_something_else_gets_the_answers() {
     renamed.rename_sender("ann", "ann_");
     assert_eq!((&renamed.sender[..], &renamed.conversation[..]), ("ann_", "ann_"));
 }
+
+#[test]
+fn changes_are_written_back_beside_the_work_and_time_is_counted() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("state.db");
+    let state = State::open(&path).unwrap();
+    let before = time();
+    let mut sizes = Vec::new();
+    for _ in 0..4 {
+        for _ in 0..600 {
+            state.audit(&Actor::Schedule, &"x".repeat(4000)).unwrap();
+        }
+        sizes.push(length(&log_of(&path)));
+        let path = path.clone();
+        std::thread::spawn(move || write_back(&path)).join().unwrap().unwrap();
+    }
+    assert!(sizes[0] > MAX_LOG, "{sizes:?}");
+    assert!(sizes[3] < sizes[0] * 3 / 2, "{sizes:?}");
+    assert!(length(&path) > MAX_LOG);
+    assert!(time() > before);
+}

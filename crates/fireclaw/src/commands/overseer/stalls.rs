@@ -4,7 +4,9 @@
 //! Between two moments in which the thread has nothing to do it should never sleep. A busy
 //! processor does not count: who is only pushed aside did not choose to sleep. The kernel
 //! tells the two apart (proc(5), `schedstat`); where it does not, nothing is looked at. Nor
-//! does it count when the system had to read a page of ours again (getrusage(2)).
+//! does it count when the system had to read a page of ours again (getrusage(2)). The state is
+//! written by the thread itself, since what follows must not happen before: a disk that is
+//! slow to take that has ten times as long.
 
 use std::cell::{Cell, OnceCell};
 use std::fs::File;
@@ -18,6 +20,9 @@ use tracing::warn;
 /// What may pass unnoticed. In debug builds, which the tests use, as good as nothing.
 const MOST: Duration = Duration::from_millis(if cfg!(debug_assertions) { 20 } else { 200 });
 
+/// The same of all sleep, with that over the state.
+const MOST_WITH_STATE: Duration = Duration::from_millis(200);
+
 /// Whether it is looked at: not while the overseer starts, when nobody waits for it.
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
@@ -25,25 +30,43 @@ thread_local! {
     static SINCE: Cell<Option<Mark>> = const { Cell::new(None) };
 }
 
-/// When the thread began to work, how long it had been awake by then, and how many pages had
-/// been read for it.
+/// When the thread began to work, how long it had been awake by then, how long it had worked
+/// on the state, and how many pages had been read for it.
 #[derive(Clone, Copy)]
 struct Mark {
     at: Instant,
     awake: Duration,
+    state: Duration,
     pages: i64,
+}
+
+/// How long the thread worked.
+struct Held {
+    all: Duration,
+    /// How much of that it slept.
+    asleep: Duration,
+    /// How much of it went to the state.
+    state: Duration,
+}
+
+impl Held {
+    fn is_too_long(&self) -> bool {
+        self.asleep.saturating_sub(self.state) > MOST || self.asleep > MOST_WITH_STATE
+    }
 }
 
 impl Mark {
     fn now() -> Option<Self> {
-        Some(Self { at: Instant::now(), awake: awake()?, pages: pages() })
+        let state = fireclaw_daemon::time_on_state();
+        Some(Self { at: Instant::now(), awake: awake()?, state, pages: pages() })
     }
 
-    /// How long the thread has worked since, and how much of that it slept.
-    fn until_now(self) -> Option<(Duration, Duration)> {
+    /// How long the thread has worked since.
+    fn until_now(self) -> Option<Held> {
         let now = Self::now().filter(|now| now.pages == self.pages)?;
-        let held = now.at - self.at;
-        Some((held, held.saturating_sub(now.awake.saturating_sub(self.awake))))
+        let all = now.at - self.at;
+        let asleep = all.saturating_sub(now.awake.saturating_sub(self.awake));
+        Some(Held { all, asleep, state: now.state.saturating_sub(self.state) })
     }
 }
 
@@ -55,11 +78,13 @@ pub fn watch(builder: &mut Builder) {
         }
     });
     builder.on_thread_park(|| {
-        if let Some((held, asleep)) = SINCE.take().and_then(Mark::until_now)
-            && asleep > MOST
-        {
-            let (held, asleep) = (held.as_millis(), asleep.as_millis());
-            warn!("the overseer's thread was held up for {held} ms, asleep for {asleep} of them");
+        if let Some(held) = SINCE.take().and_then(Mark::until_now).filter(Held::is_too_long) {
+            let [all, asleep, state] =
+                [held.all, held.asleep, held.state].map(|time| time.as_millis());
+            warn!(
+                "the overseer's thread was held up for {all} ms: asleep for {asleep}, \
+                 at work on the state for {state}"
+            );
         }
     });
 }

@@ -1,0 +1,182 @@
+//! What happened to an agent: its last lines in memory and in a file, and an event of the
+//! daemon's own log each.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, SyncSender};
+use std::time::{Duration, Instant, SystemTime};
+use std::{fs, io, thread};
+
+use fireclaw_log::Few;
+use tokio::task::spawn_blocking;
+use tracing::{debug, info};
+
+/// How many lines are kept in memory.
+const LINES: usize = 1000;
+
+/// How many lines in a minute are events of the daemon's log too: a guest has a part in how
+/// many there are, and that log is everybody's.
+const MOST_EVENTS: u32 = 60;
+
+/// How large the file grows before it is set aside, in bytes. There is one set
+/// aside at most.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// How many lines wait for their files. More are lost there: a disk that far behind has
+/// stopped.
+const WAITING: usize = 4096;
+
+/// Writes the files of all logs, on a thread of its own: nobody else waits for their disk.
+/// Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Writer(SyncSender<Job>);
+
+#[derive(Debug)]
+enum Job {
+    Add { path: PathBuf, line: String },
+    Flush(mpsc::Sender<()>),
+}
+
+impl Writer {
+    /// Starts the thread. It ends with the last clone.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn start() -> io::Result<Self> {
+        let (to, jobs) = mpsc::sync_channel(WAITING);
+        thread::Builder::new().name("agent-logs".into()).spawn(move || {
+            for job in jobs {
+                match job {
+                    // A file that cannot be written is no reason to stop an agent.
+                    Job::Add { path, line } => {
+                        let _ = fireclaw_log::file::append(&path, &line, MAX_BYTES);
+                    }
+                    Job::Flush(done) => {
+                        let _ = done.send(());
+                    }
+                }
+            }
+        })?;
+        Ok(Self(to))
+    }
+
+    /// Waits until what came before is written. It blocks.
+    fn flush(&self) {
+        let (done, is_done) = mpsc::channel();
+        if self.0.send(Job::Flush(done)).is_ok() {
+            let _ = is_done.recv();
+        }
+    }
+}
+
+/// The log of one agent.
+#[derive(Debug)]
+pub struct Log {
+    lines: VecDeque<String>,
+    path: PathBuf,
+    writer: Writer,
+    events: Few,
+}
+
+impl Log {
+    /// The log in this file of a directory that may not be there yet. It begins with the last
+    /// lines that were written before.
+    pub async fn open(path: PathBuf, writer: Writer) -> Self {
+        let (file, before) = (path.clone(), writer.clone());
+        let read = spawn_blocking(move || {
+            if let Some(directory) = file.parent() {
+                let _ = fs::create_dir_all(directory);
+            }
+            before.flush();
+            let text = fs::read(&file).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let skip = text.lines().count().saturating_sub(LINES);
+            text.lines().skip(skip).map(str::to_owned).collect()
+        });
+        let lines = read.await.unwrap_or_default();
+        Self { lines, path, writer, events: Few::new(MOST_EVENTS, Instant::now()) }
+    }
+
+    /// Adds what happened.
+    pub fn add(&mut self, text: &str) {
+        let now = Instant::now();
+        if let Some(count) = self.events.left_out(now) {
+            info!("{count} more lines are in the agent's own log");
+        }
+        if self.events.take(now) {
+            info!("{text}");
+        }
+        self.keep(text);
+    }
+
+    /// Adds what its program says of itself, escaped: that is what agents do, not the daemon.
+    pub fn add_of_guest(&mut self, text: &str) {
+        debug!(target: "fireclaw_daemon::guest", "{text}");
+        self.keep(text);
+    }
+
+    /// Keeps a line, with the time.
+    fn keep(&mut self, text: &str) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let line = format!("{} {text}", stamp(now.as_secs()));
+        let _ =
+            self.writer.0.try_send(Job::Add { path: self.path.clone(), line: format!("{line}\n") });
+        self.lines.push_back(line);
+        if self.lines.len() > LINES {
+            self.lines.pop_front();
+        }
+    }
+
+    /// The last lines, oldest first.
+    pub fn last(&self, lines: usize) -> Vec<String> {
+        let skip = self.lines.len().saturating_sub(lines);
+        self.lines.iter().skip(skip).cloned().collect()
+    }
+}
+
+/// The date and the time of day in UTC, as in `2026-07-04 12:30:05Z`.
+fn stamp(seconds: u64) -> String {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    humantime::format_rfc3339_seconds(time).to_string().replacen('T', " ", 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_bounded_and_read_again() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("worker/agent.log");
+        let writer = Writer::start().unwrap();
+        let mut log = Log::open(path.clone(), writer.clone()).await;
+        let long = "x".repeat(10_000);
+        for n in 0..300 {
+            log.add(&format!("{n} {long}"));
+        }
+        let again = Log::open(path.clone(), writer).await;
+        assert_eq!(again.last(1), log.last(1));
+        assert!(log.last(1)[0].contains(" 299 x"));
+        assert!(fs::metadata(&path).unwrap().len() < 2 * MAX_BYTES);
+        assert!(path.with_file_name("agent.log.1").exists());
+        assert_eq!(stamp(86_400 + 3661), "1970-01-02 01:01:01Z");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_stands_still_holds_nobody_up() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("agent.log");
+        let (to, jobs) = mpsc::sync_channel(WAITING);
+        let mut log = Log {
+            lines: VecDeque::new(),
+            path,
+            writer: Writer(to),
+            events: Few::new(MOST_EVENTS, Instant::now()),
+        };
+        for n in 0..WAITING * 2 {
+            log.add_of_guest(&n.to_string());
+        }
+        assert_eq!(log.last(LINES).len(), LINES);
+        assert_eq!(jobs.try_iter().count(), WAITING);
+    }
+}
