@@ -33,9 +33,10 @@ DEMO_PACKAGES := $(PACKAGES) python3-pip libgomp1 $(if $(LACKING),cmake make g++
 #   busybox-static    a root file system without anything of ours
 #   util-linux        unshare, for tests in namespaces
 #   iproute2          taps and bridges in the tests' own networks
+#   tmux              a terminal for programs that need one
 #   strace            kills a command at each of its steps
 #   g++               the fuzzer's runtime
-TEST_PACKAGES := $(DEMO_PACKAGES) nftables slirp4netns busybox-static util-linux iproute2 strace g++
+TEST_PACKAGES := $(DEMO_PACKAGES) nftables slirp4netns busybox-static util-linux iproute2 tmux strace g++
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 CARGO ?= cargo

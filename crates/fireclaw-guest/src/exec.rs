@@ -4,6 +4,7 @@ mod prepare;
 mod pump;
 mod reaper;
 mod spawn;
+mod terminal;
 mod tree;
 mod users;
 
@@ -21,10 +22,12 @@ use fireclaw_protocol::message::{
 use fireclaw_protocol::session::Channel;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
+use tokio::task::spawn_local;
 
 use crate::connect;
 pub use prepare::prepare;
 pub use reaper::Reaper;
+use terminal::Terminal;
 use tree::Tree;
 
 /// Why a command could not be started, with words for a person.
@@ -84,7 +87,7 @@ impl Execs {
     /// Does what a channel that the host opened is for.
     pub fn accept(&self, mut channel: Channel) {
         let execs = self.clone();
-        tokio::task::spawn_local(async move {
+        spawn_local(async move {
             match frame::read(&mut channel, frame::MAX_FROM_HOST).await {
                 Ok(Some(Open::Exec(request))) => execs.run(request, channel).await,
                 Ok(Some(Open::Stdin { exec })) => {
@@ -138,7 +141,13 @@ impl Execs {
     ) -> Result<(), Failure> {
         let tree = Tree::new();
         let kills = oom::kills();
-        let mut child = spawn::spawn(request, &tree)?;
+        let (terminal, its_side) = match &request.terminal {
+            Some(asked) => Terminal::open(asked.size)
+                .map(|(terminal, its_side)| (Some(terminal), Some(its_side)))
+                .map_err(|e| (ExecFailure::Other, format!("there is no terminal: {e}")))?,
+            None => (None, None),
+        };
+        let mut child = spawn::spawn(request, &tree, its_side)?;
         let pid = child.id();
         // Nothing else runs between fork and this line: the reaper cannot have
         // taken the child's status yet.
@@ -146,12 +155,22 @@ impl Execs {
         let (stdin, stdout, stderr) = self.with(request.id, |slots| {
             (slots.stdin.take.take(), slots.stdout.take.take(), slots.stderr.take.take())
         });
-        let stdin = tokio::task::spawn_local(pump::feed(stdin, child.stdin.take()));
-        let stdout = tokio::task::spawn_local(pump::drain(child.stdout.take(), stdout));
-        let stderr = tokio::task::spawn_local(pump::drain(child.stderr.take(), stderr));
+        let [stdin, stdout, stderr] = match &terminal {
+            Some(terminal) => [
+                spawn_local(Rc::clone(terminal).feed(stdin)),
+                spawn_local(Rc::clone(terminal).drain(stdout)),
+                spawn_local(pump::end(stderr)),
+            ],
+            None => [
+                spawn_local(pump::feed(stdin, child.stdin.take())),
+                spawn_local(pump::drain(child.stdout.take(), stdout)),
+                spawn_local(pump::drain(child.stderr.take(), stderr)),
+            ],
+        };
         let _ = frame::write(to_host, &ExecEvent::Started).await;
 
-        let status = supervise(request, ended, &mut from_host, pid, &tree).await;
+        let running = Running { pid, tree: &tree, terminal: terminal.as_deref() };
+        let status = running.supervise(request, ended, &mut from_host).await;
         // Whatever the command left running goes with it, and closes its pipes.
         tree.kill(pid).await;
         stdin.abort();
@@ -164,51 +183,65 @@ impl Execs {
     }
 }
 
-/// Waits for the command's end, obeying the host's signals and the time limit.
-async fn supervise(
-    request: &ExecRequest,
-    mut ended: oneshot::Receiver<ExitStatus>,
-    from_host: &mut ReadHalf<Channel>,
+/// A command that runs.
+struct Running<'a> {
     pid: u32,
-    tree: &Tree,
-) -> ExitStatus {
-    let limit = request.timeout_ms.map(Duration::from_millis);
-    let deadline = async {
-        match limit {
-            Some(limit) => tokio::time::sleep(limit).await,
-            None => pending().await,
-        }
-    };
-    tokio::pin!(deadline);
-    // Reading a message is not cancel-safe, so it has a task of its own.
-    let (signals, mut signalled) = tokio::sync::mpsc::channel(8);
-    let reading = async {
-        while let Ok(Some(ExecControl::Signal(signal))) =
-            frame::read(from_host, frame::MAX_FROM_HOST).await
-        {
-            let _ = signals.send(signal).await;
-        }
-        // The host closed the channel: it no longer wants the command.
-        let _ = signals.send(libc::SIGKILL).await;
-        pending::<()>().await
-    };
-    tokio::pin!(reading);
-    loop {
-        tokio::select! {
-            status = &mut ended => return status.unwrap_or(ExitStatus::Signal(libc::SIGKILL as u8)),
-            () = &mut deadline => {
-                tree.kill(pid).await;
-                let _ = (&mut ended).await;
-                return ExitStatus::TimedOut;
+    tree: &'a Tree,
+    terminal: Option<&'a Terminal>,
+}
+
+impl Running<'_> {
+    /// Waits for the command's end, obeying the host and the time limit.
+    async fn supervise(
+        &self,
+        request: &ExecRequest,
+        mut ended: oneshot::Receiver<ExitStatus>,
+        from_host: &mut ReadHalf<Channel>,
+    ) -> ExitStatus {
+        let limit = request.timeout_ms.map(Duration::from_millis);
+        let deadline = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => pending().await,
             }
-            Some(signal) = signalled.recv() => {
-                if signal == libc::SIGKILL {
-                    tree.kill(pid).await;
-                } else {
-                    tree::signal_group(pid, signal);
+        };
+        tokio::pin!(deadline);
+        // Reading a message is not cancel-safe, so it has a task of its own.
+        let (orders, mut ordered) = tokio::sync::mpsc::channel(8);
+        let reading = async {
+            while let Ok(Some(order)) = frame::read(from_host, frame::MAX_FROM_HOST).await {
+                let _ = orders.send(order).await;
+            }
+            // The host closed the channel: it no longer wants the command.
+            let _ = orders.send(ExecControl::Signal(libc::SIGKILL)).await;
+            pending::<()>().await
+        };
+        tokio::pin!(reading);
+        loop {
+            tokio::select! {
+                status = &mut ended => {
+                    return status.unwrap_or(ExitStatus::Signal(libc::SIGKILL as u8));
+                }
+                () = &mut deadline => {
+                    self.tree.kill(self.pid).await;
+                    let _ = (&mut ended).await;
+                    return ExitStatus::TimedOut;
+                }
+                Some(order) = ordered.recv() => self.obey(order).await,
+                () = &mut reading => {}
+            }
+        }
+    }
+
+    async fn obey(&self, order: ExecControl) {
+        match order {
+            ExecControl::Signal(libc::SIGKILL) => self.tree.kill(self.pid).await,
+            ExecControl::Signal(signal) => tree::signal_group(self.pid, signal),
+            ExecControl::Resize(size) => {
+                if let Some(terminal) = self.terminal {
+                    terminal.resize(size);
                 }
             }
-            () = &mut reading => {}
         }
     }
 }

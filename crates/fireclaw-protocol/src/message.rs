@@ -76,6 +76,34 @@ pub struct ExecRequest {
     /// After so many milliseconds the command's whole process tree is killed.
     #[n(5)]
     pub timeout_ms: Option<u64>,
+    /// A terminal for all three streams; pipes if absent. What the command writes then comes
+    /// over `Stdout`, and `Stderr` ends at once. The end of `Stdin` is typed as the terminal's
+    /// end-of-file character. Since generation 4.
+    #[n(6)]
+    pub terminal: Option<Terminal>,
+}
+
+/// The terminal of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Terminal {
+    /// Its kind, for the variable `TERM`; without NUL.
+    #[n(0)]
+    pub kind: ByteVec,
+    /// Its size at first.
+    #[n(1)]
+    pub size: TerminalSize,
+}
+
+/// How large a terminal is, in characters. Zero stands for a size that is not known
+/// (`TIOCSWINSZ`, ioctl_tty(2)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+pub struct TerminalSize {
+    /// Lines.
+    #[n(0)]
+    pub rows: u16,
+    /// Characters in each.
+    #[n(1)]
+    pub columns: u16,
 }
 
 /// One environment variable.
@@ -95,6 +123,10 @@ pub enum ExecControl {
     /// Send this signal (Linux's number) to the command's process group.
     #[n(0)]
     Signal(#[n(0)] i32),
+    /// The command's terminal has this size now; nothing happens if it has none. Since
+    /// generation 4.
+    #[n(1)]
+    Resize(#[n(0)] TerminalSize),
 }
 
 /// What the guest says about a command.
@@ -201,6 +233,17 @@ mod tests {
     fn an_end_that_nobody_told_of_memory_is_written_as_ever() {
         let bytes = minicbor::to_vec(ExecEvent::Exited(ExitStatus::Code(7), None)).unwrap();
         assert_eq!(bytes, OLD_EXITED);
+    }
+
+    /// As hosts of generation 3 wrote a command before there were terminals:
+    /// `[1, [h'6c73'], [], null, null, 9]`.
+    const OLD_REQUEST: &[u8] = b"\x86\x01\x81\x42ls\x80\xf6\xf6\x09";
+
+    #[test]
+    fn an_older_host_s_command_has_no_terminal_and_one_without_is_written_as_ever() {
+        let request: ExecRequest = decode(OLD_REQUEST).unwrap();
+        assert_eq!((request.timeout_ms, &request.terminal), (Some(9), &None));
+        assert_eq!(minicbor::to_vec(request).unwrap(), OLD_REQUEST);
     }
 
     #[test]

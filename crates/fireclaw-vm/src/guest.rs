@@ -10,7 +10,9 @@ use fireclaw_protocol::hello::{
     GuestHello, Identity, Interface, Prepared, meet_abandoned_guest, meet_guest, personalize_guest,
     prepare_guest,
 };
-use fireclaw_protocol::message::{Connected, ExecControl, ExecEvent, ExecRequest, Open};
+use fireclaw_protocol::message::{
+    Connected, ExecControl, ExecEvent, ExecRequest, Open, TerminalSize,
+};
 use fireclaw_protocol::session::{Channel, Session};
 use fireclaw_protocol::{GENERATION, frame};
 use tokio::io::{BufReader, ReadHalf, WriteHalf};
@@ -72,24 +74,31 @@ pub struct Exec {
     pub stdout: Channel,
     /// Bytes from its standard error.
     pub stderr: Channel,
-    /// Signals to it.
-    pub control: ExecSignals,
+    /// Signals to it, and the size of its terminal.
+    pub control: ExecControls,
     /// What becomes of it.
     pub events: ExecEvents,
 }
 
-/// Sends signals to a command.
+/// Steers a command.
 #[derive(Debug)]
-pub struct ExecSignals(WriteHalf<Channel>);
+pub struct ExecControls(WriteHalf<Channel>);
 
 /// Tells what becomes of a command.
 #[derive(Debug)]
 pub struct ExecEvents(ReadHalf<Channel>);
 
-impl ExecSignals {
+impl ExecControls {
     /// Sends the signal with Linux's number to the command's process group.
     pub async fn signal(&mut self, signal: i32) -> fireclaw_protocol::Result<()> {
         frame::write(&mut self.0, &ExecControl::Signal(signal)).await
+    }
+
+    /// Tells it the size of its terminal.
+    ///
+    /// Legal if it was started with one.
+    pub async fn resize(&mut self, size: TerminalSize) -> fireclaw_protocol::Result<()> {
+        frame::write(&mut self.0, &ExecControl::Resize(size)).await
     }
 }
 
@@ -110,8 +119,13 @@ impl Commands {
     /// read: callers set a limit.
     ///
     /// # Errors
-    /// [`fireclaw_protocol::Error::Busy`] if too many wait already.
+    /// [`fireclaw_protocol::Error::Busy`] if too many wait already,
+    /// [`fireclaw_protocol::Error::TooOld`] for a guest that has no terminals, if one is asked
+    /// for.
     pub async fn exec(&self, mut request: ExecRequest) -> fireclaw_protocol::Result<Exec> {
+        if request.terminal.is_some() {
+            since(4, "a terminal", self.generation)?;
+        }
         let exec = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         request.id = exec;
         // All or none: commands that each hold some would wait for each other.
@@ -126,7 +140,7 @@ impl Commands {
             stdin,
             stdout,
             stderr,
-            control: ExecSignals(control),
+            control: ExecControls(control),
             events: ExecEvents(events),
         })
     }

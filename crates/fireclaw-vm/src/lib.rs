@@ -27,7 +27,7 @@ pub use backend::{
 };
 pub use console::ConsoleTail;
 pub use error::{Error, Result};
-pub use guest::{Commands, Exec, ExecEvents, ExecSignals, Guest, Waiting, fresh_hostname};
+pub use guest::{Commands, Exec, ExecControls, ExecEvents, Guest, Waiting, fresh_hostname};
 pub use launcher::{Launcher, clear_detached};
 pub use process::{Console, VmmProcess};
 pub use rundir::{RunDir, Swept, is_marked, kill_marked, sweep};

@@ -1,6 +1,95 @@
 //! Words that people know from Docker, and those that do the same here.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::values::looks_like_an_image;
+
+/// Takes a command line of `fireclaw run` as people who know Docker mean it, and leaves all
+/// others as they are.
+///
+/// `-it` is the terminal, although `-t` alone is the time limit, and `-p 8080:80` a published
+/// port, although `-p 8` are clones. Several words are a program
+/// and its arguments, as if `--` stood before them; with an image or a terminal, options
+/// after the first word are the program's.
+pub fn understood(words: impl IntoIterator<Item = OsString>, cli: &clap::Command) -> Vec<OsString> {
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    let Some(run) = cli.find_subcommand("run").filter(|_| words.get(1).is_some_and(|w| w == "run"))
+    else {
+        return words;
+    };
+    let mut is_docker_s = false;
+    let mut at = 2;
+    while let Some(word) = words.get(at) {
+        if word == "--" {
+            break;
+        }
+        if word == "-it" || word == "-ti" {
+            words[at] = "--tty".into();
+            is_docker_s = true;
+            at += 1;
+            continue;
+        }
+        if word == "-p" && words.get(at + 1).is_some_and(|value| value.as_bytes().contains(&b':')) {
+            words[at] = "--publish".into();
+            at += 2;
+            continue;
+        }
+        let Some(option) = Word::of(run, word) else {
+            if is_a_program(&words[at..], is_docker_s) {
+                words.insert(at, "--".into());
+            }
+            break;
+        };
+        is_docker_s |= option.is_docker_s;
+        at += if option.value_follows { 2 } else { 1 };
+    }
+    words
+}
+
+/// What a word is that begins with a hyphen.
+struct Word {
+    /// The next word is its value.
+    value_follows: bool,
+    /// It is one of those with which a line is read as Docker would.
+    is_docker_s: bool,
+}
+
+impl Word {
+    /// None if it is no option.
+    fn of(command: &clap::Command, word: &OsStr) -> Option<Self> {
+        let word = word.to_string_lossy();
+        let word = word.strip_prefix('-').filter(|rest| !rest.is_empty())?;
+        let takes_value = |arg: &clap::Arg| arg.get_action().takes_values();
+        if let Some(long) = word.strip_prefix('-') {
+            let name = long.split('=').next().unwrap_or_default();
+            let arg = command.get_arguments().find(|arg| arg.get_long() == Some(name));
+            return Some(Self {
+                value_follows: !long.contains('=') && arg.is_some_and(takes_value),
+                is_docker_s: name == "image" || name == "tty",
+            });
+        }
+        // Letters without values may stand together; one with a value ends them.
+        let of = |letter| command.get_arguments().find(|arg| arg.get_short() == Some(letter));
+        let with_value =
+            word.char_indices().find(|(_, letter)| of(*letter).is_some_and(takes_value));
+        Some(Self {
+            value_follows: with_value
+                .is_some_and(|(at, letter)| at + letter.len_utf8() == word.len()),
+            is_docker_s: false,
+        })
+    }
+}
+
+/// Whether these words are a program and its arguments, not a shell line and options after it.
+fn is_a_program(words: &[OsString], is_docker_s: bool) -> bool {
+    let [program, next, ..] = words else { return false };
+    let is_line = program.as_bytes().iter().any(u8::is_ascii_whitespace);
+    let has_options = next.as_bytes().starts_with(b"-");
+    !is_line && (is_docker_s || !(has_options || looks_like_an_image(program)))
+}
 
 /// What would have worked, for a command line that does not.
 pub fn hint(error: &clap::Error) -> Option<&'static str> {
@@ -11,11 +100,6 @@ pub fn hint(error: &clap::Error) -> Option<&'static str> {
     match error.kind() {
         ErrorKind::InvalidSubcommand => of_command(word(ContextKind::InvalidSubcommand)?),
         ErrorKind::UnknownArgument => of_option(word(ContextKind::InvalidArg)?),
-        ErrorKind::ValueValidation => {
-            let is_parallel = word(ContextKind::InvalidArg)?.starts_with("--parallel");
-            let has_colon = word(ContextKind::InvalidValue)?.contains(':');
-            (is_parallel && has_colon).then_some("to forward a port: --publish 8080:80")
-        }
         _ => None,
     }
 }
@@ -53,8 +137,6 @@ fn of_command(word: &str) -> Option<&'static str> {
 fn of_option(word: &str) -> Option<&'static str> {
     Some(match word {
         "--rm" => "leave it out: every run is thrown away",
-        "-i" | "--interactive" => "leave it out: standard input is forwarded, unless with -n",
-        "--tty" => "commands get no terminal yet; standard streams are forwarded",
         "-d" | "--detach" => "a run ends with its command; agents stay: fireclaw agent start",
         "--name" => "a run has no name; agents have: fireclaw agent start TEMPLATE --name NAME",
         "--env-file" => "pass each variable: --env NAME=VALUE, or --env NAME for the host's value",
@@ -70,7 +152,7 @@ fn of_option(word: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
     use crate::commands::Cli;
@@ -91,9 +173,6 @@ mod tests {
         assert_eq!(hint_of("fireclaw snapshot save x"), of_command("save"));
         for option in [
             "--rm",
-            "-it",
-            "-i",
-            "--tty",
             "-d",
             "--name x",
             "--env-file f",
@@ -104,10 +183,40 @@ mod tests {
         ] {
             assert!(hint_of(&format!("fireclaw run {option} true")).is_some(), "{option}");
         }
-        assert!(hint_of("fireclaw run -p 8080:80 true").unwrap().contains("--publish"));
         for other in ["fireclaw dance", "fireclaw run --dance", "fireclaw run -p 0 true"] {
             assert_eq!(hint_of(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_line_of_run_is_read_as_docker_would() {
+        for (line, meant) in [
+            ("run -it bash", "run --tty bash"),
+            ("run -ti --image a bash -l", "run --tty --image a -- bash -l"),
+            ("run -t 5 bash", "run -t 5 bash"),
+            ("run -p 8080:80 -p 8 id", "run --publish 8080:80 -p 8 id"),
+            ("run echo a b", "run -- echo a b"),
+            ("run --image=a ls -v", "run --image=a -- ls -v"),
+            ("run -vt 5 --image a cat /x", "run -vt 5 --image a -- cat /x"),
+            ("run -vt5 ls /x", "run -vt5 -- ls /x"),
+            ("run -e A=b -w /x -u 1:2 ls /x", "run -e A=b -w /x -u 1:2 -- ls /x"),
+            // As ever: options after the line.
+            ("run ls -v", "run ls -v"),
+            ("run --image a ls", "run --image a ls"),
+            ("run -- ls -it", "run -- ls -it"),
+            ("run --image a -- ls -it", "run --image a -- ls -it"),
+            // Refused with a hint.
+            ("run alpine ls", "run alpine ls"),
+            ("agent exec -it a", "agent exec -it a"),
+            ("image ls", "image ls"),
+        ] {
+            let words = format!("fireclaw {line}");
+            let understood = understood(words.split(' ').map(OsString::from), &Cli::command());
+            let understood: Vec<_> = understood.iter().map(|w| w.to_str().unwrap()).collect();
+            assert_eq!(understood.join(" "), format!("fireclaw {meant}"));
+        }
+        let line = ["fireclaw", "run", "--image", "a", "ls | cat", "-v"].map(OsString::from);
+        assert_eq!(understood(line.clone(), &Cli::command()), line);
     }
 
     #[test]

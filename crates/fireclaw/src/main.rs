@@ -19,7 +19,7 @@ mod values;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use fireclaw_host::PathError;
 
 fn main() -> ExitCode {
@@ -27,7 +27,8 @@ fn main() -> ExitCode {
         e.report();
         return ExitCode::from(error::RUN_FAILED);
     }
-    let cli = match commands::Cli::try_parse() {
+    let words = habits::understood(std::env::args_os(), &commands::Cli::command());
+    let cli = match commands::Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(words) => return ExitCode::from(tell(&words)),
     };

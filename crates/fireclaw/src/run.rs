@@ -3,6 +3,7 @@
 pub mod parallel;
 pub mod publish;
 pub mod relay;
+pub mod terminal;
 
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ pub struct Order<'a> {
     pub plan: &'a Plan,
     /// Whether neither pool nor snapshot may be used.
     pub from_cold: bool,
-    /// How long the command may take.
-    pub timeout: Duration,
+    /// How long the command may take, if that is limited.
+    pub timeout: Option<Duration>,
 }
 
 impl Order<'_> {
@@ -49,9 +50,10 @@ pub enum Outcome {
 
 impl Outcome {
     /// Tells the user what the exit status alone does not, after `label`, and returns it.
-    pub fn report(self, label: &str, timeout: Duration) -> u8 {
+    pub fn report(self, label: &str, timeout: Option<Duration>) -> u8 {
         let out_of_time = || {
-            say!("{label}fireclaw: timed out after {} s; VM destroyed", timeout.as_secs_f64());
+            let seconds = timeout.unwrap_or_default().as_secs_f64();
+            say!("{label}fireclaw: timed out after {seconds} s; VM destroyed");
             124
         };
         match self {

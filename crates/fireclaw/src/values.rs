@@ -1,5 +1,6 @@
 //! Values of options, with errors that say what would be right.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use fireclaw_policy::{InvalidNetwork, Network};
 use fireclaw_protocol::id::{Id, check_user};
 use fireclaw_protocol::message::EnvVar;
+use fireclaw_registry::Reference;
 use fireclaw_vm::MachineSpec;
 
 use crate::error::{CliError, Kind, Result};
@@ -114,6 +116,21 @@ pub fn variable() -> ValueParser {
             }
         })
         .into()
+}
+
+/// Whether somebody who knows Docker means an image: it has a tag, a digest or a registry, or
+/// its name is one of those that everybody knows.
+pub fn looks_like_an_image(word: &OsStr) -> bool {
+    const KNOWN: [&str; 10] = [
+        "alpine", "busybox", "debian", "fedora", "golang", "nginx", "node", "python", "rust",
+        "ubuntu",
+    ];
+    let word = word.to_string_lossy();
+    Reference::parse(&word).is_ok_and(|image| {
+        word.contains([':', '@'])
+            || image.registry() != "docker.io"
+            || KNOWN.contains(&word.as_ref())
+    })
 }
 
 #[cfg(test)]

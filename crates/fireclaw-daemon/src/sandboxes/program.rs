@@ -3,7 +3,7 @@
 use fireclaw_protocol::agent::{Action, Event, MAX_LINE};
 use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
 use fireclaw_protocol::session::Channel;
-use fireclaw_vm::{Commands, Exec, ExecEvents, ExecSignals};
+use fireclaw_vm::{Commands, Exec, ExecControls, ExecEvents};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -36,7 +36,7 @@ pub enum Said {
 pub struct Program {
     told: mpsc::Sender<Vec<u8>>,
     said: mpsc::Receiver<Said>,
-    _running: Option<(ExecSignals, JoinSet<()>)>,
+    _running: Option<(ExecControls, JoinSet<()>)>,
 }
 
 impl Program {

@@ -10,10 +10,10 @@ use tokio::io::{AsyncWriteExt, BufReader, copy_buf};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
-const BUFFER: usize = 64 * 1024;
+pub const BUFFER: usize = 64 * 1024;
 
 /// A channel that the host may not have opened yet.
-type Coming = Option<oneshot::Receiver<Channel>>;
+pub type Coming = Option<oneshot::Receiver<Channel>>;
 
 /// Copies from the host into a command's standard input.
 pub async fn feed(channel: Coming, to: Option<impl Into<OwnedFd>>) {
@@ -32,4 +32,12 @@ pub async fn drain(from: Option<impl Into<OwnedFd>>, channel: Coming) {
     let Ok(mut channel) = channel.await else { return };
     let _ = copy_buf(&mut BufReader::with_capacity(BUFFER, from), &mut channel).await;
     let _ = channel.shutdown().await;
+}
+
+/// Ends a channel on which nothing comes.
+pub async fn end(channel: Coming) {
+    let Some(channel) = channel else { return };
+    if let Ok(mut channel) = channel.await {
+        let _ = channel.shutdown().await;
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -16,8 +17,13 @@ use super::users::{self, User};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Starts the command in `tree`, as the asked user, with piped standard streams.
-pub fn spawn(request: &ExecRequest, tree: &Tree) -> Result<Child, Failure> {
+/// Starts the command in `tree`, as the asked user. Its standard streams are its side of a
+/// terminal, or pipes.
+pub fn spawn(
+    request: &ExecRequest,
+    tree: &Tree,
+    terminal: Option<OwnedFd>,
+) -> Result<Child, Failure> {
     let bad = |what: &str| (ExecFailure::BadRequest, what.to_owned());
     let (program, arguments) =
         request.argv.split_first().ok_or_else(|| bad("the command is empty"))?;
@@ -27,6 +33,9 @@ pub fn spawn(request: &ExecRequest, tree: &Tree) -> Result<Child, Failure> {
     let has_nul = |bytes: &[u8]| bytes.contains(&0);
     if request.argv.iter().any(|a| has_nul(a)) {
         return Err(bad("an argument contains a NUL byte"));
+    }
+    if request.terminal.as_ref().is_some_and(|terminal| has_nul(&terminal.kind)) {
+        return Err(bad("the kind of terminal contains a NUL byte"));
     }
     for variable in &request.env {
         let name = &variable.name[..];
@@ -48,11 +57,17 @@ pub fn spawn(request: &ExecRequest, tree: &Tree) -> Result<Child, Failure> {
         .env("LOGNAME", &user.name)
         .env("SHELL", &user.shell)
         .env("LANG", "C.UTF-8")
+        .envs(terminal_kind(request))
         .envs(request.env.iter().map(|v| (OsStr::from_bytes(&v.name), OsStr::from_bytes(&v.value))))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    become_user(&mut command, user, tree);
+    let has_terminal = terminal.is_some();
+    if let Some(terminal) = terminal {
+        give(&mut command, terminal, &user)
+            .map_err(|e| (ExecFailure::Other, format!("the terminal: {e}")))?;
+    }
+    become_user(&mut command, user, tree, has_terminal);
     command.spawn().map_err(|e| {
         let cause = match e.kind() {
             ErrorKind::NotFound => ExecFailure::NotFound,
@@ -69,6 +84,20 @@ pub fn spawn(request: &ExecRequest, tree: &Tree) -> Result<Child, Failure> {
         };
         (cause, format!("{name}: {why}"))
     })
+}
+
+/// The variable that says which kind of terminal there is.
+fn terminal_kind(request: &ExecRequest) -> Option<(&'static str, &OsStr)> {
+    let terminal = request.terminal.as_ref()?;
+    Some(("TERM", OsStr::from_bytes(&terminal.kind)))
+}
+
+/// Makes a terminal the user's, who may open it again by its name, and all of the command's
+/// streams.
+fn give(command: &mut Command, terminal: OwnedFd, user: &User) -> io::Result<()> {
+    rustix::fs::fchown(&terminal, Some(Uid::from_raw(user.uid.get())), None)?;
+    command.stdin(terminal.try_clone()?).stdout(terminal.try_clone()?).stderr(terminal);
+    Ok(())
 }
 
 /// How much of a program's name an error repeats, in bytes: it may have 4 MiB.
@@ -123,15 +152,19 @@ fn workdir<'a>(request: &'a ExecRequest, user: &'a User) -> Result<&'a Path, Fai
     }
 }
 
-/// Makes the child a session leader in its cgroup with the user's rights.
+/// Makes the child a session leader in its cgroup, of the terminal that is its standard input
+/// if it has one, with the user's rights.
 #[allow(unsafe_code)]
-fn become_user(command: &mut Command, user: User, tree: &Tree) {
+fn become_user(command: &mut Command, user: User, tree: &Tree, has_terminal: bool) {
     use std::os::unix::process::CommandExt;
     let mut entrance = tree.entrance();
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(gid.get())).collect();
     let (uid, gid) = (Uid::from_raw(user.uid.get()), Gid::from_raw(user.gid.get()));
     let hook = move || {
         rustix::process::setsid()?;
+        if has_terminal {
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        }
         if let Some(file) = &mut entrance {
             file.write_all(b"0")?;
         }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use fireclaw_image::{Home, ImageConfig, Manifest};
 use fireclaw_policy::Network;
 use fireclaw_protocol::message::{EnvVar, ExecRequest};
-use fireclaw_registry::Reference;
 use fireclaw_sandbox::SandboxSpec;
 use fireclaw_vm::snapshot::Store;
 
@@ -15,10 +14,15 @@ use crate::error::{CliError, Result};
 use crate::machine::{Host, Shape};
 use crate::phases::Phases;
 use crate::run::publish::{Ports, Publication};
+use crate::run::relay::Reads;
+use crate::run::terminal::Terminal;
 use crate::run::{Order, Outcome, parallel, relay};
 use crate::runtime::runtime;
 use crate::signals::Signals;
 use crate::values;
+
+/// How long a command may take that nobody watches.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Run a command in a fresh microVM
 ///
@@ -35,14 +39,16 @@ Examples:
   fireclaw run --user agent --env KEY=value --workdir /tmp -- env
   fireclaw run --timeout 600 --publish 8080:80 \"python3 -m http.server 80\"
   fireclaw run --network allow:deb.example.org,*.example.net:443 \"curl http://deb.example.org/\"
-  fireclaw run --image python:3.12 -- python3 -c 'print(6*7)'
+  fireclaw run -it --image python:3.12 bash
+  fireclaw run --image python:3.12 python3 -c 'print(6*7)'
   fireclaw run --parallel 8 'echo clone $FIRECLAW_CLONE'
 
 Environment:
   FIRECLAW_QEMU, FIRECLAW_FIRECRACKER, FIRECLAW_JAILER   programs to use instead of those on PATH
   FIRECLAW_BOOT_TIMEOUT   boot timeout in seconds (30 on KVM, 120 emulated)")]
 pub struct Args {
-    /// Shell command line for the guest's /bin/sh; an argument if the image has an ENTRYPOINT
+    /// Shell command line for the guest's /bin/sh, or a program and its arguments as several
+    /// words. With an ENTRYPOINT, all are its arguments
     #[arg(value_name = "LINE", num_args = 0..)]
     line: Vec<OsString>,
 
@@ -50,9 +56,10 @@ pub struct Args {
     #[arg(last = true, value_name = "CMD")]
     argv: Vec<OsString>,
 
-    /// Kill the command after this many seconds, or a time such as 10m
-    #[arg(short, long, value_name = "SECONDS", default_value = "60", value_parser = values::timeout, allow_negative_numbers = true)]
-    timeout: Duration,
+    /// Kill the command after this many seconds, or a time such as 10m [default: 60; never with
+    /// a terminal]
+    #[arg(short, long, value_name = "SECONDS", value_parser = values::timeout, allow_negative_numbers = true)]
+    timeout: Option<Duration>,
 
     /// Set an environment variable; NAME alone passes the host's value
     #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = values::variable())]
@@ -99,9 +106,17 @@ pub struct Args {
     network: Network,
 
     /// Forward a host port to the guest. Listens on 127.0.0.1 unless an address is given; host
-    /// port 0 picks a free port and prints it
+    /// port 0 picks a free port and prints it. -p 8080:80 is the same
     #[arg(long, value_name = "[ADDR:]HOST_PORT:GUEST_PORT")]
     publish: Vec<Publication>,
+
+    /// Give the command a terminal: yours. -it is the same
+    #[arg(long, conflicts_with_all = ["parallel", "no_stdin"])]
+    tty: bool,
+
+    /// Forward standard input, which is the default
+    #[arg(short, long, conflicts_with_all = ["parallel", "no_stdin"])]
+    interactive: bool,
 
     /// Do not forward standard input
     #[arg(short = 'n', long)]
@@ -126,27 +141,28 @@ pub fn execute(args: Args) -> Result<u8> {
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
+        let reads = args.reads()?;
         let plan = tokio::select! {
             plan = args.host.plan(&home, spec, files, args.jail) => plan?,
             signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
         };
         let from_cold = args.no_snapshot || args.jail.is_some();
-        let order = Order { plan: &plan, from_cold, timeout: args.timeout };
+        let order = Order { plan: &plan, from_cold, timeout: args.limit() };
         match args.parallel {
-            None => single(&order, request, !args.no_stdin, ports, signals, &mut phases).await,
+            None => single(&order, request, reads, ports, signals, &mut phases).await,
             Some(clones) => parallel::run(&order, clones, &request, signals, &mut phases).await,
         }
     });
     phases.report();
     // Reading standard input cannot be interrupted: do not wait for it.
     runtime.shutdown_background();
-    outcome.map(|outcome| outcome.report("", args.timeout))
+    outcome.map(|outcome| outcome.report("", args.limit()))
 }
 
 async fn single(
     order: &Order<'_>,
     request: ExecRequest,
-    with_stdin: bool,
+    reads: Reads,
     ports: Ports,
     mut signals: Signals,
     phases: &mut Phases,
@@ -157,7 +173,7 @@ async fn single(
         signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
     };
     let commands = sandbox.guest.commands();
-    let relayed = ports.during(&commands, relay::run(&commands, request, with_stdin, signals));
+    let relayed = ports.during(&commands, relay::run(&commands, request, reads, signals));
     let outcome = relay::attend(&mut sandbox.guest, relayed, order.timeout).await;
     phases.mark("command");
     let ended = sandbox.end().await;
@@ -168,6 +184,20 @@ async fn single(
 }
 
 impl Args {
+    /// How long the command may take.
+    fn limit(&self) -> Option<Duration> {
+        self.timeout.or_else(|| (!self.tty).then_some(TIMEOUT))
+    }
+
+    /// What the command reads.
+    fn reads(&self) -> Result<Reads> {
+        match self {
+            Self { tty: true, .. } => Ok(Reads::Terminal(Terminal::open()?)),
+            Self { no_stdin: true, .. } => Ok(Reads::Nothing),
+            Self { .. } => Ok(Reads::Stdin),
+        }
+    }
+
     /// The sandbox that was asked for.
     fn spec(&self, home: &Home) -> Result<SandboxSpec> {
         let spec = match &self.snapshot {
@@ -203,18 +233,12 @@ impl Args {
                 let words: Vec<_> =
                     self.line.iter().chain(rest).map(|w| w.to_string_lossy()).collect();
                 let words = words.join(" ");
-                let hint = match Reference::parse(&line.to_string_lossy()) {
-                    Ok(image) if self.line.len() > 1 && looks_like_an_image(&image, line) => {
-                        let command = self.line[1..].iter().map(|w| w.to_string_lossy());
-                        let command = command.collect::<Vec<_>>().join(" ");
-                        format!(
-                            "to run an image: fireclaw run --image {} -- {command}",
-                            line.display()
-                        )
-                    }
-                    _ => format!(
+                let hint = if values::looks_like_an_image(line) {
+                    format!("to run an image: fireclaw run --image {words}")
+                } else {
+                    format!(
                         "quote it: fireclaw run {words:?}, or pass arguments: fireclaw run -- {words}"
-                    ),
+                    )
                 };
                 Err(CliError::usage("the shell command line must be one argument").hint(hint))
             }
@@ -263,7 +287,10 @@ impl Args {
             env: image.env.iter().filter_map(variable).chain(self.envs.clone()).collect(),
             workdir: workdir.or_else(of_image).map(Into::into),
             user,
-            timeout_ms: Some(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)),
+            timeout_ms: self
+                .limit()
+                .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+            terminal: None,
         })
     }
 }
@@ -273,19 +300,6 @@ impl Args {
 fn is_program(line: &OsString) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._+-".contains(byte);
     line.as_bytes().starts_with(b"/") && line.as_bytes().iter().all(plain)
-}
-
-/// Whether somebody who knows Docker means an image: it has a tag, a digest or a registry, or
-/// its name is one of those that everybody knows.
-fn looks_like_an_image(reference: &Reference, word: &OsString) -> bool {
-    const KNOWN: [&str; 10] = [
-        "alpine", "busybox", "debian", "fedora", "golang", "nginx", "node", "python", "rust",
-        "ubuntu",
-    ];
-    let word = word.to_string_lossy();
-    word.contains([':', '@'])
-        || reference.registry() != "docker.io"
-        || KNOWN.contains(&word.as_ref())
 }
 
 #[cfg(test)]
@@ -358,7 +372,7 @@ mod tests {
     fn who_knows_docker_is_shown_the_right_line() {
         let hint = |words: &[&str]| args(words).check().unwrap_err().text();
         let said = hint(&["python:3.12", "python3", "app.py"]);
-        assert!(said.contains("--image python:3.12 -- python3 app.py"), "{said}");
+        assert!(said.contains("--image python:3.12 python3 app.py"), "{said}");
         assert!(hint(&["uname", "x"]).contains("fireclaw run -- uname x"));
         args(&["uname -a"]).check().unwrap();
         args(&[]).check().unwrap();

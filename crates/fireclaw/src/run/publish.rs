@@ -96,7 +96,7 @@ impl Ports {
         let registered = |(listener, guest)| Ok((TcpListener::from_std(listener)?, guest));
         let listeners = self.0.into_iter().map(registered).collect::<io::Result<Vec<_>>>();
         let listeners = listeners.map_err(|e| {
-            Broken::Output(CliError::new(Kind::System, format!("cannot wait for connections: {e}")))
+            Broken::Here(CliError::new(Kind::System, format!("cannot wait for connections: {e}")))
         })?;
         // Dropping it ends them all.
         let mut connections = JoinSet::new();

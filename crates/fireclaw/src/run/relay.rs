@@ -1,14 +1,16 @@
 //! Bytes and signals between this process and the command in the guest.
 
+use std::future::pending;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use fireclaw_protocol::message::{ExecEvent, ExecRequest};
+use fireclaw_protocol::message::{ExecEvent, ExecRequest, TerminalSize};
 use fireclaw_protocol::session::Channel;
 use fireclaw_vm::{Commands, Exec, ExecEvents, Guest};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Outcome;
+use super::terminal::Terminal;
 use crate::error::{CliError, Kind};
 use crate::signals::Signals;
 use crate::stdin::Input;
@@ -30,42 +32,75 @@ pub const STDERR: &str = "standard error";
 pub enum Broken {
     /// The stream to the guest.
     Guest(fireclaw_protocol::Error),
-    /// Our own standard output or error.
-    Output(CliError),
+    /// Our own standard output, error or terminal.
+    Here(CliError),
 }
 
 /// Waits for what is relayed from a guest, and for what can end it early.
 pub async fn attend(
     guest: &mut Guest,
     relayed: impl Future<Output = Result<Outcome, Broken>>,
-    timeout: Duration,
+    timeout: Option<Duration>,
 ) -> crate::error::Result<Outcome> {
+    // The guest keeps the time itself; one that does not is ended here.
+    let out_of_time = async {
+        match timeout {
+            Some(timeout) => tokio::time::sleep(timeout + GRACE).await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
         outcome = relayed => match outcome {
             Ok(outcome) => Ok(outcome),
             Err(Broken::Guest(e)) => Err(guest.explain(e).await.into()),
-            Err(Broken::Output(e)) => Err(e),
+            Err(Broken::Here(e)) => Err(e),
         },
         death = guest.died() => Err(death.into()),
-        // The guest keeps the time itself; one that does not is ended here.
-        () = tokio::time::sleep(timeout + GRACE) => Ok(Outcome::TimedOut),
+        () = out_of_time => Ok(Outcome::TimedOut),
+    }
+}
+
+/// What a command reads.
+#[derive(Debug)]
+pub enum Reads {
+    /// Nothing.
+    Nothing,
+    /// Our standard input.
+    Stdin,
+    /// What is typed on our terminal, on which it also writes.
+    Terminal(Terminal),
+}
+
+impl Reads {
+    /// Waits until the terminal has another size, if there is one. Cancel-safe.
+    async fn resized(&mut self) -> TerminalSize {
+        match self {
+            Self::Terminal(terminal) => terminal.resized().await,
+            Self::Nothing | Self::Stdin => pending().await,
+        }
     }
 }
 
 /// Starts a command and relays until it has ended and all its output is written.
 pub async fn run(
     commands: &Commands,
-    request: ExecRequest,
-    with_stdin: bool,
+    mut request: ExecRequest,
+    mut reads: Reads,
     mut signals: Signals,
 ) -> Result<Outcome, Broken> {
+    if let Reads::Terminal(terminal) = &reads {
+        request.terminal = Some(terminal.described());
+    }
     let exec = tokio::select! {
         exec = commands.exec(request) => exec.map_err(Broken::Guest)?,
         signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
     };
     let Exec { stdin, stdout, stderr, mut control, events } = exec;
+    if let Reads::Terminal(terminal) = &reads {
+        terminal.hand_over().map_err(Broken::Here)?;
+    }
     // Stays behind when the run ends: a read of standard input cannot be ended.
-    tokio::spawn(feed(stdin, with_stdin));
+    tokio::spawn(feed(stdin, !matches!(reads, Reads::Nothing)));
     let output = async {
         tokio::try_join!(
             drain(stdout, tokio::io::stdout(), STDOUT),
@@ -75,9 +110,15 @@ pub async fn run(
     };
     let finished = finished(events, output);
     tokio::pin!(finished);
-    let signal = tokio::select! {
-        outcome = &mut finished => return outcome,
-        signal = signals.next() => signal,
+    let signal = loop {
+        tokio::select! {
+            outcome = &mut finished => return outcome,
+            signal = signals.next() => break signal,
+            size = reads.resized() => {
+                // A guest that does not listen must not keep us from our signals.
+                let _ = tokio::time::timeout(GRACE, control.resize(size)).await;
+            }
+        }
     };
     // The command may end in its own way; a second signal, or none obeyed, ends it.
     let _ = control.signal(signal).await;
@@ -170,5 +211,5 @@ async fn drain(
 
 /// The error for an output of ours that does not take what is written.
 pub fn cannot_write(name: &str, error: &std::io::Error) -> Broken {
-    Broken::Output(CliError::new(Kind::System, format!("cannot write to {name}: {error}")))
+    Broken::Here(CliError::new(Kind::System, format!("cannot write to {name}: {error}")))
 }

@@ -45,7 +45,8 @@ fn no_command_or_too_much_of_one() {
     home.run(none).exits(2).says(&["no command", "hint:"]);
     home.run([""]).exits(2).says(&["empty"]);
     home.run(["--", ""]).exits(2).says(&["empty"]);
-    home.run(["echo", "hello"]).exits(2).says(&["quote it", "-- echo hello"]);
+    home.run(["ls /", "/tmp"]).exits(2).says(&["quote it", "-- ls / /tmp"]);
+    home.run(["alpine:3", "ls"]).exits(2).says(&["fireclaw run --image alpine:3 ls"]);
 }
 
 #[test]

@@ -269,13 +269,18 @@ pub fn process_of(child: &Child, mark: &str) -> i32 {
 /// The processes that a child has started and that have `mark` on their
 /// command lines.
 pub fn processes_of(child: &Child, mark: &str) -> Vec<i32> {
+    processes_below(i32::try_from(child.id()).unwrap(), mark)
+}
+
+/// The same of any process.
+pub fn processes_below(pid: i32, mark: &str) -> Vec<i32> {
     let of_it = |entry: fs::DirEntry| {
         let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
         let after_name = stat.rsplit_once(')')?.1;
-        let parent: u32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
+        let parent: i32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
         let line = fs::read(entry.path().join("cmdline")).ok()?;
         let is_marked = String::from_utf8_lossy(&line).contains(mark);
-        (parent == child.id() && is_marked).then(|| entry.file_name().to_str()?.parse().ok())?
+        (parent == pid && is_marked).then(|| entry.file_name().to_str()?.parse().ok())?
     };
     fs::read_dir("/proc").unwrap().flatten().filter_map(of_it).collect()
 }

@@ -45,3 +45,4 @@ mod run;
 mod service;
 mod snapshots;
 mod streams;
+mod terminal;

@@ -34,6 +34,8 @@ fn arguments_are_bytes_and_are_not_split() {
     let line: [OsString; 4] = ["--".into(), "printf".into(), "[%s]".into(), odd];
     let done = home.run(line).exits(0);
     assert_eq!(done.stdout, b"[a \xff\xfe\n\"$b]");
+    // Several words need no `--`.
+    assert_eq!(home.run(["printf", "[%s]", "$HOME"]).exits(0).stdout(), "[$HOME]");
 }
 
 #[test]

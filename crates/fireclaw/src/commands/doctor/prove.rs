@@ -151,7 +151,7 @@ struct Told {
     stdin: Channel,
     stdout: BufReader<Channel>,
     // Closing them would end the script.
-    _rest: (Channel, fireclaw_vm::ExecSignals, fireclaw_vm::ExecEvents),
+    _rest: (Channel, fireclaw_vm::ExecControls, fireclaw_vm::ExecEvents),
 }
 
 impl Told {

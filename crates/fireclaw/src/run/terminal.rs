@@ -1,0 +1,108 @@
+//! Our own terminal, handed to a command in the guest: what is typed goes to the command as it
+//! is, and the guest's terminal sees to lines, echo and signals.
+
+use std::env;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::{Mutex, Once, PoisonError};
+
+use fireclaw_protocol::message::{self, TerminalSize};
+use rustix::stdio::{stdin, stdout};
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::error::{CliError, Kind, Result};
+
+/// How the terminal was before it was handed over.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Our terminal. Dropping it gives it back as it was.
+#[derive(Debug)]
+pub struct Terminal {
+    /// It has another size.
+    changed: Signal,
+    /// We go on after a stop, in which somebody else had it.
+    continued: Signal,
+}
+
+impl Terminal {
+    /// The terminal of standard input and output.
+    pub fn open() -> Result<Self> {
+        for (stream, name) in [(isatty(stdin()), "input"), (isatty(stdout()), "output")] {
+            if !stream {
+                let problem = format!("standard {name} is not a terminal");
+                return Err(CliError::usage(problem)
+                    .hint("leave --tty out: standard input and output are forwarded as they are"));
+            }
+        }
+        let on = |kind| signal(kind).map_err(|e| failed("listen for its signals", e));
+        Ok(Self {
+            changed: on(SignalKind::window_change())?,
+            continued: on(SignalKind::from_raw(libc::SIGCONT))?,
+        })
+    }
+
+    /// Its kind and size, for the guest.
+    pub fn described(&self) -> message::Terminal {
+        let kind = env::var_os("TERM").filter(|kind| !kind.is_empty());
+        let kind = kind.unwrap_or_else(|| "xterm".into()).into_vec();
+        message::Terminal { kind: kind.into(), size: size() }
+    }
+
+    /// Hands it over: from now on every key is the command's.
+    pub fn hand_over(&self) -> Result<()> {
+        static ON_PANIC: Once = Once::new();
+        let before = tcgetattr(stdin()).map_err(|e| failed("read its modes", e.into()))?;
+        ON_PANIC.call_once(|| {
+            let usual = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                give_back();
+                usual(panic);
+            }));
+        });
+        let mut raw = before.clone();
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        raw.make_raw();
+        tcsetattr(stdin(), OptionalActions::Now, &raw)
+            .map_err(|e| failed("set its modes", e.into()))
+    }
+
+    /// Waits until it has another size, or is ours again. Cancel-safe.
+    pub async fn resized(&mut self) -> TerminalSize {
+        tokio::select! {
+            _ = self.changed.recv() => {}
+            _ = self.continued.recv() => {
+                if let Ok(mut modes) = tcgetattr(stdin()) {
+                    modes.make_raw();
+                    let _ = tcsetattr(stdin(), OptionalActions::Now, &modes);
+                }
+            }
+        }
+        size()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+/// Has the terminal as it was before it was handed over, if it was.
+fn give_back() {
+    // A panic may come with the lock held.
+    if let Ok(mut before) = BEFORE.try_lock()
+        && let Some(before) = before.take()
+    {
+        let _ = tcsetattr(stdin(), OptionalActions::Drain, &before);
+    }
+}
+
+fn size() -> TerminalSize {
+    let size = tcgetwinsize(stdout()).ok();
+    let size = size.map(|size| TerminalSize { rows: size.ws_row, columns: size.ws_col });
+    size.unwrap_or_default()
+}
+
+fn failed(what: &str, error: std::io::Error) -> CliError {
+    CliError::new(Kind::System, format!("the terminal: cannot {what}: {error}"))
+}

@@ -1,0 +1,223 @@
+//! A command with a terminal, driven as a person would: in tmux.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal};
+
+use crate::harness::{self, Home, wait_until};
+
+/// A shell of ours in tmux, 100 characters wide and 30 lines high.
+struct Tmux {
+    directory: tempfile::TempDir,
+}
+
+impl Tmux {
+    fn start(home: &Home) -> Self {
+        let tmux = Self { directory: tempfile::tempdir().unwrap() };
+        let shell = "env PS1='host> ' ENV= sh";
+        let started = tmux
+            .command()
+            .args(["-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "30", shell])
+            .env("FIRECLAW_HOME", home.path())
+            .env("fireclaw", harness::binary())
+            .status();
+        assert!(started.unwrap().success());
+        tmux.prompts("host>");
+        tmux
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("tmux")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("tmux");
+        command.arg("-S").arg(self.socket()).env("LANG", "C.UTF-8").env_remove("TMUX");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let done = self.command().args(arguments).output().unwrap();
+        assert!(done.status.success(), "{arguments:?}: {done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// Types a line.
+    fn line(&self, text: &str) {
+        self.run(&["send-keys", "-l", text]);
+        self.key("Enter");
+    }
+
+    /// Presses a key, by tmux's name.
+    fn key(&self, name: &str) {
+        self.run(&["send-keys", name]);
+    }
+
+    fn screen(&self) -> String {
+        self.run(&["capture-pane", "-p", "-J", "-S", "-200"])
+    }
+
+    /// Waits until this is a line of the screen.
+    fn shows(&self, line: &str) {
+        self.until(line, |lines| lines.contains(&line));
+    }
+
+    /// Waits until this is its last line. What is typed before, a program may throw away as it
+    /// sets the terminal up.
+    fn prompts(&self, prompt: &str) {
+        self.until(prompt, |lines| lines.last() == Some(&prompt));
+    }
+
+    fn until(&self, what: &str, holds: impl Fn(&[&str]) -> bool) {
+        let shown = std::panic::AssertUnwindSafe(|| {
+            wait_until(what, || {
+                let screen = self.screen();
+                let lines = screen.trim_end().lines().map(str::trim_end);
+                holds(&lines.collect::<Vec<_>>())
+            });
+        });
+        if let Err(panic) = std::panic::catch_unwind(shown) {
+            println!("the screen:\n{}", self.screen());
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    /// The run that the shell has started, and its VMM.
+    fn run_and_vmm(&self) -> (i32, i32) {
+        let shell = self.run(&["list-panes", "-F", "#{pane_pid}"]).trim().parse().unwrap();
+        let run = harness::processes_below(shell, "run")[0];
+        (run, harness::processes_below(run, "fireclaw-")[0])
+    }
+
+    /// Runs a line in the host's shell that shows one word.
+    fn says(&self, line: &str) -> String {
+        self.prompts("host>");
+        self.line(&format!("clear; echo \"<$({line})>\""));
+        let mut said = None;
+        wait_until(line, || {
+            let screen = self.screen();
+            said = screen.lines().find_map(|one| {
+                Some(one.trim_end().strip_prefix('<')?.strip_suffix('>')?.to_owned())
+            });
+            said.is_some()
+        });
+        self.run(&["clear-history"]);
+        said.unwrap()
+    }
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        let _ = self.command().arg("kill-server").output();
+    }
+}
+
+#[test]
+fn a_shell_has_keys_size_colours_and_its_status() {
+    let home = Home::new();
+    let tmux = Tmux::start(&home);
+    let modes = tmux.says("stty -g");
+    tmux.line("$fireclaw run -it --env PS1='guest> ' -- bash --norc; echo \"ended $?\"");
+    tmux.prompts("guest>");
+    tmux.line("tty; stty size; echo $TERM");
+    tmux.shows("/dev/pts/0");
+    tmux.shows("30 100");
+    tmux.shows(tmux.run(&["show-options", "-gv", "default-terminal"]).trim_end());
+    tmux.prompts("guest>");
+    tmux.run(&["resize-window", "-x", "77", "-y", "22"]);
+    tmux.line("stty size");
+    tmux.shows("22 77");
+
+    // Ctrl-C ends what runs there, not the shell, and nothing of ours.
+    tmux.prompts("guest>");
+    tmux.line("(echo waits; sleep 1000)");
+    tmux.shows("waits");
+    tmux.key("C-c");
+    tmux.prompts("guest>");
+    tmux.line("echo \"after $?\"");
+    tmux.shows("after 130");
+    // Characters of two bytes go as one, and a secret is not shown.
+    tmux.prompts("guest>");
+    tmux.line("echo now; read -r word; echo \"[$word]\"");
+    tmux.shows("now");
+    tmux.run(&["send-keys", "-l", "größe"]);
+    tmux.run(&["send-keys", "-H", "7f", "7f"]);
+    tmux.key("Enter");
+    tmux.shows("[grö]");
+    tmux.prompts("guest>");
+    tmux.line("stty -echo; echo 'in secret'; read -r secret; stty echo; echo \"has ${#secret}\"");
+    tmux.shows("in secret");
+    tmux.line("hush-hush");
+    tmux.shows("has 9");
+    assert!(!tmux.screen().contains("hush"), "{}", tmux.screen());
+
+    // An interpreter that asks the terminal much, ended by Ctrl-D.
+    tmux.prompts("guest>");
+    tmux.line("python3 -q");
+    tmux.prompts(">>>");
+    tmux.line("6 * 7");
+    tmux.shows("42");
+    tmux.prompts(">>>");
+    tmux.key("C-d");
+    // A program that has the whole screen.
+    tmux.prompts("guest>");
+    tmux.line("top");
+    wait_until("top", || tmux.screen().contains("PID USER"));
+    tmux.key("q");
+    tmux.prompts("guest>");
+    tmux.line("exit 7");
+    tmux.shows("ended 7");
+    assert_eq!(tmux.says("stty -g"), modes);
+    home.is_clean();
+}
+
+#[test]
+fn the_terminal_is_ours_again_after_every_end() {
+    let home = Home::new();
+    let tmux = Tmux::start(&home);
+    let modes = tmux.says("stty -g");
+    // All that was written comes first.
+    tmux.line("$fireclaw run -it seq 1 100000; echo \"ended $?\"");
+    tmux.shows("100000");
+    tmux.shows("ended 0");
+    assert_eq!(tmux.says("stty -g"), modes);
+    tmux.line("$fireclaw run -it no-such-program x; echo \"ended $?\"");
+    tmux.shows("ended 127");
+    assert_eq!(tmux.says("stty -g"), modes);
+    tmux.line("$fireclaw run -it -t 3 sleep 1000; echo \"ended $?\"");
+    tmux.shows("ended 124");
+    assert_eq!(tmux.says("stty -g"), modes);
+
+    for (victim, signal, ended) in [("VMM", Signal::KILL, 125), ("run", Signal::TERM, 143)] {
+        tmux.prompts("host>");
+        tmux.line("clear; $fireclaw run -it -- sh -c 'echo it is up; cat'; echo \"ended $?\"");
+        tmux.shows("it is up");
+        let (run, vmm) = tmux.run_and_vmm();
+        let victim = if victim == "run" { run } else { vmm };
+        rustix::process::kill_process(Pid::from_raw(victim).unwrap(), signal).unwrap();
+        tmux.shows(&format!("ended {ended}"));
+        assert_eq!(tmux.says("stty -g"), modes);
+    }
+    home.is_clean();
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_the_run() {
+    let home = Home::new();
+    let tmux = Tmux::start(&home);
+    tmux.line("$fireclaw run -it yes");
+    wait_until("output", || tmux.screen().lines().filter(|line| *line == "y").count() > 20);
+    let (run, vmm) = tmux.run_and_vmm();
+    drop(tmux);
+    wait_until("the end", || !harness::is_alive(run) && !harness::is_alive(vmm));
+    home.is_clean();
+}
+
+#[test]
+fn where_there_is_no_terminal_it_is_said_and_input_is_forwarded() {
+    let home = Home::new();
+    home.run(["-it", "bash"]).exits(2).says(&["standard input is not a terminal", "--tty"]);
+    home.run(["-i", "cat"]).exits(0);
+    home.run(["-it", "-n", "bash"]).exits(2).says(&["cannot be used with"]);
+}
