@@ -14,6 +14,8 @@ pub use client::{Client, Problem, Streams};
 pub use frame::{Ended, Frame, MOST};
 pub use server::{Door, listen};
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Condition, Error};
@@ -50,6 +52,27 @@ pub struct Exec {
     /// For how long at most, in seconds, more than 0.
     #[serde(default)]
     pub seconds: Option<f64>,
+    /// Variables beside the usual ones.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// The directory to start in; the user's home if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// A terminal for all three streams; pipes if absent. Only if the connection is upgraded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<Terminal>,
+}
+
+/// The terminal of a command.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terminal {
+    /// Its kind, for the variable `TERM`.
+    pub kind: String,
+    /// Its lines; 0 if that is not known.
+    pub rows: u16,
+    /// The characters in each; 0 if that is not known.
+    pub columns: u16,
 }
 
 /// The answer to it, unless the connection was to be upgraded.

@@ -7,44 +7,48 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::values::looks_like_an_image;
 
-/// Takes a command line of `fireclaw run` as people who know Docker mean it, and leaves all
-/// others as they are.
+/// Takes a command line of `fireclaw run` or `fireclaw agent exec` as people who know Docker
+/// mean it, and leaves all others as they are.
 ///
 /// `-it` is the terminal, although `-t` alone is the time limit, and `-p 8080:80` a published
-/// port, although `-p 8` are clones. Several words are a program
-/// and its arguments, as if `--` stood before them; with an image or a terminal, options
-/// after the first word are the program's.
+/// port, although `-p 8` are clones. Of `run`, several words are a program and its arguments,
+/// as if `--` stood before them; with an image or a terminal, options after the first word are
+/// the program's. Of `exec`, all words after the name are.
 pub fn understood(words: impl IntoIterator<Item = OsString>, cli: &clap::Command) -> Vec<OsString> {
     let mut words: Vec<OsString> = words.into_iter().collect();
-    let Some(run) = cli.find_subcommand("run").filter(|_| words.get(1).is_some_and(|w| w == "run"))
-    else {
-        return words;
+    let path: &[&str] = match words.get(1..) {
+        Some([run, ..]) if run == "run" => &["run"],
+        Some([agent, exec, ..]) if agent == "agent" && exec == "exec" => &["agent", "exec"],
+        _ => return words,
     };
-    let mut is_docker_s = false;
-    let mut at = 2;
+    let command = path.iter().try_fold(cli, |command, word| command.find_subcommand(word));
+    let Some(command) = command else { return words };
+    let (mut has_name, mut is_docker_s) = (path.len() == 1, false);
+    let mut at = 1 + path.len();
     while let Some(word) = words.get(at) {
         if word == "--" {
             break;
         }
+        let follows = words.get(at + 1).map(|word| word.as_bytes());
         if word == "-it" || word == "-ti" {
             words[at] = "--tty".into();
             is_docker_s = true;
             at += 1;
-            continue;
-        }
-        if word == "-p" && words.get(at + 1).is_some_and(|value| value.as_bytes().contains(&b':')) {
+        } else if word == "-p" && follows.is_some_and(|value| value.contains(&b':')) {
             words[at] = "--publish".into();
             at += 2;
-            continue;
-        }
-        let Some(option) = Word::of(run, word) else {
-            if is_a_program(&words[at..], is_docker_s) {
+        } else if let Some(option) = Word::of(command, word) {
+            is_docker_s |= option.is_docker_s;
+            at += if option.value_follows { 2 } else { 1 };
+        } else if !has_name {
+            has_name = true;
+            at += 1;
+        } else {
+            if path.len() > 1 || is_a_program(&words[at..], is_docker_s) {
                 words.insert(at, "--".into());
             }
             break;
-        };
-        is_docker_s |= option.is_docker_s;
-        at += if option.value_follows { 2 } else { 1 };
+        }
     }
     words
 }
@@ -110,7 +114,7 @@ fn of_command(word: &str) -> Option<&'static str> {
             "`fireclaw agent ls` lists agents; a VM of `fireclaw run` ends with its command"
         }
         "exec" | "shell" | "attach" => {
-            "fireclaw agent exec NAME -- COMMAND runs a command in an agent's VM"
+            "fireclaw agent exec -it NAME bash; fireclaw agent exec NAME COMMAND"
         }
         "create" | "start" => "fireclaw agent start TEMPLATE; fireclaw run for one command",
         "stop" | "kill" => "fireclaw agent stop NAME",
@@ -207,7 +211,10 @@ mod tests {
             ("run --image a -- ls -it", "run --image a -- ls -it"),
             // Refused with a hint.
             ("run alpine ls", "run alpine ls"),
-            ("agent exec -it a", "agent exec -it a"),
+            ("agent exec -it a bash -l", "agent exec --tty a -- bash -l"),
+            ("agent exec a -u root -- ls", "agent exec a -u root -- ls"),
+            ("agent exec -u root a ls", "agent exec -u root a -- ls"),
+            ("agent ls -it", "agent ls -it"),
             ("image ls", "image ls"),
         ] {
             let words = format!("fireclaw {line}");

@@ -14,6 +14,7 @@ mod runtime;
 mod signals;
 mod stack;
 mod stdin;
+mod terminal;
 mod values;
 
 use std::io::ErrorKind;

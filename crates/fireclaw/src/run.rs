@@ -3,7 +3,6 @@
 pub mod parallel;
 pub mod publish;
 pub mod relay;
-pub mod terminal;
 
 use std::time::Duration;
 

@@ -49,6 +49,13 @@ pub enum Frame {
     Wanted,
     /// Linux's number of a signal to the command.
     Signal(u8),
+    /// The command's terminal has this size now.
+    Resize {
+        /// Lines.
+        rows: u16,
+        /// Characters in each.
+        columns: u16,
+    },
     /// The last frame.
     Ended(Ended),
 }
@@ -76,6 +83,10 @@ impl Frame {
             (2, _) => Self::Error(payload),
             (3, []) => Self::Wanted,
             (4, [signal]) => Self::Signal(*signal),
+            (6, &[a, b, c, d]) => Self::Resize {
+                rows: u16::from_be_bytes([a, b]),
+                columns: u16::from_be_bytes([c, d]),
+            },
             (5, ended) => Self::Ended(serde_json::from_slice(ended).map_err(|_| wrong())?),
             _ => return Err(wrong()),
         }))
@@ -87,13 +98,17 @@ impl Frame {
     /// [`io::ErrorKind::InvalidInput`] for a payload that is too long, and whatever
     /// writing can say.
     pub async fn write(&self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        let ended;
+        let (ended, size);
         let (kind, payload): (u8, &[u8]) = match self {
             Self::Input(bytes) => (0, bytes),
             Self::Output(bytes) => (1, bytes),
             Self::Error(bytes) => (2, bytes),
             Self::Wanted => (3, &[]),
             Self::Signal(signal) => (4, std::slice::from_ref(signal)),
+            Self::Resize { rows, columns } => {
+                size = [rows.to_be_bytes(), columns.to_be_bytes()].concat();
+                (6, &size)
+            }
             Self::Ended(how) => {
                 ended = serde_json::to_vec(how)?;
                 (5, &ended)
@@ -144,6 +159,8 @@ mod tests {
             bytes().prop_map(Frame::Error),
             Just(Frame::Wanted),
             any::<u8>().prop_map(Frame::Signal),
+            (any::<u16>(), any::<u16>())
+                .prop_map(|(rows, columns)| Frame::Resize { rows, columns }),
             ended.prop_map(Frame::Ended),
         ]
     }

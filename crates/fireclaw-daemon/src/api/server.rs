@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fireclaw_host::{PathError, SocketDir};
 use fireclaw_image::Home;
-use fireclaw_protocol::message::ExecRequest;
+use fireclaw_protocol::message::{self, EnvVar, ExecRequest, TerminalSize};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
@@ -154,9 +154,19 @@ fn exec_request(exec: Exec) -> std::result::Result<ExecRequest, Refused> {
     Ok(ExecRequest {
         argv: exec.argv.into_iter().map(|word| word.into_bytes().into()).collect(),
         user: Some(user),
+        env: exec.env.into_iter().map(variable).collect(),
+        workdir: exec.workdir.map(|path| path.into_bytes().into()),
         timeout_ms: limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        terminal: exec.terminal.map(|terminal| message::Terminal {
+            kind: terminal.kind.into_bytes().into(),
+            size: TerminalSize { rows: terminal.rows, columns: terminal.columns },
+        }),
         ..ExecRequest::default()
     })
+}
+
+fn variable((name, value): (String, String)) -> EnvVar {
+    EnvVar { name: name.into_bytes().into(), value: value.into_bytes().into() }
 }
 
 /// The status of an answer (RFC 9110, 15).
@@ -213,6 +223,10 @@ async fn route(
         }
         (&Method::POST, ["v1", "agents", name, "exec"]) => {
             let mut request = exec_request(body(request).await?)?;
+            if request.terminal.is_some() {
+                let problem = "a terminal needs a connection that is upgraded";
+                return Err(Refused::new(Kind::BadRequest, problem));
+            }
             let limit = request.timeout_ms.get_or_insert(60_000);
             let limit = Duration::from_millis(*limit);
             let (status, output) = daemon.exec(who, name, request, limit).await?;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus};
+use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus, TerminalSize};
 use fireclaw_protocol::session::Channel;
 use fireclaw_vm::{Commands, Exec, ExecEvents};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use super::frame::{Ended, Frame, MOST};
 
@@ -28,6 +28,8 @@ pub async fn serve(
     // One piece of input at a time, as each is asked for.
     let (give_input, input) = mpsc::channel(1);
     let (give_signal, signals) = mpsc::channel(8);
+    // Of the sizes of a terminal only the last one counts.
+    let (give_size, sizes) = watch::channel(TerminalSize::default());
     let limit = request.timeout_ms.map(Duration::from_millis);
     let late = async {
         match limit {
@@ -41,6 +43,9 @@ pub async fn serve(
                 Ok(Some(Frame::Input(bytes))) => give_input.try_send(bytes).is_ok(),
                 // A guest that takes none of so many is not waited for.
                 Ok(Some(Frame::Signal(signal))) => give_signal.try_send(signal).is_ok(),
+                Ok(Some(Frame::Resize { rows, columns })) => {
+                    give_size.send(TerminalSize { rows, columns }).is_ok()
+                }
                 _ => false,
             };
             if !taken {
@@ -49,7 +54,7 @@ pub async fn serve(
         }
     };
     let ended = tokio::select! {
-        ended = run(commands, request, &to, input, signals) => ended,
+        ended = run(commands, request, &to, input, (signals, sizes)) => ended,
         () = late => Ended::TimedOut,
         () = gone => return,
     };
@@ -63,7 +68,7 @@ async fn run(
     request: ExecRequest,
     to: &Mutex<impl AsyncWrite + Unpin>,
     input: mpsc::Receiver<Vec<u8>>,
-    mut signals: mpsc::Receiver<u8>,
+    (mut signals, mut sizes): (mpsc::Receiver<u8>, watch::Receiver<TerminalSize>),
 ) -> Ended {
     let exec = commands.exec(request).await;
     let Exec { stdin, stdout, stderr, mut control, mut events } = match exec {
@@ -78,10 +83,16 @@ async fn run(
         std::future::pending().await
     };
     let signalling = async {
-        while let Some(signal) = signals.recv().await {
-            let _ = control.signal(signal.into()).await;
+        loop {
+            let _ = tokio::select! {
+                Some(signal) = signals.recv() => control.signal(signal.into()).await,
+                Ok(()) = sizes.changed() => {
+                    let size = *sizes.borrow_and_update();
+                    control.resize(size).await
+                }
+                else => std::future::pending().await,
+            };
         }
-        std::future::pending().await
     };
     let output = async {
         tokio::join!(copy(stdout, Frame::Output, to), copy(stderr, Frame::Error, to));

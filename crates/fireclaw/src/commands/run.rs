@@ -15,10 +15,10 @@ use crate::machine::{Host, Shape};
 use crate::phases::Phases;
 use crate::run::publish::{Ports, Publication};
 use crate::run::relay::Reads;
-use crate::run::terminal::Terminal;
 use crate::run::{Order, Outcome, parallel, relay};
 use crate::runtime::runtime;
 use crate::signals::Signals;
+use crate::terminal::Terminal;
 use crate::values;
 
 /// How long a command may take that nobody watches.

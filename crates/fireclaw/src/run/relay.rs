@@ -10,10 +10,10 @@ use fireclaw_vm::{Commands, Exec, ExecEvents, Guest};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Outcome;
-use super::terminal::Terminal;
 use crate::error::{CliError, Kind};
 use crate::signals::Signals;
 use crate::stdin::Input;
+use crate::terminal::Terminal;
 
 /// How long a command may take to end after a signal, or past its time limit,
 /// before the VM is ended under it.

@@ -71,6 +71,8 @@ fn a_command_of_an_agents_machine_has_our_streams() {
     assert_eq!((done.stdout().as_str(), done.stderr().as_str()), ("agent\n", "oops\n"));
     let root = exec(&overseer, b"", &["--user", "root", "--", "id", "-un"]).exits(0);
     assert_eq!(root.stdout(), "root\n");
+    let here = exec(&overseer, b"", &["-w", "/tmp", "-e", "A=b c", "sh", "-c", "pwd; echo $A"]);
+    assert_eq!(here.exits(0).stdout(), "/tmp\nb c\n");
     exec(&overseer, b"", &["--", "sh", "-c", "kill -9 $$"]).exits(137);
     exec(&overseer, b"", &["--", "no-such"]).exits(127).says(&["no-such"]);
     exec(&overseer, b"", &["--", "/etc/passwd"]).exits(126);

@@ -6,6 +6,7 @@ use std::process::Command;
 use rustix::process::{Pid, Signal};
 
 use crate::harness::{self, Home, wait_until};
+use crate::overseer::Overseer;
 
 /// A shell of ours in tmux, 100 characters wide and 30 lines high.
 struct Tmux {
@@ -212,6 +213,44 @@ fn a_terminal_that_goes_away_ends_the_run() {
     drop(tmux);
     wait_until("the end", || !harness::is_alive(run) && !harness::is_alive(vmm));
     home.is_clean();
+}
+
+#[test]
+fn an_agent_s_vm_has_terminals_too() {
+    let _alone = harness::alone();
+    let overseer = Overseer::start(&[]);
+    overseer.fireclaw(&["agent", "start", "puppet"]).exits(0);
+    overseer.ready("puppet");
+    let tmux = Tmux::start(&overseer.home);
+    let modes = tmux.says("stty -g");
+    let exec = "$fireclaw agent exec -it -e PS1='guest> ' puppet bash --norc; echo \"ended $?\"";
+    tmux.line(exec);
+    tmux.prompts("guest>");
+    // It is its user's terminal, not root's.
+    tmux.line("id -un; echo \"[by name]\" > $(tty); stty size");
+    tmux.shows("agent");
+    tmux.shows("[by name]");
+    tmux.shows("30 100");
+    tmux.prompts("guest>");
+    tmux.run(&["resize-window", "-x", "77", "-y", "22"]);
+    tmux.line("stty size");
+    tmux.shows("22 77");
+    tmux.prompts("guest>");
+    tmux.line("(echo waits; sleep 1000)");
+    tmux.shows("waits");
+    tmux.key("C-c");
+    tmux.prompts("guest>");
+    tmux.line("exit 7");
+    tmux.shows("ended 7");
+    assert_eq!(tmux.says("stty -g"), modes);
+
+    // The VM goes away under it.
+    tmux.line(exec);
+    tmux.prompts("guest>");
+    overseer.fireclaw(&["agent", "stop", "puppet"]).exits(0);
+    tmux.shows("ended 137");
+    assert_eq!(tmux.says("stty -g"), modes);
+    overseer.end();
 }
 
 #[test]

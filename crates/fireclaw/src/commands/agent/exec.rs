@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use fireclaw_daemon::api::{Client, Ended, Exec, Frame, MOST, Streams};
+use fireclaw_daemon::api::{self, Client, Ended, Exec, Frame, MOST, Streams};
+use fireclaw_protocol::message::{self, EnvVar, TerminalSize};
 use fireclaw_say::say;
 use rustix::process::Signal;
 use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::error::{CliError, Kind, Result};
 use crate::signals::Signals;
 use crate::stdin::Input;
+use crate::terminal::Terminal;
 use crate::values;
 
 /// How long a command may take to end after a signal before it is ended.
@@ -27,6 +29,7 @@ const GRACE: Duration = Duration::from_secs(5);
 #[command(after_help = "\
 Examples:
   fireclaw agent exec bob -- ls -la /workspace
+  fireclaw agent exec -it bob bash
   tar c src | fireclaw agent exec bob -- tar x -C /workspace
   fireclaw agent exec bob --user root -n -t 60 -- apt-get update")]
 pub struct Args {
@@ -40,6 +43,22 @@ pub struct Args {
     /// Kill the command after this many seconds
     #[arg(short, long, value_name = "SECONDS", value_parser = values::timeout, allow_negative_numbers = true)]
     timeout: Option<Duration>,
+
+    /// Set an environment variable; NAME alone passes the host's value
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = values::variable())]
+    envs: Vec<EnvVar>,
+
+    /// Working directory in the VM [default: the user's home]
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+
+    /// Give the command a terminal: yours. -it is the same
+    #[arg(long, conflicts_with = "no_stdin")]
+    tty: bool,
+
+    /// Forward standard input, which is the default
+    #[arg(short, long, conflicts_with = "no_stdin")]
+    interactive: bool,
 
     /// Do not forward standard input
     #[arg(short = 'n', long)]
@@ -58,31 +77,81 @@ pub async fn execute(client: &Client, args: Args) -> Result<u8> {
     let argv = argv.ok_or_else(|| CliError::usage("the command is not UTF-8"))?;
     values::guest_user(&args.user)?;
     let seconds = args.timeout.map(|limit| limit.as_secs_f64());
-    let exec = Exec { argv, user: Some(args.user), seconds };
+    let mut terminal = args.tty.then(Terminal::open).transpose()?;
+    let exec = Exec {
+        argv,
+        user: Some(args.user),
+        seconds,
+        env: args.envs.into_iter().map(variable).collect::<Result<_>>()?,
+        workdir: args.workdir,
+        terminal: terminal.as_ref().map(described),
+    };
     let started = client.exec(super::segment(&args.name)?, &exec);
     let streams = tokio::select! {
         streams = started => streams.map_err(|problem| super::refused(&problem))?,
         signal = signals.next() => return Ok(interrupted(signal)),
     };
+    if let Some(terminal) = &terminal {
+        terminal.hand_over()?;
+    }
+    let ended = attend(streams, !args.no_stdin, &mut signals, &mut terminal).await;
+    // It is ours again before anything is said.
+    drop(terminal);
+    status(ended?)
+}
+
+/// Passes everything on until the command has ended.
+async fn attend(
+    streams: Streams,
+    with_stdin: bool,
+    signals: &mut Signals,
+    terminal: &mut Option<Terminal>,
+) -> Result<Ended> {
     let (from, to) = tokio::io::split(streams);
     let (want, wanted) = mpsc::channel(1);
     let (tell, told) = mpsc::channel(8);
     // Stays behind at the end: a read of standard input cannot be ended.
-    tokio::spawn(feed(wanted, tell.clone(), !args.no_stdin));
+    tokio::spawn(feed(wanted, tell.clone(), with_stdin));
     tokio::spawn(send(to, told));
     let ended = relay(from, want);
     tokio::pin!(ended);
-    let signal = tokio::select! {
-        ended = &mut ended => return ended,
-        signal = signals.next() => signal,
+    let signal = loop {
+        tokio::select! {
+            ended = &mut ended => return ended,
+            signal = signals.next() => break signal,
+            TerminalSize { rows, columns } = resized(terminal) => {
+                let _ = tell.send(Frame::Resize { rows, columns }).await;
+            }
+        }
     };
     // The command may end in its own way; a second signal, or none obeyed, ends it: the
     // overseer sees that we are gone.
     let _ = tell.send(Frame::Signal(u8::try_from(signal).unwrap_or_default())).await;
     tokio::select! {
         ended = &mut ended => ended,
-        second = signals.next() => Ok(interrupted(second)),
-        () = tokio::time::sleep(GRACE) => Ok(interrupted(signal)),
+        second = signals.next() => Ok(Ended::Exited(interrupted(second))),
+        () = tokio::time::sleep(GRACE) => Ok(Ended::Exited(interrupted(signal))),
+    }
+}
+
+async fn resized(terminal: &mut Option<Terminal>) -> TerminalSize {
+    match terminal {
+        Some(terminal) => terminal.resized().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn described(terminal: &Terminal) -> api::Terminal {
+    let message::Terminal { kind, size } = terminal.described();
+    let kind = String::from_utf8_lossy(&kind).into_owned();
+    api::Terminal { kind, rows: size.rows, columns: size.columns }
+}
+
+fn variable(variable: EnvVar) -> Result<(String, String)> {
+    let EnvVar { name, value } = variable;
+    match (String::from_utf8(name.into()), String::from_utf8(value.into())) {
+        (Ok(name), Ok(value)) => Ok((name, value)),
+        _ => Err(CliError::usage("a variable is not UTF-8")),
     }
 }
 
@@ -118,8 +187,8 @@ async fn feed(mut wanted: mpsc::Receiver<()>, tell: mpsc::Sender<Frame>, with_st
     }
 }
 
-/// Writes what the command writes until it has ended; its exit status.
-async fn relay(mut from: ReadHalf<Streams>, want: mpsc::Sender<()>) -> Result<u8> {
+/// Writes what the command writes until it has ended.
+async fn relay(mut from: ReadHalf<Streams>, want: mpsc::Sender<()>) -> Result<Ended> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     loop {
         let written = match Frame::read(&mut from).await {
@@ -129,15 +198,15 @@ async fn relay(mut from: ReadHalf<Streams>, want: mpsc::Sender<()>) -> Result<u8
                 let _ = want.try_send(());
                 continue;
             }
-            Ok(Some(Frame::Ended(ended))) => return status(ended),
-            Ok(Some(Frame::Input(_) | Frame::Signal(_))) => continue,
+            Ok(Some(Frame::Ended(ended))) => return Ok(ended),
+            Ok(Some(Frame::Input(_) | Frame::Signal(_) | Frame::Resize { .. })) => continue,
             Ok(None) => return Err(failed("the overseer has gone, and the command with it")),
             Err(e) => return Err(failed(format!("the overseer: {e}"))),
         };
         match written {
             // A reader that has gone (`| head`) has enough, and the command need not go on.
             Err(e) if e.kind() == ErrorKind::BrokenPipe => {
-                return Ok(interrupted(Signal::PIPE.as_raw()));
+                return Ok(Ended::Exited(interrupted(Signal::PIPE.as_raw())));
             }
             Err(e) => return Err(failed(format!("cannot write what the command writes: {e}"))),
             Ok(()) => {}
