@@ -12,8 +12,8 @@ use crate::values::looks_like_an_image;
 ///
 /// `-it` is the terminal, although `-t` alone is the time limit, and `-p 8080:80` a published
 /// port, although `-p 8` are clones. Of `run`, several words are a program and its arguments,
-/// as if `--` stood before them; with an image or a terminal, options after the first word are
-/// the program's. Of `exec`, all words after the name are.
+/// as if `--` stood before them. Options after the first word are the program's if `run` has
+/// none of that name, and all of them with an image or a terminal. Of `exec`, all words after the name are.
 pub fn understood(words: impl IntoIterator<Item = OsString>, cli: &clap::Command) -> Vec<OsString> {
     let mut words: Vec<OsString> = words.into_iter().collect();
     let path: &[&str] = match words.get(1..) {
@@ -44,7 +44,11 @@ pub fn understood(words: impl IntoIterator<Item = OsString>, cli: &clap::Command
             has_name = true;
             at += 1;
         } else {
-            if path.len() > 1 || is_a_program(&words[at..], is_docker_s) {
+            let is_image = path.len() == 1 && !is_docker_s && looks_like_an_image(word);
+            if is_image && follows.is_some() {
+                // Refused, with a hint that has all of it.
+                words.insert(at + 1, "--".into());
+            } else if path.len() > 1 || is_a_program(command, &words[at..], is_docker_s) {
                 words.insert(at, "--".into());
             }
             break;
@@ -57,6 +61,8 @@ pub fn understood(words: impl IntoIterator<Item = OsString>, cli: &clap::Command
 struct Word {
     /// The next word is its value.
     value_follows: bool,
+    /// The command had it before it took lines of Docker's.
+    is_known: bool,
     /// It is one of those with which a line is read as Docker would.
     is_docker_s: bool,
 }
@@ -71,6 +77,7 @@ impl Word {
             let name = long.split('=').next().unwrap_or_default();
             let arg = command.get_arguments().find(|arg| arg.get_long() == Some(name));
             return Some(Self {
+                is_known: arg.is_some() && name != "tty" && name != "interactive",
                 value_follows: !long.contains('=') && arg.is_some_and(takes_value),
                 is_docker_s: name == "image" || name == "tty",
             });
@@ -79,7 +86,9 @@ impl Word {
         let of = |letter| command.get_arguments().find(|arg| arg.get_short() == Some(letter));
         let with_value =
             word.char_indices().find(|(_, letter)| of(*letter).is_some_and(takes_value));
+        let first = word.chars().next().unwrap_or_default();
         Some(Self {
+            is_known: first != 'i' && of(first).is_some(),
             value_follows: with_value
                 .is_some_and(|(at, letter)| at + letter.len_utf8() == word.len()),
             is_docker_s: false,
@@ -88,11 +97,11 @@ impl Word {
 }
 
 /// Whether these words are a program and its arguments, not a shell line and options after it.
-fn is_a_program(words: &[OsString], is_docker_s: bool) -> bool {
+fn is_a_program(command: &clap::Command, words: &[OsString], is_docker_s: bool) -> bool {
     let [program, next, ..] = words else { return false };
     let is_line = program.as_bytes().iter().any(u8::is_ascii_whitespace);
-    let has_options = next.as_bytes().starts_with(b"-");
-    !is_line && (is_docker_s || !(has_options || looks_like_an_image(program)))
+    let is_option = next != "--" && Word::of(command, next).is_some_and(|word| word.is_known);
+    !is_line && next != "--" && (is_docker_s || !is_option)
 }
 
 /// What would have worked, for a command line that does not.
@@ -104,8 +113,20 @@ pub fn hint(error: &clap::Error) -> Option<&'static str> {
     match error.kind() {
         ErrorKind::InvalidSubcommand => of_command(word(ContextKind::InvalidSubcommand)?),
         ErrorKind::UnknownArgument => of_option(word(ContextKind::InvalidArg)?),
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            of_value(word(ContextKind::InvalidArg)?, word(ContextKind::InvalidValue)?)
+        }
         _ => None,
     }
+}
+
+fn of_value(option: &str, value: &str) -> Option<&'static str> {
+    let is_number = value.starts_with(|first: char| first.is_ascii_digit() || first == '-');
+    if option.starts_with("--timeout") && !is_number {
+        return Some("-t is the time limit; a terminal is -it, as one word before the command");
+    }
+    let is_parallel = option.starts_with("--parallel");
+    (is_parallel && value.contains(':')).then_some("to publish a port: -p 8080:80, with a space")
 }
 
 fn of_command(word: &str) -> Option<&'static str> {
@@ -187,7 +208,15 @@ mod tests {
         ] {
             assert!(hint_of(&format!("fireclaw run {option} true")).is_some(), "{option}");
         }
-        for other in ["fireclaw dance", "fireclaw run --dance", "fireclaw run -p 0 true"] {
+        assert!(hint_of("fireclaw run -p8080:80 true").unwrap().contains("-p 8080:80"));
+        assert!(hint_of("fireclaw run -i -t bash").unwrap().contains("-it"));
+        assert!(hint_of("fireclaw run true -it").unwrap().contains("-it"));
+        for other in [
+            "fireclaw run -t 0 true",
+            "fireclaw dance",
+            "fireclaw run --dance",
+            "fireclaw run -p 0 true",
+        ] {
             assert_eq!(hint_of(other), None, "{other}");
         }
     }
@@ -204,13 +233,19 @@ mod tests {
             ("run -vt 5 --image a cat /x", "run -vt 5 --image a -- cat /x"),
             ("run -vt5 ls /x", "run -vt5 -- ls /x"),
             ("run -e A=b -w /x -u 1:2 ls /x", "run -e A=b -w /x -u 1:2 -- ls /x"),
+            ("run ls -l", "run -- ls -l"),
+            ("run python3 -c x", "run -- python3 -c x"),
+            ("run bash -i", "run -- bash -i"),
             // As ever: options after the line.
+            ("run ls -n", "run ls -n"),
+            ("run ls --memory 1G", "run ls --memory 1G"),
             ("run ls -v", "run ls -v"),
             ("run --image a ls", "run --image a ls"),
             ("run -- ls -it", "run -- ls -it"),
             ("run --image a -- ls -it", "run --image a -- ls -it"),
             // Refused with a hint.
-            ("run alpine ls", "run alpine ls"),
+            ("run alpine ls", "run alpine -- ls"),
+            ("run python:3 python3 -c x", "run python:3 -- python3 -c x"),
             ("agent exec -it a bash -l", "agent exec --tty a -- bash -l"),
             ("agent exec a -u root -- ls", "agent exec a -u root -- ls"),
             ("agent exec -u root a ls", "agent exec -u root a -- ls"),

@@ -3,6 +3,7 @@
 pub mod parallel;
 pub mod publish;
 pub mod relay;
+pub mod spool;
 
 use std::time::Duration;
 

@@ -29,9 +29,7 @@ impl Input {
     /// Reads as much as there is, at most what the buffer takes; 0 at the end.
     pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            while is_in_background() {
-                tokio::time::sleep(POLL).await;
-            }
+            foreground().await;
             match self.0.read(buffer).await {
                 // It went to the background while it waited (`^Z` and `bg`), and may be in
                 // the foreground again by now.
@@ -39,6 +37,13 @@ impl Input {
                 read => return read,
             }
         }
+    }
+}
+
+/// Waits until this process is in the foreground, if standard input is a terminal.
+pub async fn foreground() {
+    while is_in_background() {
+        tokio::time::sleep(POLL).await;
     }
 }
 
@@ -54,7 +59,7 @@ fn is_on_a_terminal() -> bool {
 }
 
 /// Whether standard input is the terminal of this session and another job has it.
-fn is_in_background() -> bool {
+pub fn is_in_background() -> bool {
     tcgetpgrp(stdin()).is_ok_and(|foreground| foreground != getpgrp())
 }
 

@@ -6,11 +6,13 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::{Mutex, Once, PoisonError};
 
 use fireclaw_protocol::message::{self, TerminalSize};
+use rustix::process::{getpid, kill_process};
 use rustix::stdio::{stdin, stdout};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{CliError, Kind, Result};
+use crate::stdin::{foreground, is_in_background};
 
 /// How the terminal was before it was handed over.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
@@ -20,8 +22,12 @@ static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 pub struct Terminal {
     /// It has another size.
     changed: Signal,
+    /// Somebody else is to have it for a while (`kill -TSTP`).
+    stopped: Signal,
     /// We go on after a stop, in which somebody else had it.
     continued: Signal,
+    /// It is to be handed over once more.
+    is_due: bool,
 }
 
 impl Terminal {
@@ -37,7 +43,9 @@ impl Terminal {
         let on = |kind| signal(kind).map_err(|e| failed("listen for its signals", e));
         Ok(Self {
             changed: on(SignalKind::window_change())?,
+            stopped: on(SignalKind::from_raw(libc::SIGTSTP))?,
             continued: on(SignalKind::from_raw(libc::SIGCONT))?,
+            is_due: false,
         })
     }
 
@@ -48,9 +56,13 @@ impl Terminal {
         message::Terminal { kind: kind.into(), size: size() }
     }
 
-    /// Hands it over: from now on every key is the command's.
-    pub fn hand_over(&self) -> Result<()> {
+    /// Hands it over, once we are in the foreground: from now on every key is the command's.
+    /// Cancel-safe.
+    pub async fn hand_over(&self) -> Result<()> {
         static ON_PANIC: Once = Once::new();
+        // Who sets its modes in the background is stopped (SIGTTOU), and rightly: they are
+        // somebody else's.
+        foreground().await;
         let before = tcgetattr(stdin()).map_err(|e| failed("read its modes", e.into()))?;
         ON_PANIC.call_once(|| {
             let usual = std::panic::take_hook();
@@ -68,14 +80,21 @@ impl Terminal {
 
     /// Waits until it has another size, or is ours again. Cancel-safe.
     pub async fn resized(&mut self) -> TerminalSize {
-        tokio::select! {
-            _ = self.changed.recv() => {}
-            _ = self.continued.recv() => {
-                if let Ok(mut modes) = tcgetattr(stdin()) {
-                    modes.make_raw();
-                    let _ = tcsetattr(stdin(), OptionalActions::Now, &modes);
+        while !self.is_due {
+            tokio::select! {
+                _ = self.changed.recv() => return size(),
+                _ = self.stopped.recv() => {
+                    give_back();
+                    let _ = kill_process(getpid(), rustix::process::Signal::STOP);
                 }
+                _ = self.continued.recv() => self.is_due = true,
             }
+        }
+        foreground().await;
+        self.is_due = false;
+        if let Ok(mut modes) = tcgetattr(stdin()) {
+            modes.make_raw();
+            let _ = tcsetattr(stdin(), OptionalActions::Now, &modes);
         }
         size()
     }
@@ -87,13 +106,15 @@ impl Drop for Terminal {
     }
 }
 
-/// Has the terminal as it was before it was handed over, if it was.
+/// Has the terminal as it was before it was handed over, if it was and is still ours.
 fn give_back() {
     // A panic may come with the lock held.
-    if let Ok(mut before) = BEFORE.try_lock()
-        && let Some(before) = before.take()
+    if let Ok(before) = BEFORE.try_lock()
+        && let Some(before) = &*before
+        && !is_in_background()
     {
-        let _ = tcsetattr(stdin(), OptionalActions::Drain, &before);
+        // Not after what is still to be written: a terminal may have stopped taking it.
+        let _ = tcsetattr(stdin(), OptionalActions::Now, before);
     }
 }
 

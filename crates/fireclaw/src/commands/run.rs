@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
+use fireclaw_host::PathError;
 use fireclaw_image::{Home, ImageConfig, Manifest};
 use fireclaw_policy::Network;
 use fireclaw_protocol::message::{EnvVar, ExecRequest};
@@ -15,6 +17,7 @@ use crate::machine::{Host, Shape};
 use crate::phases::Phases;
 use crate::run::publish::{Ports, Publication};
 use crate::run::relay::Reads;
+use crate::run::spool::Spool;
 use crate::run::{Order, Outcome, parallel, relay};
 use crate::runtime::runtime;
 use crate::signals::Signals;
@@ -95,8 +98,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["cpus", "memory", "image", "kernel", "no_snapshot", "jail"])]
     snapshot: Option<String>,
 
-    /// Run the command in N VMs at once. Output lines are labelled, FIRECLAW_CLONE holds the
-    /// number of each VM, and the exit status is the highest
+    /// Run the command in N VMs at once. Each reads all of standard input. Output lines are
+    /// labelled, FIRECLAW_CLONE holds the number of each VM, and the exit status is the highest
     #[arg(short, long, value_name = "N", value_parser = values::parallel, allow_negative_numbers = true)]
     parallel: Option<usize>,
 
@@ -150,7 +153,10 @@ pub fn execute(args: Args) -> Result<u8> {
         let order = Order { plan: &plan, from_cold, timeout: args.limit() };
         match args.parallel {
             None => single(&order, request, reads, ports, signals, &mut phases).await,
-            Some(clones) => parallel::run(&order, clones, &request, signals, &mut phases).await,
+            Some(clones) => {
+                let input = args.spool(home.root())?;
+                parallel::run(&order, clones, &request, input, signals, &mut phases).await
+            }
         }
     });
     phases.report();
@@ -187,6 +193,14 @@ impl Args {
     /// How long the command may take.
     fn limit(&self) -> Option<Duration> {
         self.timeout.or_else(|| (!self.tty).then_some(TIMEOUT))
+    }
+
+    /// What many clones read.
+    fn spool(&self, directory: &Path) -> Result<Option<Spool>> {
+        if self.no_stdin {
+            return Ok(None);
+        }
+        Ok(Some(Spool::start(directory).map_err(PathError::at("create a file in", directory))?))
     }
 
     /// What the command reads.
@@ -236,8 +250,12 @@ impl Args {
                 let hint = if values::looks_like_an_image(line) {
                     format!("to run an image: fireclaw run --image {words}")
                 } else {
+                    // Options between the words are ours by now, so they are not repeated.
+                    let program = line.to_string_lossy();
+                    let program = program.split(' ').next().unwrap_or_default();
                     format!(
-                        "quote it: fireclaw run {words:?}, or pass arguments: fireclaw run -- {words}"
+                        "quote it: fireclaw run \"{program} …\", or put -- before it: \
+                         fireclaw run -- {program} …"
                     )
                 };
                 Err(CliError::usage("the shell command line must be one argument").hint(hint))
@@ -373,7 +391,7 @@ mod tests {
         let hint = |words: &[&str]| args(words).check().unwrap_err().text();
         let said = hint(&["python:3.12", "python3", "app.py"]);
         assert!(said.contains("--image python:3.12 python3 app.py"), "{said}");
-        assert!(hint(&["uname", "x"]).contains("fireclaw run -- uname x"));
+        assert!(hint(&["uname", "x"]).contains("fireclaw run -- uname …"));
         args(&["uname -a"]).check().unwrap();
         args(&[]).check().unwrap();
     }

@@ -1,6 +1,8 @@
 //! One command in many VMs at once.
 
+use std::future::pending;
 use std::io::ErrorKind;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use fireclaw_protocol::message::{EnvVar, ExecRequest, ExitStatus};
@@ -13,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Mutex, Semaphore};
 
 use super::relay::{self, BUFFER, Broken, STDERR, STDOUT};
+use super::spool::Spool;
 use super::{Order, Outcome};
 use crate::error::{RUN_FAILED, Result};
 use crate::phases::Phases;
@@ -33,9 +36,11 @@ pub async fn run(
     order: &Order<'_>,
     clones: usize,
     request: &ExecRequest,
+    input: Option<Spool>,
     mut signals: Signals,
     phases: &mut Phases,
 ) -> Result<Outcome> {
+    let input = input.map(Rc::new);
     let limit = order.plan.limit();
     if clones > limit.sandboxes {
         say!(
@@ -52,11 +57,11 @@ pub async fn run(
     let width = clones.to_string().len();
     let mut running = FuturesUnordered::new();
     for number in 1..=clones {
-        let (turns, outputs) = (Arc::clone(&turns), &outputs);
+        let (turns, outputs, input) = (Arc::clone(&turns), &outputs, input.clone());
         running.push(async move {
             let _turn = turns.acquire().await;
             let label = format!("[{number:>width$}] ");
-            (label.clone(), one(order, number, label, request, outputs).await)
+            (label.clone(), one(order, number, label, request, input, outputs).await)
         });
     }
     let mut worst = 0;
@@ -93,6 +98,7 @@ async fn one(
     number: usize,
     label: String,
     request: &ExecRequest,
+    input: Option<Rc<Spool>>,
     outputs: &Outputs,
 ) -> Result<Outcome> {
     let mut request = request.clone();
@@ -105,8 +111,6 @@ async fn one(
     let relayed = async {
         let Exec { stdin, stdout, stderr, control: _control, events } =
             commands.exec(request).await.map_err(Broken::Guest)?;
-        // There is one standard input and many clones: none gets it.
-        drop(stdin);
         let output = async {
             tokio::try_join!(
                 lines(stdout, &label, &outputs.stdout, STDOUT),
@@ -114,7 +118,17 @@ async fn one(
             )?;
             Ok(())
         };
-        relay::finished(events, output).await
+        let feeding = async {
+            match input {
+                Some(input) => input.feed(stdin).await,
+                None => drop(stdin),
+            }
+            pending().await
+        };
+        tokio::select! {
+            outcome = relay::finished(events, output) => outcome,
+            never = feeding => never,
+        }
     };
     let outcome = relay::attend(&mut running.guest, relayed, order.timeout).await;
     let ended = running.end().await;

@@ -91,14 +91,17 @@ pub async fn run(
     if let Reads::Terminal(terminal) = &reads {
         request.terminal = Some(terminal.described());
     }
+    if let Reads::Terminal(terminal) = &reads {
+        tokio::select! {
+            handed = terminal.hand_over() => handed.map_err(Broken::Here)?,
+            signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
+        }
+    }
     let exec = tokio::select! {
         exec = commands.exec(request) => exec.map_err(Broken::Guest)?,
         signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
     };
     let Exec { stdin, stdout, stderr, mut control, events } = exec;
-    if let Reads::Terminal(terminal) = &reads {
-        terminal.hand_over().map_err(Broken::Here)?;
-    }
     // Stays behind when the run ends: a read of standard input cannot be ended.
     tokio::spawn(feed(stdin, !matches!(reads, Reads::Nothing)));
     let output = async {
@@ -121,7 +124,7 @@ pub async fn run(
         }
     };
     // The command may end in its own way; a second signal, or none obeyed, ends it.
-    let _ = control.signal(signal).await;
+    let _ = tokio::time::timeout(GRACE, control.signal(signal)).await;
     tokio::select! {
         outcome = &mut finished => outcome,
         second = signals.next() => Ok(Outcome::Interrupted(second)),

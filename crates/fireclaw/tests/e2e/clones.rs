@@ -1,7 +1,7 @@
 //! Many VMs at once, and VMs that wait.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
@@ -14,6 +14,35 @@ use crate::harness::{
 fn start(mut command: Command) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
+}
+
+#[test]
+fn each_clone_reads_all_of_standard_input() {
+    let _alone = alone();
+    let home = Home::new();
+    // Also one whose turn comes late.
+    let input: Vec<u8> = (0..5_000_000u32).map(|n| (n % 251) as u8).collect();
+    let run = home.fireclaw(["run", "--parallel", "5", "cksum"]);
+    let sums = finish(run, input, timeout()).exits(0).stdout();
+    let mut sums: Vec<_> = sums.lines().map(|line| line.split_once("] ").unwrap().1).collect();
+    assert_eq!(sums.len(), 5);
+    sums.dedup();
+    assert!(sums.len() == 1 && sums[0].ends_with(" 5000000"), "{sums:?}");
+    // Who has read enough does not wait for its end.
+    let mut run = home.fireclaw(["run", "--parallel", "2", "head -c 3; echo"]);
+    run.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = run.spawn().unwrap();
+    let mut stdin = run.stdin.take().unwrap();
+    stdin.write_all(b"abcdef").unwrap();
+    let mut lines: Vec<_> =
+        finish_child(run, timeout()).exits(0).stdout().lines().map(str::to_owned).collect();
+    drop(stdin);
+    lines.sort();
+    assert_eq!(lines, ["[1] abc", "[2] abc"]);
+    let run = home.fireclaw(["run", "-n", "--parallel", "2", "wc -c"]);
+    let none = finish(run, b"abc".to_vec(), timeout()).exits(0).stdout();
+    assert!(none.lines().all(|line| line.ends_with("] 0")), "{none}");
+    home.is_clean();
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn no_command_or_too_much_of_one() {
     home.run(none).exits(2).says(&["no command", "hint:"]);
     home.run([""]).exits(2).says(&["empty"]);
     home.run(["--", ""]).exits(2).says(&["empty"]);
-    home.run(["ls /", "/tmp"]).exits(2).says(&["quote it", "-- ls / /tmp"]);
+    home.run(["ls /", "/tmp"]).exits(2).says(&["quote it", "-- ls …"]);
     home.run(["alpine:3", "ls"]).exits(2).says(&["fireclaw run --image alpine:3 ls"]);
 }
 

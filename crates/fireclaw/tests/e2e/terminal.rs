@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::termios::{Action, tcflow};
 
 use crate::harness::{self, Home, wait_until};
 use crate::overseer::Overseer;
@@ -196,10 +197,53 @@ fn the_terminal_is_ours_again_after_every_end() {
         tmux.shows("it is up");
         let (run, vmm) = tmux.run_and_vmm();
         let victim = if victim == "run" { run } else { vmm };
-        rustix::process::kill_process(Pid::from_raw(victim).unwrap(), signal).unwrap();
+        kill_process(Pid::from_raw(victim).unwrap(), signal).unwrap();
         tmux.shows(&format!("ended {ended}"));
         assert_eq!(tmux.says("stty -g"), modes);
     }
+    home.is_clean();
+}
+
+#[test]
+fn a_terminal_that_takes_nothing_keeps_nobody() {
+    let home = Home::new();
+    let tmux = Tmux::start(&home);
+    tmux.line("$fireclaw run -it yes; echo \"ended $?\"");
+    wait_until("output", || tmux.screen().lines().filter(|line| *line == "y").count() > 20);
+    let (run, vmm) = tmux.run_and_vmm();
+    let pane = std::fs::File::open(tmux.run(&["list-panes", "-F", "#{pane_tty}"]).trim()).unwrap();
+    tcflow(&pane, Action::OOff).unwrap();
+    kill_process(Pid::from_raw(run).unwrap(), Signal::TERM).unwrap();
+    wait_until("the end", || !harness::is_alive(vmm) && !harness::is_alive(run));
+    tcflow(&pane, Action::OOn).unwrap();
+    tmux.until("the end", |lines| lines.iter().any(|line| line.ends_with("ended 143")));
+    home.is_clean();
+}
+
+#[test]
+fn it_is_stopped_continued_and_ended_in_the_background() {
+    let home = Home::new();
+    let tmux = Tmux::start(&home);
+    let modes = tmux.says("stty -g");
+    tmux.line("set -m; $fireclaw run -it -e PS1='guest> ' -- bash --norc; echo \"ended $?\"");
+    tmux.prompts("guest>");
+    let (run, vmm) = tmux.run_and_vmm();
+    let kill = |signal| kill_process(Pid::from_raw(run).unwrap(), signal).unwrap();
+    kill(Signal::TSTP);
+    assert_eq!(tmux.says("stty -g"), modes);
+    tmux.line("fg");
+    // Every key is the command's again.
+    wait_until("the guest", || {
+        tmux.line("echo $0 is here");
+        tmux.screen().lines().any(|line| line == "bash is here")
+    });
+    kill(Signal::TSTP);
+    tmux.prompts("host>");
+    tmux.line("bg");
+    kill(Signal::TERM);
+    wait_until("the end", || !harness::is_alive(vmm) && !harness::is_alive(run));
+    tmux.key("Enter");
+    assert_eq!(tmux.says("stty -g"), modes);
     home.is_clean();
 }
 
@@ -248,7 +292,7 @@ fn an_agent_s_vm_has_terminals_too() {
     tmux.line(exec);
     tmux.prompts("guest>");
     overseer.fireclaw(&["agent", "stop", "puppet"]).exits(0);
-    tmux.shows("ended 137");
+    tmux.until("the end", |lines| lines.iter().any(|line| line.ends_with("ended 137")));
     assert_eq!(tmux.says("stty -g"), modes);
     overseer.end();
 }

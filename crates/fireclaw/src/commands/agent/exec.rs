@@ -92,7 +92,10 @@ pub async fn execute(client: &Client, args: Args) -> Result<u8> {
         signal = signals.next() => return Ok(interrupted(signal)),
     };
     if let Some(terminal) = &terminal {
-        terminal.hand_over()?;
+        tokio::select! {
+            handed = terminal.hand_over() => handed?,
+            signal = signals.next() => return Ok(interrupted(signal)),
+        }
     }
     let ended = attend(streams, !args.no_stdin, &mut signals, &mut terminal).await;
     // It is ours again before anything is said.
