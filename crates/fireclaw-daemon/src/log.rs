@@ -60,6 +60,12 @@ impl Writer {
         Ok(Self(to))
     }
 
+    /// Waits until what came before is written, but not longer than this.
+    pub async fn flushed(&self, limit: Duration) {
+        let writer = self.clone();
+        let _ = tokio::time::timeout(limit, spawn_blocking(move || writer.flush())).await;
+    }
+
     /// Waits until what came before is written. It blocks.
     fn flush(&self) {
         let (done, is_done) = mpsc::channel();

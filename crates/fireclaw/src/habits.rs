@@ -13,7 +13,8 @@ use crate::values::looks_like_an_image;
 /// `-it` is the terminal, although `-t` alone is the time limit, and `-p 8080:80` a published
 /// port, although `-p 8` are clones. Of `run`, several words are a program and its arguments,
 /// as if `--` stood before them. Options after the first word are the program's if `run` has
-/// none of that name, and all of them with an image or a terminal. Of `exec`, all words after the name are.
+/// none of that name, and all of them with an image or a terminal. Of `exec`, all words after
+/// the name are.
 pub fn understood(words: impl IntoIterator<Item = OsString>, cli: &clap::Command) -> Vec<OsString> {
     let mut words: Vec<OsString> = words.into_iter().collect();
     let path: &[&str] = match words.get(1..) {
