@@ -140,21 +140,24 @@ impl Store {
     where
         F: Future<Output = Result<()>>,
     {
-        if let Some(found) = self.find(key) {
+        let (store, wanted) = (self.clone(), key.clone());
+        let found = apart(move || match store.find(&wanted) {
+            None => private_dir(&store.root, true).map(|()| None),
+            found => Ok(found),
+        });
+        if let Some(found) = found.await? {
             return Ok(found);
         }
-        private_dir(&self.root, true)?;
-        let id = key.id();
-        let lock = self.lock(&id).await?;
-        if let Some(found) = self.find(key) {
-            return Ok(found);
-        }
-        // A VMM that runs out of space while it writes guest memory dies of
-        // SIGBUS, so look first.
-        has_room(&self.root, key.memory_mib)?;
-        let fresh = Fresh(self.root.join(format!(".{id}.new")));
-        remove(&fresh.0)?;
-        private_dir(&fresh.0, false)?;
+        let lock = self.lock(&key.id()).await?;
+        let (store, wanted) = (self.clone(), key.clone());
+        let begun = apart(move || match store.find(&wanted) {
+            None => store.begin(&wanted).map(Err),
+            Some(found) => Ok(Ok(found)),
+        });
+        let fresh = match begun.await? {
+            Ok(found) => return Ok(found),
+            Err(fresh) => fresh,
+        };
         fill(fresh.0.clone()).await?;
         let (store, key, recipe) = (self.clone(), key.clone(), recipe.clone());
         let keep = move || {
@@ -163,8 +166,18 @@ impl Store {
             drop((fresh, lock));
             kept
         };
-        let kept = tokio::task::spawn_blocking(keep);
-        kept.await.map_err(|e| Error::system("keeping a snapshot")(e.into()))?
+        apart(keep).await
+    }
+
+    /// An empty directory to make a snapshot in.
+    fn begin(&self, key: &Key) -> Result<Fresh> {
+        // A VMM that runs out of space while it writes guest memory dies of
+        // SIGBUS, so look first.
+        has_room(&self.root, key.memory_mib)?;
+        let fresh = Fresh(self.root.join(format!(".{}.new", key.id())));
+        remove(&fresh.0)?;
+        private_dir(&fresh.0, false)?;
+        Ok(fresh)
     }
 
     /// Puts what was made in its place, safe from a loss of power. All of a guest's memory is
@@ -326,6 +339,12 @@ impl Store {
             }
         }
     }
+}
+
+/// Runs what waits for a disk where it keeps nobody waiting.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| Error::system("looking after a snapshot")(e.into()))?
 }
 
 /// Refuses a file system without room for all of a guest's memory.

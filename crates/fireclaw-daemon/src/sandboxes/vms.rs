@@ -63,6 +63,12 @@ impl Vms {
         self.host.home.root().join("machines")
     }
 
+    /// The directory of one, made if it is not there.
+    async fn run_dir(&self, id: &str) -> Result<RunDir> {
+        let (machines, id) = (self.directory(), id.to_owned());
+        Ok(disks::apart(move || Ok(RunDir::detached(&machines, &id)?)).await?)
+    }
+
     /// What belongs to an agent whether it runs or not.
     pub fn agent_directory(&self, agent: &str) -> PathBuf {
         self.host.home.root().join("agents").join(agent)
@@ -128,7 +134,7 @@ impl Vms {
 
     async fn start(&self, wanted: Request<'_>, tell: &dyn Fn(&str)) -> Result<Guest> {
         let Request { agent, template, id, .. } = wanted;
-        let run_dir = RunDir::detached(&self.directory(), id)?;
+        let run_dir = self.run_dir(id).await?;
         let (workspace, scratch) = (self.workspace(agent), self.scratch(id));
         disks::lasting(&workspace, template.workspace_mib, "workspace").await?;
         disks::passing(&scratch, template.disk_mib, "scratch").await?;
@@ -159,7 +165,7 @@ impl Vms {
         tell: &dyn Fn(&str),
     ) -> Result<Guest> {
         let plan = self.plan(&wanted, tell).await?;
-        let run_dir = RunDir::detached(&self.directory(), wanted.id)?;
+        let run_dir = self.run_dir(wanted.id).await?;
         Ok(plan.adopt(&run_dir, wanted.agent, process).await?)
     }
 
