@@ -45,9 +45,6 @@ const SCHEDULE: &str = "the schedule";
 /// How many jobs wait for the daemon before who hands one in waits.
 const ROOM: usize = 64;
 
-/// How long the last lines of logs may take to be written.
-const FLUSHING: Duration = Duration::from_secs(2);
-
 /// How long an agent may take to leave.
 const LEAVING: Duration = Duration::from_secs(60);
 
@@ -596,7 +593,6 @@ impl Daemon {
         for orders in self.all_orders() {
             let _ = orders.send(Order::Release).await;
         }
-        self.shared.logs.flushed(FLUSHING).await;
     }
 
     fn all_orders(&self) -> Vec<mpsc::Sender<Order>> {

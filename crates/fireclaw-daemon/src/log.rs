@@ -2,7 +2,8 @@
 //! daemon's own log each.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io, thread};
@@ -26,10 +27,16 @@ const MAX_BYTES: u64 = 1024 * 1024;
 /// stopped.
 const WAITING: usize = 4096;
 
+/// How long the last lines of all may take to be written.
+const LAST: Duration = Duration::from_secs(2);
+
 /// Writes the files of all logs, on a thread of its own: nobody else waits for their disk.
-/// Clones are the same.
+/// Clones are the same; the last one waits until what it was given is written.
 #[derive(Debug, Clone)]
-pub struct Writer(SyncSender<Job>);
+pub struct Writer(Arc<Jobs>);
+
+#[derive(Debug)]
+struct Jobs(SyncSender<Job>);
 
 #[derive(Debug)]
 enum Job {
@@ -57,20 +64,27 @@ impl Writer {
                 }
             }
         })?;
-        Ok(Self(to))
+        Ok(Self(Arc::new(Jobs(to))))
     }
 
-    /// Waits until what came before is written, but not longer than this.
-    pub async fn flushed(&self, limit: Duration) {
-        let writer = self.clone();
-        let _ = tokio::time::timeout(limit, spawn_blocking(move || writer.flush())).await;
+    fn add(&self, path: &Path, line: String) {
+        let _ = self.0.0.try_send(Job::Add { path: path.to_owned(), line });
     }
 
     /// Waits until what came before is written. It blocks.
     fn flush(&self) {
         let (done, is_done) = mpsc::channel();
-        if self.0.send(Job::Flush(done)).is_ok() {
+        if self.0.0.send(Job::Flush(done)).is_ok() {
             let _ = is_done.recv();
+        }
+    }
+}
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        let (done, is_done) = mpsc::channel();
+        if self.0.try_send(Job::Flush(done)).is_ok() {
+            let _ = is_done.recv_timeout(LAST);
         }
     }
 }
@@ -90,10 +104,12 @@ impl Log {
     pub async fn open(path: PathBuf, writer: Writer) -> Self {
         let (file, before) = (path.clone(), writer.clone());
         let read = spawn_blocking(move || {
+            // What is still to be written was said by who had this name before, and is lost
+            // with their directory if that is gone.
+            before.flush();
             if let Some(directory) = file.parent() {
                 let _ = fs::create_dir_all(directory);
             }
-            before.flush();
             let text = fs::read(&file).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
             let skip = text.lines().count().saturating_sub(LINES);
@@ -125,8 +141,7 @@ impl Log {
     fn keep(&mut self, text: &str) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let line = format!("{} {text}", stamp(now.as_secs()));
-        let _ =
-            self.writer.0.try_send(Job::Add { path: self.path.clone(), line: format!("{line}\n") });
+        self.writer.add(&self.path, format!("{line}\n"));
         self.lines.push_back(line);
         if self.lines.len() > LINES {
             self.lines.pop_front();
@@ -160,9 +175,12 @@ mod tests {
         for n in 0..300 {
             log.add(&format!("{n} {long}"));
         }
-        let again = Log::open(path.clone(), writer).await;
+        let again = Log::open(path.clone(), writer.clone()).await;
         assert_eq!(again.last(1), log.last(1));
         assert!(log.last(1)[0].contains(" 299 x"));
+        log.add("last words");
+        drop((log, again, writer));
+        assert!(fs::read_to_string(&path).unwrap().ends_with(" last words\n"));
         assert!(fs::metadata(&path).unwrap().len() < 2 * MAX_BYTES);
         assert!(path.with_file_name("agent.log.1").exists());
         assert_eq!(stamp(86_400 + 3661), "1970-01-02 01:01:01Z");
@@ -176,7 +194,7 @@ mod tests {
         let mut log = Log {
             lines: VecDeque::new(),
             path,
-            writer: Writer(to),
+            writer: Writer(Arc::new(Jobs(to))),
             events: Few::new(MOST_EVENTS, Instant::now()),
         };
         for n in 0..WAITING * 2 {
@@ -184,5 +202,6 @@ mod tests {
         }
         assert_eq!(log.last(LINES).len(), LINES);
         assert_eq!(jobs.try_iter().count(), WAITING);
+        drop(jobs);
     }
 }

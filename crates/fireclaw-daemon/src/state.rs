@@ -9,7 +9,7 @@ mod schema;
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
@@ -23,6 +23,7 @@ use crate::{Error, Result};
 const MAX_LOG: u64 = 1024 * 1024;
 
 thread_local! {
+    static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
     static TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
@@ -85,14 +86,19 @@ impl State {
         // then is found by what it carries.
         db.pragma_update(None, "synchronous", "NORMAL")?;
         db.pragma_update(None, "foreign_keys", true)?;
-        // That waits for the disk, so [`write_back`] does it apart.
+        // To write it back waits for the disk, so [`write_back`] does it apart. What is left is
+        // the sync of the log's first page when it begins anew.
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
         db.trace_v2(
-            TraceEventCodes::SQLITE_TRACE_PROFILE,
-            Some(|event| {
-                if let TraceEvent::Profile(_, took) = event {
-                    TIME.set(TIME.get() + took);
+            TraceEventCodes::SQLITE_TRACE_STMT | TraceEventCodes::SQLITE_TRACE_PROFILE,
+            // SQLite's own figure is of the wall clock.
+            Some(|event| match event {
+                TraceEvent::Stmt(..) if SINCE.get().is_none() => SINCE.set(Some(Instant::now())),
+                TraceEvent::Profile(..) => {
+                    let took = SINCE.take().map(|since| since.elapsed());
+                    TIME.set(TIME.get() + took.unwrap_or_default());
                 }
+                _ => {}
             }),
         );
         let before = schema::migrate(&mut db, path)?;

@@ -150,13 +150,14 @@ impl Store {
         }
         let lock = self.lock(&key.id()).await?;
         let (store, wanted) = (self.clone(), key.clone());
+        // It keeps the lock, also if nobody waits for it any more.
         let begun = apart(move || match store.find(&wanted) {
-            None => store.begin(&wanted).map(Err),
+            None => store.begin(&wanted).map(|fresh| Err((fresh, lock))),
             Some(found) => Ok(Ok(found)),
         });
-        let fresh = match begun.await? {
+        let (fresh, lock) = match begun.await? {
             Ok(found) => return Ok(found),
-            Err(fresh) => fresh,
+            Err(begun) => begun,
         };
         fill(fresh.0.clone()).await?;
         let (store, key, recipe) = (self.clone(), key.clone(), recipe.clone());

@@ -2,6 +2,7 @@
 //! is, and the guest's terminal sees to lines, echo and signals.
 
 use std::env;
+use std::future::pending;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::{Mutex, Once, PoisonError};
 
@@ -20,6 +21,13 @@ static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 /// Our terminal. Dropping it gives it back as it was.
 #[derive(Debug)]
 pub struct Terminal {
+    /// What happens to it, once it is handed over.
+    watch: Option<Watch>,
+}
+
+/// What happens to a terminal that is handed over.
+#[derive(Debug)]
+struct Watch {
     /// It has another size.
     changed: Signal,
     /// Somebody else is to have it for a while (`kill -TSTP`).
@@ -40,13 +48,7 @@ impl Terminal {
                     .hint("leave --tty out: standard input and output are forwarded as they are"));
             }
         }
-        let on = |kind| signal(kind).map_err(|e| failed("listen for its signals", e));
-        Ok(Self {
-            changed: on(SignalKind::window_change())?,
-            stopped: on(SignalKind::from_raw(libc::SIGTSTP))?,
-            continued: on(SignalKind::from_raw(libc::SIGCONT))?,
-            is_due: false,
-        })
+        Ok(Self { watch: None })
     }
 
     /// Its kind and size, for the guest.
@@ -58,7 +60,7 @@ impl Terminal {
 
     /// Hands it over, once we are in the foreground: from now on every key is the command's.
     /// Cancel-safe.
-    pub async fn hand_over(&self) -> Result<()> {
+    pub async fn hand_over(&mut self) -> Result<()> {
         static ON_PANIC: Once = Once::new();
         // Who sets its modes in the background is stopped (SIGTTOU), and rightly: they are
         // somebody else's.
@@ -71,6 +73,14 @@ impl Terminal {
                 usual(panic);
             }));
         });
+        // Not earlier: until now Ctrl-Z stops us as any other program.
+        let on = |kind| signal(kind).map_err(|e| failed("listen for its signals", e));
+        self.watch = Some(Watch {
+            changed: on(SignalKind::window_change())?,
+            stopped: on(SignalKind::from_raw(libc::SIGTSTP))?,
+            continued: on(SignalKind::from_raw(libc::SIGCONT))?,
+            is_due: false,
+        });
         let mut raw = before.clone();
         *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         raw.make_raw();
@@ -80,18 +90,19 @@ impl Terminal {
 
     /// Waits until it has another size, or is ours again. Cancel-safe.
     pub async fn resized(&mut self) -> TerminalSize {
-        while !self.is_due {
+        let Some(watch) = &mut self.watch else { return pending().await };
+        while !watch.is_due {
             tokio::select! {
-                _ = self.changed.recv() => return size(),
-                _ = self.stopped.recv() => {
+                _ = watch.changed.recv() => return size(),
+                _ = watch.stopped.recv() => {
                     give_back();
                     let _ = kill_process(getpid(), rustix::process::Signal::STOP);
                 }
-                _ = self.continued.recv() => self.is_due = true,
+                _ = watch.continued.recv() => watch.is_due = true,
             }
         }
         foreground().await;
-        self.is_due = false;
+        watch.is_due = false;
         if let Ok(mut modes) = tcgetattr(stdin()) {
             modes.make_raw();
             let _ = tcsetattr(stdin(), OptionalActions::Now, &modes);
@@ -118,7 +129,8 @@ fn give_back() {
     }
 }
 
-fn size() -> TerminalSize {
+/// Its size now.
+pub fn size() -> TerminalSize {
     let size = tcgetwinsize(stdout()).ok();
     let size = size.map(|size| TerminalSize { rows: size.ws_row, columns: size.ws_col });
     size.unwrap_or_default()

@@ -28,6 +28,7 @@ pub async fn serve(
     // One piece of input at a time, as each is asked for.
     let (give_input, input) = mpsc::channel(1);
     let (give_signal, signals) = mpsc::channel(8);
+    let has_terminal = request.terminal.is_some();
     // Of the sizes of a terminal only the last one counts.
     let (give_size, sizes) = watch::channel(TerminalSize::default());
     let limit = request.timeout_ms.map(Duration::from_millis);
@@ -44,7 +45,7 @@ pub async fn serve(
                 // A guest that takes none of so many is not waited for.
                 Ok(Some(Frame::Signal(signal))) => give_signal.try_send(signal).is_ok(),
                 Ok(Some(Frame::Resize { rows, columns })) => {
-                    give_size.send(TerminalSize { rows, columns }).is_ok()
+                    !has_terminal || give_size.send(TerminalSize { rows, columns }).is_ok()
                 }
                 _ => false,
             };

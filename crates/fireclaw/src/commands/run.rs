@@ -118,7 +118,7 @@ pub struct Args {
     tty: bool,
 
     /// Forward standard input, which is the default
-    #[arg(short, long, conflicts_with_all = ["parallel", "no_stdin"])]
+    #[arg(short, long, conflicts_with = "no_stdin")]
     interactive: bool,
 
     /// Do not forward standard input
@@ -168,7 +168,7 @@ pub fn execute(args: Args) -> Result<u8> {
 async fn single(
     order: &Order<'_>,
     request: ExecRequest,
-    reads: Reads,
+    mut reads: Reads,
     ports: Ports,
     mut signals: Signals,
     phases: &mut Phases,
@@ -178,6 +178,12 @@ async fn single(
         // What was started is killed and removed as it is dropped.
         signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
     };
+    // Before the command's time begins.
+    tokio::select! {
+        handed = reads.hand_over() => handed?,
+        signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
+        death = sandbox.guest.died() => return Err(death.into()),
+    }
     let commands = sandbox.guest.commands();
     let relayed = ports.during(&commands, relay::run(&commands, request, reads, signals));
     let outcome = relay::attend(&mut sandbox.guest, relayed, order.timeout).await;

@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, Semaphore};
 use super::relay::{self, BUFFER, Broken, STDERR, STDOUT};
 use super::spool::Spool;
 use super::{Order, Outcome};
-use crate::error::{RUN_FAILED, Result};
+use crate::error::{CliError, Kind, RUN_FAILED, Result};
 use crate::phases::Phases;
 use crate::signals::Signals;
 
@@ -119,15 +119,24 @@ async fn one(
             Ok(())
         };
         let feeding = async {
-            match input {
+            let fed = match input {
                 Some(input) => input.feed(stdin).await,
-                None => drop(stdin),
+                None => {
+                    drop(stdin);
+                    Ok(())
+                }
+            };
+            match fed {
+                Ok(()) => pending().await,
+                Err(problem) => {
+                    let problem = format!("standard input was cut short: {problem}");
+                    Err(Broken::Here(CliError::new(Kind::System, problem)))
+                }
             }
-            pending().await
         };
         tokio::select! {
             outcome = relay::finished(events, output) => outcome,
-            never = feeding => never,
+            cut_short = feeding => cut_short,
         }
     };
     let outcome = relay::attend(&mut running.guest, relayed, order.timeout).await;

@@ -72,6 +72,14 @@ pub enum Reads {
 }
 
 impl Reads {
+    /// Hands the terminal over, if there is one, once we are in the foreground. Cancel-safe.
+    pub async fn hand_over(&mut self) -> crate::error::Result<()> {
+        match self {
+            Self::Terminal(terminal) => terminal.hand_over().await,
+            Self::Nothing | Self::Stdin => Ok(()),
+        }
+    }
+
     /// Waits until the terminal has another size, if there is one. Cancel-safe.
     async fn resized(&mut self) -> TerminalSize {
         match self {
@@ -90,12 +98,6 @@ pub async fn run(
 ) -> Result<Outcome, Broken> {
     if let Reads::Terminal(terminal) = &reads {
         request.terminal = Some(terminal.described());
-    }
-    if let Reads::Terminal(terminal) = &reads {
-        tokio::select! {
-            handed = terminal.hand_over() => handed.map_err(Broken::Here)?,
-            signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
-        }
     }
     let exec = tokio::select! {
         exec = commands.exec(request) => exec.map_err(Broken::Guest)?,

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fireclaw_protocol::session::Channel;
-use fireclaw_say::say;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
@@ -16,6 +15,9 @@ use crate::stdin::Input;
 
 /// How far it is read ahead of the clone that has read most, in bytes.
 const AHEAD: u64 = 1024 * 1024;
+
+/// How much of it there may be, in bytes: it takes room on our disk.
+const MOST: u64 = 4 * 1024 * 1024 * 1024;
 
 /// What was read so far, in a file without a name.
 #[derive(Debug)]
@@ -27,10 +29,12 @@ pub struct Spool {
 }
 
 /// How much is there.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Read {
     bytes: u64,
     is_all: bool,
+    /// Why there is no more, if that is not its end.
+    problem: Option<String>,
 }
 
 impl Spool {
@@ -47,16 +51,22 @@ impl Spool {
     }
 
     /// Passes all of it to one clone, until either has no more.
-    pub async fn feed(&self, mut to: Channel) {
+    ///
+    /// # Errors
+    /// Why the rest of it cannot be had.
+    pub async fn feed(&self, mut to: Channel) -> Result<(), String> {
         let mut read = self.read.clone();
         let mut buffer = vec![0; BUFFER];
         let mut at = 0;
         loop {
-            let there = *read.borrow_and_update();
+            let there = read.borrow_and_update().clone();
             while at < there.bytes {
-                let Ok(n @ 1..) = self.file.read_at(&mut buffer, at) else { return };
+                let n = self.file.read_at(&mut buffer, at).map_err(|e| e.to_string())?;
+                if n == 0 {
+                    return Err("its file is shorter than it was".to_owned());
+                }
                 if to.write_all(&buffer[..n]).await.is_err() || to.flush().await.is_err() {
-                    return;
+                    return Ok(());
                 }
                 at += n as u64;
                 self.taken.send_if_modified(|most| {
@@ -65,9 +75,12 @@ impl Spool {
                     is_more
                 });
             }
+            if let Some(problem) = there.problem {
+                return Err(problem);
+            }
             if there.is_all || read.changed().await.is_err() {
                 let _ = to.shutdown().await;
-                return;
+                return Ok(());
             }
         }
     }
@@ -82,14 +95,24 @@ async fn fill(file: Arc<File>, tell: watch::Sender<Read>, mut taken: watch::Rece
         if taken.wait_for(|taken| bytes < taken.saturating_add(AHEAD)).await.is_err() {
             return;
         }
-        let n = from.read(&mut buffer).await.unwrap_or_default();
-        if let Err(e) = file.write_all_at(&buffer[..n], bytes) {
-            say!("fireclaw: standard input was cut short: {e}");
-            tell.send_replace(Read { bytes, is_all: true });
-            return;
-        }
-        bytes += n as u64;
-        if tell.send(Read { bytes, is_all: n == 0 }).is_err() || n == 0 {
+        let piece = async {
+            let n = from.read(&mut buffer).await.map_err(|e| e.to_string())?;
+            if bytes + n as u64 > MOST {
+                let most = MOST / (1024 * 1024 * 1024);
+                return Err(format!("it is longer than {most} GiB, which clones can share"));
+            }
+            file.write_all_at(&buffer[..n], bytes).map_err(|e| e.to_string())?;
+            Ok(n)
+        };
+        let read = match piece.await {
+            Ok(n) => {
+                bytes += n as u64;
+                Read { bytes, is_all: n == 0, problem: None }
+            }
+            Err(problem) => Read { bytes, is_all: true, problem: Some(problem) },
+        };
+        let is_all = read.is_all;
+        if tell.send(read).is_err() || is_all {
             return;
         }
     }

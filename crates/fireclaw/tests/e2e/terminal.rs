@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{Action, tcflow};
 
-use crate::harness::{self, Home, wait_until};
+use crate::harness::{self, Home, timeout, wait_until};
 use crate::overseer::Overseer;
 
 /// A shell of ours in tmux, 100 characters wide and 30 lines high.
@@ -183,6 +183,9 @@ fn the_terminal_is_ours_again_after_every_end() {
     tmux.line("$fireclaw run -it seq 1 100000; echo \"ended $?\"");
     tmux.shows("100000");
     tmux.shows("ended 0");
+    let screen = tmux.screen();
+    let shown: Vec<u32> = screen.lines().filter_map(|line| line.trim_end().parse().ok()).collect();
+    assert!(shown.len() > 100 && shown.windows(2).all(|two| two[0] + 1 == two[1]), "{screen}");
     assert_eq!(tmux.says("stty -g"), modes);
     tmux.line("$fireclaw run -it no-such-program x; echo \"ended $?\"");
     tmux.shows("ended 127");
@@ -301,6 +304,7 @@ fn an_agent_s_vm_has_terminals_too() {
 fn where_there_is_no_terminal_it_is_said_and_input_is_forwarded() {
     let home = Home::new();
     home.run(["-it", "bash"]).exits(2).says(&["standard input is not a terminal", "--tty"]);
-    home.run(["-i", "cat"]).exits(0);
+    let cat = harness::finish(home.fireclaw(["run", "-i", "cat"]), b"abc".into(), timeout());
+    assert_eq!(cat.exits(0).stdout(), "abc");
     home.run(["-it", "-n", "bash"]).exits(2).says(&["cannot be used with"]);
 }

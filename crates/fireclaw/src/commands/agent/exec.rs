@@ -91,7 +91,7 @@ pub async fn execute(client: &Client, args: Args) -> Result<u8> {
         streams = started => streams.map_err(|problem| super::refused(&problem))?,
         signal = signals.next() => return Ok(interrupted(signal)),
     };
-    if let Some(terminal) = &terminal {
+    if let Some(terminal) = &mut terminal {
         tokio::select! {
             handed = terminal.hand_over() => handed?,
             signal = signals.next() => return Ok(interrupted(signal)),
@@ -116,6 +116,11 @@ async fn attend(
     // Stays behind at the end: a read of standard input cannot be ended.
     tokio::spawn(feed(wanted, tell.clone(), with_stdin));
     tokio::spawn(send(to, told));
+    if terminal.is_some() {
+        // It may be another one than when we asked.
+        let TerminalSize { rows, columns } = crate::terminal::size();
+        let _ = tell.send(Frame::Resize { rows, columns }).await;
+    }
     let ended = relay(from, want);
     tokio::pin!(ended);
     let signal = loop {
