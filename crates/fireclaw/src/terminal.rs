@@ -129,8 +129,7 @@ fn give_back() {
     }
 }
 
-/// Its size now.
-pub fn size() -> TerminalSize {
+fn size() -> TerminalSize {
     let size = tcgetwinsize(stdout()).ok();
     let size = size.map(|size| TerminalSize { rows: size.ws_row, columns: size.ws_col });
     size.unwrap_or_default()

@@ -21,7 +21,6 @@ use crate::run::spool::Spool;
 use crate::run::{Order, Outcome, parallel, relay};
 use crate::runtime::runtime;
 use crate::signals::Signals;
-use crate::terminal::Terminal;
 use crate::values;
 
 /// How long a command may take that nobody watches.
@@ -144,7 +143,7 @@ pub fn execute(args: Args) -> Result<u8> {
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::listen()?;
-        let reads = args.reads()?;
+        let reads = Reads::of(args.tty, args.no_stdin)?;
         let plan = tokio::select! {
             plan = args.host.plan(&home, spec, files, args.jail) => plan?,
             signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
@@ -207,15 +206,6 @@ impl Args {
             return Ok(None);
         }
         Ok(Some(Spool::start(directory).map_err(PathError::at("create a file in", directory))?))
-    }
-
-    /// What the command reads.
-    fn reads(&self) -> Result<Reads> {
-        match self {
-            Self { tty: true, .. } => Ok(Reads::Terminal(Terminal::open()?)),
-            Self { no_stdin: true, .. } => Ok(Reads::Nothing),
-            Self { .. } => Ok(Reads::Stdin),
-        }
     }
 
     /// The sandbox that was asked for.

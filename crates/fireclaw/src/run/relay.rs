@@ -4,7 +4,7 @@ use std::future::pending;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use fireclaw_protocol::message::{ExecEvent, ExecRequest, TerminalSize};
+use fireclaw_protocol::message::{self, ExecEvent, ExecRequest, TerminalSize};
 use fireclaw_protocol::session::Channel;
 use fireclaw_vm::{Commands, Exec, ExecEvents, Guest};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -72,6 +72,23 @@ pub enum Reads {
 }
 
 impl Reads {
+    /// What was asked for: our terminal, nothing, or else our standard input.
+    pub fn of(tty: bool, no_stdin: bool) -> crate::error::Result<Self> {
+        match (tty, no_stdin) {
+            (true, _) => Terminal::open().map(Self::Terminal),
+            (false, true) => Ok(Self::Nothing),
+            (false, false) => Ok(Self::Stdin),
+        }
+    }
+
+    /// The terminal, as the guest is told of it.
+    pub fn terminal(&self) -> Option<message::Terminal> {
+        match self {
+            Self::Terminal(terminal) => Some(terminal.described()),
+            Self::Nothing | Self::Stdin => None,
+        }
+    }
+
     /// Hands the terminal over, if there is one, once we are in the foreground. Cancel-safe.
     pub async fn hand_over(&mut self) -> crate::error::Result<()> {
         match self {
@@ -81,7 +98,7 @@ impl Reads {
     }
 
     /// Waits until the terminal has another size, if there is one. Cancel-safe.
-    async fn resized(&mut self) -> TerminalSize {
+    pub async fn resized(&mut self) -> TerminalSize {
         match self {
             Self::Terminal(terminal) => terminal.resized().await,
             Self::Nothing | Self::Stdin => pending().await,
@@ -96,9 +113,7 @@ pub async fn run(
     mut reads: Reads,
     mut signals: Signals,
 ) -> Result<Outcome, Broken> {
-    if let Reads::Terminal(terminal) = &reads {
-        request.terminal = Some(terminal.described());
-    }
+    request.terminal = reads.terminal();
     let exec = tokio::select! {
         exec = commands.exec(request) => exec.map_err(Broken::Guest)?,
         signal = signals.next() => return Ok(Outcome::Interrupted(signal)),

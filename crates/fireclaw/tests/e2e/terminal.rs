@@ -85,6 +85,20 @@ impl Tmux {
         }
     }
 
+    /// At the guest's prompt: another size is told, and Ctrl-C ends what runs there, not the
+    /// shell, and nothing of ours.
+    fn has_size_and_ctrl_c(&self) {
+        self.run(&["resize-window", "-x", "77", "-y", "22"]);
+        self.line("stty size");
+        self.shows("22 77");
+        self.prompts("guest>");
+        // Not `(echo waits; sleep 1000)`: bash can lose a signal between fork and exec.
+        self.line("sh -c 'echo waits; exec sleep 1000'");
+        self.shows("waits");
+        self.key("C-c");
+        self.prompts("guest>");
+    }
+
     /// The run that the shell has started, and its VMM.
     fn run_and_vmm(&self) -> (i32, i32) {
         let shell = self.run(&["list-panes", "-F", "#{pane_pid}"]).trim().parse().unwrap();
@@ -127,16 +141,7 @@ fn a_shell_has_keys_size_colours_and_its_status() {
     tmux.shows("30 100");
     tmux.shows(tmux.run(&["show-options", "-gv", "default-terminal"]).trim_end());
     tmux.prompts("guest>");
-    tmux.run(&["resize-window", "-x", "77", "-y", "22"]);
-    tmux.line("stty size");
-    tmux.shows("22 77");
-
-    // Ctrl-C ends what runs there, not the shell, and nothing of ours.
-    tmux.prompts("guest>");
-    tmux.line("(echo waits; sleep 1000)");
-    tmux.shows("waits");
-    tmux.key("C-c");
-    tmux.prompts("guest>");
+    tmux.has_size_and_ctrl_c();
     tmux.line("echo \"after $?\"");
     tmux.shows("after 130");
     // Characters of two bytes go as one, and a secret is not shown.
@@ -279,14 +284,7 @@ fn an_agent_s_vm_has_terminals_too() {
     tmux.shows("[by name]");
     tmux.shows("30 100");
     tmux.prompts("guest>");
-    tmux.run(&["resize-window", "-x", "77", "-y", "22"]);
-    tmux.line("stty size");
-    tmux.shows("22 77");
-    tmux.prompts("guest>");
-    tmux.line("(echo waits; sleep 1000)");
-    tmux.shows("waits");
-    tmux.key("C-c");
-    tmux.prompts("guest>");
+    tmux.has_size_and_ctrl_c();
     tmux.line("exit 7");
     tmux.shows("ended 7");
     assert_eq!(tmux.says("stty -g"), modes);

@@ -12,9 +12,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
 use crate::error::{CliError, Kind, Result};
+use crate::run::relay::Reads;
 use crate::signals::Signals;
 use crate::stdin::Input;
-use crate::terminal::Terminal;
 use crate::values;
 
 /// How long a command may take to end after a signal before it is ended.
@@ -77,57 +77,46 @@ pub async fn execute(client: &Client, args: Args) -> Result<u8> {
     let argv = argv.ok_or_else(|| CliError::usage("the command is not UTF-8"))?;
     values::guest_user(&args.user)?;
     let seconds = args.timeout.map(|limit| limit.as_secs_f64());
-    let mut terminal = args.tty.then(Terminal::open).transpose()?;
+    let mut reads = Reads::of(args.tty, args.no_stdin)?;
+    // Before the command's time begins.
+    tokio::select! {
+        handed = reads.hand_over() => handed?,
+        signal = signals.next() => return Ok(interrupted(signal)),
+    }
     let exec = Exec {
         argv,
         user: Some(args.user),
         seconds,
         env: args.envs.into_iter().map(variable).collect::<Result<_>>()?,
         workdir: args.workdir,
-        terminal: terminal.as_ref().map(described),
+        terminal: reads.terminal().map(described),
     };
     let started = client.exec(super::segment(&args.name)?, &exec);
     let streams = tokio::select! {
         streams = started => streams.map_err(|problem| super::refused(&problem))?,
         signal = signals.next() => return Ok(interrupted(signal)),
     };
-    if let Some(terminal) = &mut terminal {
-        tokio::select! {
-            handed = terminal.hand_over() => handed?,
-            signal = signals.next() => return Ok(interrupted(signal)),
-        }
-    }
-    let ended = attend(streams, !args.no_stdin, &mut signals, &mut terminal).await;
-    // It is ours again before anything is said.
-    drop(terminal);
+    let ended = attend(streams, &mut reads, &mut signals).await;
+    // The terminal is ours again before anything is said.
+    drop(reads);
     status(ended?)
 }
 
 /// Passes everything on until the command has ended.
-async fn attend(
-    streams: Streams,
-    with_stdin: bool,
-    signals: &mut Signals,
-    terminal: &mut Option<Terminal>,
-) -> Result<Ended> {
+async fn attend(streams: Streams, reads: &mut Reads, signals: &mut Signals) -> Result<Ended> {
     let (from, to) = tokio::io::split(streams);
     let (want, wanted) = mpsc::channel(1);
     let (tell, told) = mpsc::channel(8);
     // Stays behind at the end: a read of standard input cannot be ended.
-    tokio::spawn(feed(wanted, tell.clone(), with_stdin));
+    tokio::spawn(feed(wanted, tell.clone(), !matches!(reads, Reads::Nothing)));
     tokio::spawn(send(to, told));
-    if terminal.is_some() {
-        // It may be another one than when we asked.
-        let TerminalSize { rows, columns } = crate::terminal::size();
-        let _ = tell.send(Frame::Resize { rows, columns }).await;
-    }
     let ended = relay(from, want);
     tokio::pin!(ended);
     let signal = loop {
         tokio::select! {
             ended = &mut ended => return ended,
             signal = signals.next() => break signal,
-            TerminalSize { rows, columns } = resized(terminal) => {
+            TerminalSize { rows, columns } = reads.resized() => {
                 let _ = tell.send(Frame::Resize { rows, columns }).await;
             }
         }
@@ -142,15 +131,8 @@ async fn attend(
     }
 }
 
-async fn resized(terminal: &mut Option<Terminal>) -> TerminalSize {
-    match terminal {
-        Some(terminal) => terminal.resized().await,
-        None => std::future::pending().await,
-    }
-}
-
-fn described(terminal: &Terminal) -> api::Terminal {
-    let message::Terminal { kind, size } = terminal.described();
+fn described(terminal: message::Terminal) -> api::Terminal {
+    let message::Terminal { kind, size } = terminal;
     let kind = String::from_utf8_lossy(&kind).into_owned();
     api::Terminal { kind, rows: size.rows, columns: size.columns }
 }
