@@ -117,9 +117,13 @@ fn many_commands_at_once_wait_for_their_turn() {
     let mut ann = overseer.person("ann");
     ann.command("!invoke puppet", "is starting");
     let machine = overseer.ready("puppet");
-    // More than a session has channels for, each held until it has no more.
-    let hold =
-        "touch /workspace/held.$$; until [ -e /workspace/go ]; do sleep 0.1; done; echo went";
+    // More than a session has channels for, each held until nobody holds the lock: a guest in
+    // which all of them looked again and again would have no time left to answer.
+    let lock = "setsid flock /workspace/lock sh -c 'echo $$ >/workspace/holder; exec sleep 1000' \
+                >/workspace/log 2>&1 & until [ -s /workspace/holder ]; do sleep 0.1; done";
+    ann.say("puppet", &format!("run {lock}"));
+    ann.hears("puppet", "me", "0:");
+    let hold = "touch /workspace/held.$$; flock -s /workspace/lock echo went";
     let children: Vec<Child> = (0..40)
         .map(|_| {
             let mut command = command(&overseer, &["-n", "--", "sh", "-c", hold]);
@@ -132,7 +136,7 @@ fn many_commands_at_once_wait_for_their_turn() {
         let said = ann.hears("puppet", "me", ": ");
         said.split(": ").nth(1).is_some_and(|held| held.parse::<u32>().unwrap() >= 8)
     });
-    ann.say("puppet", "run touch /workspace/go");
+    ann.say("puppet", "run kill $(cat /workspace/holder)");
     for child in children {
         assert_eq!(finish_child(child, timeout()).exits(0).stdout(), "went\n");
     }
