@@ -104,10 +104,11 @@ pub fn kernel(
     })
 }
 
-/// Fetches and installs Debian's packages into a fresh image; `extra` are packages besides
-/// the usual ones.
+/// Fetches and installs Debian's packages into a fresh image at `file` below the home; `extra`
+/// are packages besides the usual ones.
 pub fn image(
     home: &Home,
+    file: &Path,
     mirror: Option<&str>,
     extra: &[&str],
     progress: &dyn Progress,
@@ -122,7 +123,7 @@ pub fn image(
         scratch: &scratch,
     };
     let origin = format!("Debian {}", debian::SUITE);
-    let rootfs = files::create(home, Path::new("images/base.ext4"), |path| {
+    let rootfs = files::create(home, file, |path| {
         debian::fetch(&request, progress, |tar| {
             import::from_tar(tar, &origin, path, None).map(drop)
         })

@@ -1,5 +1,6 @@
 //! Why something could not be prepared.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use fireclaw_host::PathError;
@@ -112,6 +113,13 @@ pub enum Error {
     /// A file or directory could not be used.
     #[error(transparent)]
     File(#[from] PathError),
+}
+
+impl Error {
+    /// The error for a name that is not among those of `images`.
+    pub(crate) fn unknown_image<T>(name: &str, images: &BTreeMap<String, T>) -> Self {
+        Self::UnknownImage { name: name.to_owned(), known: images.keys().cloned().collect() }
+    }
 }
 
 fn which_image(origin: &str, wanted: Option<&str>, known: &[String]) -> String {

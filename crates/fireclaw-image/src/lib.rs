@@ -16,8 +16,10 @@ mod home;
 mod import;
 mod initramfs;
 pub mod kernel;
+mod lock;
 mod manifest;
 mod oci;
+mod pins;
 mod plain;
 mod problem;
 mod progress;
@@ -32,8 +34,9 @@ pub use home::Home;
 pub use initramfs::{FLOOR_PROGRAM, GUEST_PROGRAM, build_floor_initramfs};
 pub use manifest::{Image, Kernel, Manifest, Origin};
 pub use oci::ImageConfig;
+pub use pins::{pin, unpin};
 pub use progress::Progress;
 pub use setup::{
     Bootable, Options, Pruned, Pulled, add_image, add_minimal_kernel, add_pulled, prune,
-    remove_image, resolve, setup, write_image,
+    remove_image, resolve, resolve_pinned, setup, write_image,
 };

@@ -1,9 +1,9 @@
 //! What a home holds: `manifest.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fireclaw_host::PathError;
 use serde::{Deserialize, Serialize};
@@ -82,6 +82,12 @@ pub struct Manifest {
     pub kernels: BTreeMap<String, Kernel>,
     /// Images by name.
     pub images: BTreeMap<String, Image>,
+    /// Images by the name of who depends on them: a sandbox that is to start again from what
+    /// it started from, whatever becomes of the image's name meanwhile.
+    // A Fireclaw of before there were pins misreads nothing, so the format is the same; but
+    // what it does not know is gone once it writes the file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pinned: BTreeMap<String, Image>,
 }
 
 impl Manifest {
@@ -128,10 +134,48 @@ impl Manifest {
             .find_map(|name| self.kernels.get(name).map(|kernel| (name, kernel)))
     }
 
-    /// Every file that the manifest speaks of.
+    /// The image of that name.
+    pub(crate) fn image(&self, home: &Home, name: &str) -> Result<&Image> {
+        match self.images.get(name) {
+            Some(image) => Ok(image),
+            None if name == Self::BASE_IMAGE => {
+                Err(Error::NotSetUp { what: "base image", home: home.root().to_owned() })
+            }
+            None => Err(Error::unknown_image(name, &self.images)),
+        }
+    }
+
+    /// The image that `owner` depends on.
+    pub(crate) fn pinned_by(&self, owner: &str) -> Result<&Image> {
+        self.pinned.get(owner).ok_or_else(|| Error::unknown_image(owner, &self.pinned))
+    }
+
+    /// Every file that the manifest speaks of, once, however many share it.
     pub fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
         let kernels = self.kernels.values().flat_map(|k| [Some(&k.image), k.modules.as_ref()]);
-        kernels.flatten().chain(self.images.values().map(|image| &image.rootfs))
+        let images = self.images.values().chain(self.pinned.values()).map(|image| &image.rootfs);
+        let mut told = BTreeSet::new();
+        let all = kernels.flatten().chain(images);
+        all.filter(move |artifact| told.insert((&artifact.file, &artifact.sha256)))
+    }
+
+    /// Whether somebody depends on an image in this file.
+    pub(crate) fn is_pinned(&self, file: &Path) -> bool {
+        self.pinned.values().any(|image| image.rootfs.file == file)
+    }
+
+    /// Where a new file can be, below the home: at `start` and `end`, else with a number in
+    /// between. It is neither that of another, nor that of an image which somebody depends on
+    /// and which has gone: nobody is to start from something else.
+    pub(crate) fn free_file(&self, home: &Home, start: &str, end: &str) -> PathBuf {
+        let is_free = |file: &PathBuf| !self.is_pinned(file) && !home.join(file).exists();
+        let mut file = PathBuf::from(format!("{start}{end}"));
+        let mut n = 1;
+        while !is_free(&file) {
+            n += 1;
+            file = PathBuf::from(format!("{start}-{n}{end}"));
+        }
+        file
     }
 }
 
@@ -151,5 +195,31 @@ mod tests {
         assert!(matches!(Manifest::read(&home), Err(Error::Damaged { .. })));
         fs::write(home.manifest(), "{").unwrap();
         assert!(matches!(Manifest::read(&home), Err(Error::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_new_file_takes_nobodys_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::new(directory.path());
+        let mut manifest = Manifest::default();
+        let free = |manifest: &Manifest| manifest.free_file(&home, "images/a", ".ext4");
+        let artifact = files::write(&home, &free(&manifest), b"1").unwrap();
+        assert_eq!(artifact.file, Path::new("images/a.ext4"));
+        assert_eq!(free(&manifest), Path::new("images/a-2.ext4"));
+        manifest.pinned.insert("box".into(), Image::new(artifact.clone(), ""));
+        fs::remove_file(artifact.path(&home)).unwrap();
+        assert_eq!(free(&manifest), Path::new("images/a-2.ext4"));
+        manifest.pinned.clear();
+        assert_eq!(free(&manifest), Path::new("images/a.ext4"));
+    }
+
+    #[test]
+    fn a_file_that_several_share_is_told_once() {
+        let artifact = Artifact { file: "images/a".into(), sha256: "0".into(), bytes: 1 };
+        let image = Image::new(artifact.clone(), "");
+        let mut manifest = Manifest::default();
+        manifest.images.extend(["a", "b"].map(|name| (name.to_owned(), image.clone())));
+        manifest.pinned.insert("box".into(), image);
+        assert_eq!(manifest.artifacts().collect::<Vec<_>>(), [&artifact]);
     }
 }

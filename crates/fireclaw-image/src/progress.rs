@@ -9,3 +9,14 @@ pub trait Progress: Sync {
     /// The current step ended well, or had been done before.
     fn done(&self, result: &str);
 }
+
+/// Tells nobody, in tests.
+#[cfg(test)]
+pub struct Silent;
+
+#[cfg(test)]
+impl Progress for Silent {
+    fn step(&self, _: usize, _: usize, _: &str) {}
+    fn detail(&self, _: &str) {}
+    fn done(&self, _: &str) {}
+}

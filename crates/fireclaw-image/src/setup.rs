@@ -1,12 +1,12 @@
 //! One-time preparation of a home, and what a run takes from it.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use fireclaw_host::PathError;
 
 use crate::files::Artifact;
-use crate::home::SETUP_LOCK;
+use crate::lock::Lock;
 use crate::manifest::{Image, Kernel, Manifest, Origin};
 use crate::{
     Error, GUEST_PROGRAM, Home, ImageConfig, Progress, Result, base, files, import, initramfs,
@@ -91,7 +91,8 @@ pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<
             known.filter(|_| !options.force).map(|it| it.extra.clone()).unwrap_or_default();
         let mut extra: Vec<&str> = before.iter().map(String::as_str).collect();
         extra.extend(options.packages);
-        let image = base::image(home, options.mirror, &extra, progress)?;
+        let file = base_file(home, &manifest);
+        let image = base::image(home, &file, options.mirror, &extra, progress)?;
         manifest.images.insert(Manifest::BASE_IMAGE.into(), image);
         manifest.write(home)?;
     }
@@ -102,6 +103,15 @@ pub fn setup(home: &Home, options: &Options, progress: &dyn Progress) -> Result<
     let bootable = resolve(home, Manifest::BASE_IMAGE, None)?;
     progress.done(&format!("{} KiB", file_kib(&bootable.initramfs)));
     Ok(manifest)
+}
+
+/// Where a base image that is made anew goes: in the place of the one before, unless somebody
+/// depends on that.
+fn base_file(home: &Home, manifest: &Manifest) -> PathBuf {
+    match manifest.images.get(Manifest::BASE_IMAGE) {
+        Some(image) if !manifest.is_pinned(&image.rootfs.file) => image.rootfs.file.clone(),
+        _ => manifest.free_file(home, "images/base", ".ext4"),
+    }
 }
 
 /// Whether a base image is whole, and has in it what this program puts into one.
@@ -116,21 +126,31 @@ fn is_current(home: &Home, image: &Image) -> bool {
 /// set-up, is joined here; that takes milliseconds.
 pub fn resolve(home: &Home, image: &str, own: Option<&Path>) -> Result<Bootable> {
     let manifest = Manifest::read(home)?;
-    let missing = |what| Error::NotSetUp { what, home: home.root().to_owned() };
+    let kernel = kernel_for(home, &manifest, own)?;
+    bootable(home, &kernel, manifest.image(home, image)?)
+}
+
+/// What boots the image that `owner` has [pinned](crate::pin), and as [`resolve`] the kernel.
+pub fn resolve_pinned(home: &Home, owner: &str, own_kernel: Option<&Path>) -> Result<Bootable> {
+    let manifest = Manifest::read(home)?;
+    let kernel = kernel_for(home, &manifest, own_kernel)?;
+    bootable(home, &kernel, manifest.pinned_by(owner)?)
+}
+
+fn kernel_for(home: &Home, manifest: &Manifest, own: Option<&Path>) -> Result<Kernel> {
     let named = own.and_then(Path::to_str).and_then(|name| manifest.kernels.get(name));
-    let kernel = match (named, own) {
-        (Some(kernel), _) => kernel.clone(),
-        (None, Some(file)) => own_kernel(home, file, "kernels/once")?,
-        (None, None) => manifest.kernel().ok_or_else(|| missing("kernel"))?.1.clone(),
-    };
-    let rootfs = match manifest.images.get(image) {
-        Some(image) => &image.rootfs,
-        None if image == Manifest::BASE_IMAGE => return Err(missing("base image")),
-        None => {
-            let known = manifest.images.keys().cloned().collect();
-            return Err(Error::UnknownImage { name: image.to_owned(), known });
-        }
-    };
+    match (named, own) {
+        (Some(kernel), _) => Ok(kernel.clone()),
+        (None, Some(file)) => own_kernel(home, file, "kernels/once"),
+        (None, None) => match manifest.kernel() {
+            Some((_, kernel)) => Ok(kernel.clone()),
+            None => Err(Error::NotSetUp { what: "kernel", home: home.root().to_owned() }),
+        },
+    }
+}
+
+fn bootable(home: &Home, kernel: &Kernel, image: &Image) -> Result<Bootable> {
+    let rootfs = &image.rootfs;
     for artifact in [&kernel.image, rootfs].into_iter().chain(&kernel.modules) {
         if !artifact.is_present(home) {
             let path = artifact.path(home);
@@ -243,8 +263,8 @@ pub fn add_image(
     // VMs may be running from the image that had this name: theirs stays
     // until they end, under a name that `prune` knows.
     let mut manifest = Manifest::read(home)?;
-    let unique = format!("images/{name}-{}.ext4", manifest.images.len() + 1);
-    let relative = PathBuf::from(unique_name(home, &unique));
+    let relative =
+        manifest.free_file(home, &format!("images/{name}-{}", manifest.images.len() + 1), ".ext4");
     let mut config = ImageConfig::default();
     let rootfs = files::create(home, &relative, |path| {
         config = import::from_tar(tar, origin, path, tag)?;
@@ -279,14 +299,14 @@ pub fn add_pulled(home: &Home, pulled: Pulled<'_>, progress: &dyn Progress) -> R
         let origin = image.pulled.as_ref();
         origin.is_some_and(|origin| origin.digest == digest) && image.rootfs.is_present(home)
     };
-    let image = match manifest.images.values().find(is_same) {
+    let image = match manifest.images.values().chain(manifest.pinned.values()).find(is_same) {
         Some(image) => Image { origin: name.to_owned(), ..image.clone() },
         None => {
             space::require(home.root())?;
             let (digests, files): (_, Vec<_>) = layers.into_iter().unzip();
             let hex = digest.rsplit(':').next().unwrap_or_default();
             let start: String = hex.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-            let relative = PathBuf::from(unique_name(home, &format!("images/{start}.ext4")));
+            let relative = manifest.free_file(home, &format!("images/{start}"), ".ext4");
             let mut execution = ImageConfig::default();
             let rootfs = files::create(home, &relative, |path| {
                 execution = import::from_layers(config, &files, name, path)?;
@@ -301,23 +321,13 @@ pub fn add_pulled(home: &Home, pulled: Pulled<'_>, progress: &dyn Progress) -> R
     Ok(image)
 }
 
-fn unique_name(home: &Home, wanted: &str) -> String {
-    let mut name = wanted.to_owned();
-    let mut n = 1;
-    while home.join(Path::new(&name)).exists() {
-        n += 1;
-        name = wanted.replace(".ext4", &format!("-{n}.ext4"));
-    }
-    name
-}
-
-/// Removes an image; its file goes with the next [`prune`].
+/// Removes an image; its file goes with the next [`prune`], unless somebody has
+/// [pinned](crate::pin) it.
 pub fn remove_image(home: &Home, name: &str, progress: &dyn Progress) -> Result<()> {
     let _lock = Lock::wait(home, progress)?;
     let mut manifest = Manifest::read(home)?;
     if manifest.images.remove(name).is_none() {
-        let known = manifest.images.keys().cloned().collect();
-        return Err(Error::UnknownImage { name: name.to_owned(), known });
+        return Err(Error::unknown_image(name, &manifest.images));
     }
     manifest.write(home)
 }
@@ -373,41 +383,6 @@ fn check_name(name: &str) -> Result<()> {
     if good { Ok(()) } else { Err(Error::BadName { name: name.to_owned() }) }
 }
 
-/// Only one process at a time changes a home.
-struct Lock {
-    _file: File,
-}
-
-impl Lock {
-    fn wait(home: &Home, progress: &dyn Progress) -> Result<Self> {
-        let path = home.setup_lock();
-        let file = home.lock_file(SETUP_LOCK)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                progress.detail("another set-up is at work here; waiting for it");
-                file.lock().map_err(PathError::at("lock", &path))?;
-            }
-            Err(TryLockError::Error(e)) => return Err(PathError::at("lock", &path)(e).into()),
-        }
-        files::remove_partials(home.root());
-        for directory in ["kernels", "images", "initramfs"] {
-            remove_partials_below(&home.join(Path::new(directory)));
-        }
-        crate::debian::clear_scratch(home);
-        Ok(Self { _file: file })
-    }
-}
-
-fn remove_partials_below(directory: &Path) {
-    files::remove_partials(directory);
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            files::remove_partials(&entry.path());
-        }
-    }
-}
-
 fn intact(home: &Home, artifact: &Artifact) -> bool {
     artifact.is_present(home) && artifact.verify(home).is_ok()
 }
@@ -419,14 +394,7 @@ fn file_kib(path: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Silent;
-
-    impl Progress for Silent {
-        fn step(&self, _: usize, _: usize, _: &str) {}
-        fn detail(&self, _: &str) {}
-        fn done(&self, _: &str) {}
-    }
+    use crate::progress::Silent;
 
     #[test]
     fn names_are_checked() {
@@ -479,6 +447,36 @@ mod tests {
         assert!(!is_current(&home, &Image { packages: Vec::new(), ..image.clone() }));
         fs::write(image.rootfs.path(&home), b"wrong").unwrap();
         assert!(!is_current(&home, &image));
+    }
+
+    /// Makes a base image of some bytes, as set-up does.
+    fn rebuild(home: &Home, content: &[u8]) -> PathBuf {
+        let mut manifest = Manifest::read(home).unwrap();
+        let file = base_file(home, &manifest);
+        let rootfs = files::write(home, &file, content).unwrap();
+        manifest.images.insert(Manifest::BASE_IMAGE.into(), Image::new(rootfs, ""));
+        manifest.write(home).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_base_image_made_anew_takes_the_place_of_the_one_before_but_not_of_one_that_is_pinned() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::new(directory.path());
+        let content = |file: &Path| fs::read(home.join(file)).unwrap();
+        let first = rebuild(&home, b"first");
+        assert_eq!(first, Path::new("images/base.ext4"));
+        assert_eq!(rebuild(&home, b"second"), first);
+        crate::pin(&home, "base", "box", &Silent).unwrap();
+        let third = rebuild(&home, b"third");
+        assert_eq!((content(&first), content(&third)), (b"second".to_vec(), b"third".to_vec()));
+        assert_eq!(rebuild(&home, b"fourth"), third);
+        assert_eq!(prune(&home, &Silent).unwrap(), Pruned::default());
+        assert_eq!((content(&first), content(&third)), (b"second".to_vec(), b"fourth".to_vec()));
+        // Nobody is to start from something else when one that is pinned is lost.
+        fs::remove_file(home.join(&first)).unwrap();
+        crate::pin(&home, "base", "other", &Silent).unwrap();
+        assert!(![first, third].contains(&rebuild(&home, b"fifth")));
     }
 
     #[test]

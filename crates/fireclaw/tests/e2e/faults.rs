@@ -67,7 +67,7 @@ fn a_full_disk_is_the_commands_error() {
 #[test]
 fn a_guest_cannot_change_the_image() {
     let home = Home::new();
-    let image = crate::harness::shared_home().join("images/base.ext4");
+    let image = crate::harness::base_image();
     let before = fs::metadata(&image).unwrap().modified().unwrap();
     let script =
         "dd if=/dev/zero of=/dev/vda bs=4096 count=1 conv=fsync 2>&1; blockdev --getro /dev/vda";

@@ -45,6 +45,13 @@ pub fn shared_home() -> &'static Path {
     })
 }
 
+/// The base image that all tests share. One that was made anew has another name.
+pub fn base_image() -> PathBuf {
+    let home = fireclaw_image::Home::new(shared_home());
+    let manifest = fireclaw_image::Manifest::read(&home).unwrap();
+    manifest.images[fireclaw_image::Manifest::BASE_IMAGE].rootfs.path(&home)
+}
+
 /// What a command did.
 #[derive(Debug)]
 pub struct Done {
@@ -116,10 +123,10 @@ impl Home {
     pub fn with_images_of_its_own() -> Self {
         let home = Self::new();
         let images = home.path().join("images");
-        let shared = fs::read_link(&images).unwrap();
         fs::remove_file(&images).unwrap();
         fs::create_dir(&images).unwrap();
-        symlink(shared.join("base.ext4"), images.join("base.ext4")).unwrap();
+        let base = base_image();
+        symlink(&base, images.join(base.file_name().unwrap())).unwrap();
         home
     }
 
