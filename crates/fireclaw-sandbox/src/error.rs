@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use fireclaw_host::PathError;
 use fireclaw_vm::VmmKind;
 
+use crate::Publication;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -49,6 +51,14 @@ pub enum Error {
         path: PathBuf,
         /// What mke2fs said.
         said: String,
+    },
+    /// A port of this host could not be listened on.
+    #[error("cannot publish {publication}: {cause}")]
+    Publish {
+        /// What was asked for.
+        publication: Publication,
+        /// Why not.
+        cause: std::io::Error,
     },
     /// A file could not be used.
     #[error(transparent)]

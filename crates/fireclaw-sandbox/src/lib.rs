@@ -18,6 +18,8 @@ mod host;
 mod limit;
 mod network;
 mod phase;
+mod publication;
+mod publish;
 mod spec;
 mod start;
 
@@ -26,5 +28,7 @@ pub use host::{BOOT_TIMEOUT, Host, Plan, seconds};
 pub use limit::{Limit, memory_mib};
 pub use network::SandboxNetwork;
 pub use phase::{Phase, Watch};
+pub use publication::Publication;
+pub use publish::{Ports, Serving};
 pub use spec::{OwnDisk, SandboxSpec};
 pub use start::{Sandbox, Start};
