@@ -1,8 +1,10 @@
 //! Commands: started, fed, listened to, signalled, and ended with all they started.
 
+mod main_process;
 mod prepare;
 mod pump;
 mod reaper;
+mod record;
 mod spawn;
 mod terminal;
 mod tree;
@@ -11,6 +13,7 @@ mod users;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::pending;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,6 +28,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use crate::connect;
+pub use main_process::MainProcess;
 pub use prepare::prepare;
 pub use reaper::Reaper;
 use terminal::Terminal;
@@ -37,6 +41,7 @@ type Failure = (ExecFailure, String);
 #[derive(Clone)]
 pub struct Execs {
     reaper: Reaper,
+    main: MainProcess,
     waiting: Rc<RefCell<HashMap<u32, Attachments>>>,
 }
 
@@ -79,9 +84,9 @@ impl Slot {
 }
 
 impl Execs {
-    /// A session without commands.
-    pub fn new(reaper: Reaper) -> Self {
-        Self { reaper, waiting: Rc::default() }
+    /// A session without commands of its own, in a VM that may have a main command.
+    pub fn new(reaper: Reaper, main: MainProcess) -> Self {
+        Self { reaper, main, waiting: Rc::default() }
     }
 
     /// Does what a channel that the host opened is for.
@@ -100,6 +105,9 @@ impl Execs {
                     execs.with(exec, |slots| slots.stderr.attach(channel));
                 }
                 Ok(Some(Open::Connect { port })) => connect::serve(port, channel).await,
+                Ok(Some(Open::Main(request))) => execs.main.start(request, channel).await,
+                Ok(Some(Open::Attach { from })) => execs.main.attach(from, channel).await,
+                Ok(Some(Open::Input)) => execs.main.input(channel).await,
                 Ok(None) => {}
                 Err(e) => crate::say!("a channel was opened wrongly: {e}"),
             }
@@ -141,12 +149,7 @@ impl Execs {
     ) -> Result<(), Failure> {
         let tree = Tree::new();
         let kills = oom::kills();
-        let (terminal, its_side) = match &request.terminal {
-            Some(asked) => Terminal::open(asked.size)
-                .map(|(terminal, its_side)| (Some(terminal), Some(its_side)))
-                .map_err(|e| (ExecFailure::Other, format!("there is no terminal: {e}")))?,
-            None => (None, None),
-        };
+        let (terminal, its_side) = open_terminal(request)?;
         let mut child = spawn::spawn(request, &tree, its_side)?;
         let pid = child.id();
         // Nothing else runs between fork and this line: the reaper cannot have
@@ -180,6 +183,18 @@ impl Execs {
         let _ = stdout.await;
         let _ = stderr.await;
         Ok(())
+    }
+}
+
+/// The terminal that a command is to have, with the command's side.
+fn open_terminal(
+    request: &ExecRequest,
+) -> Result<(Option<Rc<Terminal>>, Option<OwnedFd>), Failure> {
+    match &request.terminal {
+        Some(asked) => Terminal::open(asked.size)
+            .map(|(terminal, its_side)| (Some(terminal), Some(its_side)))
+            .map_err(|e| (ExecFailure::Other, format!("there is no terminal: {e}"))),
+        None => Ok((None, None)),
     }
 }
 

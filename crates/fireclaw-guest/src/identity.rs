@@ -10,7 +10,7 @@ use rustix::mount::mount_bind;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::exec::{self, Reaper};
-use crate::interface;
+use crate::{interface, root};
 
 /// What the kernel tells of its boot, the same in every clone of a snapshot
 /// once anybody has read it.
@@ -134,7 +134,10 @@ fn write_machine_id(root: &Path, hex: &str) {
 /// Files that repeat what the kernel knows. An image may lack `/etc`.
 fn write_names(identity: &Identity) {
     let hex: String = identity.machine_id.iter().map(|byte| format!("{byte:02x}")).collect();
-    write_machine_id(Path::new("/"), &hex);
+    // One whose root is on a disk keeps the one that it has.
+    if !Path::new(root::DISK).exists() {
+        write_machine_id(Path::new("/"), &hex);
+    }
     if Path::new(BOOT_ID).exists()
         && let Ok(uuid) = fs::read("/proc/sys/kernel/random/uuid")
     {

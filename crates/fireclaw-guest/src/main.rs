@@ -6,7 +6,8 @@
 //! the VM is killed. It keeps no secret and trusts only the host.
 //!
 //! Started again as `/run/fireclaw/guest agent`, it is the built-in agent, and as
-//! `/run/fireclaw/guest leave` it has the VM ready to be ended.
+//! `/run/fireclaw/guest leave` it has the VM ready to be ended, and as
+//! `/run/fireclaw/guest root DEVICE` it has a disk keep what is written to the root.
 
 /// Writes a line to the console, which the host shows when a VM ends too
 /// early. A console that cannot be written is no reason to end: a panic of PID 1
@@ -26,6 +27,7 @@ mod identity;
 mod interface;
 mod leave;
 mod limits;
+mod root;
 mod serve;
 mod transport;
 
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         match std::env::args_os().nth(1) {
             Some(argument) if argument == "agent" => return agent(),
             Some(argument) if argument == "leave" => return leave(),
+            Some(argument) if argument == "root" => return root(),
             _ => {}
         }
         let version = env!("CARGO_PKG_VERSION");
@@ -73,6 +76,18 @@ fn leave() -> ExitCode {
         say!("{problem}");
     }
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Makes a disk the upper layer of the root; the host starts it as root, before anything else.
+fn root() -> ExitCode {
+    let device = std::env::args().nth(2).unwrap_or_default();
+    match root::replace(&device) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            say!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Talks with the host over standard input and output, which are pipes as for every

@@ -7,7 +7,7 @@ use fireclaw_protocol::hello::{GuestHello, greet_host};
 use fireclaw_protocol::{Error, GENERATION, session};
 
 use crate::boot::Booted;
-use crate::exec::{Execs, Reaper};
+use crate::exec::{Execs, MainProcess, Reaper};
 use crate::identity::LiveSystem;
 
 /// Opens the stream and serves the host. Returns only when that cannot work.
@@ -17,6 +17,7 @@ pub async fn serve(booted: &Booted) -> Result<Infallible, String> {
 
 async fn sessions(booted: &Booted) -> Result<Infallible, String> {
     let reaper = Reaper::start()?;
+    let main = MainProcess::new(reaper.clone());
     let mut guest = LiveSystem { reaper: reaper.clone(), interface: Default::default() };
     let hello = GuestHello {
         generation: GENERATION,
@@ -30,7 +31,7 @@ async fn sessions(booted: &Booted) -> Result<Infallible, String> {
         let mut stream = booted.transport.open().await?;
         match greet_host(&mut stream, &hello, &mut guest).await {
             Ok(()) => {
-                let execs = Execs::new(reaper.clone());
+                let execs = Execs::new(reaper.clone(), main.clone());
                 if let Err(e) = session::serve(stream, |channel| execs.accept(channel)).await {
                     crate::say!("the session ended: {e}");
                 }

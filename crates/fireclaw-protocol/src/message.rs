@@ -45,6 +45,111 @@ pub enum Open {
         #[n(0)]
         port: u16,
     },
+    /// Start the VM's main command, which goes on when the session ends. There is one in the
+    /// life of a VM. The guest answers with [`ExecEvent::Started`] or [`ExecEvent::Failed`].
+    /// The request's id has no meaning. Since generation 5.
+    #[n(5)]
+    Main(#[n(0)] MainRequest),
+    /// Follow the main command. This channel then carries [`MainControl`] to the guest and
+    /// [`MainEvent`] back. Since generation 5.
+    #[n(6)]
+    Attach {
+        /// Where its output begins.
+        #[n(0)]
+        from: AttachFrom,
+    },
+    /// [`MainInput`] to the main command. The end of the channel is not that of the input.
+    /// Since generation 5.
+    #[n(7)]
+    Input,
+}
+
+/// Where what a follower of the main command hears begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum AttachFrom {
+    /// Where the last log ended ([`MainControl::Taken`]). The command waits for a log that is
+    /// slow, and there is one: a second one ends the first.
+    #[n(0)]
+    Log,
+    /// With the oldest that the guest has kept. What the host is too slow for is lost to it.
+    #[n(1)]
+    Start,
+    /// With what comes from now on; else the same.
+    #[n(2)]
+    Now,
+}
+
+/// The main command of a VM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct MainRequest {
+    /// The command.
+    #[n(0)]
+    pub command: ExecRequest,
+    /// Whether it reads what [`Open::Input`] brings; else it reads nothing. One with a
+    /// terminal always does.
+    #[n(1)]
+    pub input: bool,
+}
+
+/// A piece of what the main command reads.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct MainInput {
+    /// Some bytes; none for the end of its standard input.
+    #[n(0)]
+    pub bytes: ByteVec,
+}
+
+/// What the host says to the main command, or of it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum MainControl {
+    /// Send this signal (Linux's number) to its process group.
+    #[n(0)]
+    Signal(#[n(0)] i32),
+    /// Its terminal has this size now; nothing happens if it has none.
+    #[n(1)]
+    Resize(#[n(0)] TerminalSize),
+    /// The log has written down so many bytes of what this channel brought. What is written
+    /// down is not sent to the next log.
+    #[n(2)]
+    Taken(#[n(0)] u64),
+}
+
+/// What the guest says of the main command.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum MainEvent {
+    /// It wrote this.
+    #[n(0)]
+    Output {
+        /// Where.
+        #[n(0)]
+        stream: OutputStream,
+        /// What; at most [`MAX_OUTPUT`] bytes.
+        #[n(1)]
+        bytes: ByteVec,
+    },
+    /// So many bytes of its output are lost: they were more than a guest keeps.
+    #[n(1)]
+    Lost(#[n(0)] u64),
+    /// It ended; the last event. The second number is as in [`ExecEvent::Exited`].
+    #[n(2)]
+    Exited(#[n(0)] ExitStatus, #[n(1)] Option<u32>),
+    /// None was started; the last event.
+    #[n(3)]
+    None,
+}
+
+/// The most bytes in one [`MainEvent::Output`].
+pub const MAX_OUTPUT: usize = 16 * 1024;
+
+/// Where a command writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum OutputStream {
+    /// Standard output, or its terminal.
+    #[n(0)]
+    Stdout,
+    /// Standard error.
+    #[n(1)]
+    Stderr,
 }
 
 /// Whether somebody listens on the port that [`Open::Connect`] named.

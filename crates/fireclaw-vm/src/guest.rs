@@ -60,8 +60,8 @@ impl fmt::Debug for Guest {
 /// Starts commands in a guest; clones share the session.
 #[derive(Debug, Clone)]
 pub struct Commands {
-    session: Session,
-    generation: u32,
+    pub(crate) session: Session,
+    pub(crate) generation: u32,
     last_id: Arc<AtomicU32>,
 }
 
@@ -168,7 +168,7 @@ impl Commands {
 }
 
 /// Refuses what a guest of an older generation does not know.
-fn since(needed: u32, what: &'static str, theirs: u32) -> fireclaw_protocol::Result<()> {
+pub(crate) fn since(needed: u32, what: &'static str, theirs: u32) -> fireclaw_protocol::Result<()> {
     if theirs >= needed {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use fireclaw_protocol::session::{self, Channel, Session};
 use fireclaw_protocol::{Result, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Execs, Reaper};
+use super::{Execs, MainProcess, Reaper};
 
 /// Runs the command to its end, or to its time limit. Nothing that it started
 /// runs on, because clones would share what it holds.
@@ -16,7 +16,7 @@ use super::{Execs, Reaper};
 pub async fn prepare(request: ExecRequest, reaper: &Reaper) -> Prepared {
     const PIPE: usize = 64 * 1024;
     let (ours, theirs) = tokio::io::duplex(PIPE);
-    let execs = Execs::new(reaper.clone());
+    let execs = Execs::new(reaper.clone(), MainProcess::new(reaper.clone()));
     let serving = tokio::task::spawn_local(async move {
         session::serve(theirs, |channel| execs.accept(channel)).await
     });

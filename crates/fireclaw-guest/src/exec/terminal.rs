@@ -54,8 +54,7 @@ impl Terminal {
         let mut buffer = vec![0; BUFFER];
         while let Ok(n) = channel.read(&mut buffer).await {
             if n == 0 {
-                let _ = self.type_all(&[self.end_of_file()]).await;
-                return;
+                return self.type_end().await;
             }
             if self.type_all(&buffer[..n]).await.is_err() {
                 return;
@@ -85,7 +84,7 @@ impl Terminal {
     }
 
     /// Reads what is shown; 0 once nobody has the command's side.
-    async fn show(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub async fn show(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = |fd: &OwnedFd| Ok(rustix::io::read(fd, &mut *buffer)?);
         match self.0.async_io(Interest::READABLE, read).await {
             Err(e) if e.raw_os_error() == Some(Errno::IO.raw_os_error()) => Ok(0),
@@ -93,13 +92,19 @@ impl Terminal {
         }
     }
 
-    async fn type_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Types it.
+    pub async fn type_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let write = |fd: &OwnedFd| Ok(rustix::io::write(fd, bytes)?);
             let n = self.0.async_io(Interest::WRITABLE, write).await?;
             bytes = &bytes[n..];
         }
         Ok(())
+    }
+
+    /// Types the character that stands for the end of the input.
+    pub async fn type_end(&self) {
+        let _ = self.type_all(&[self.end_of_file()]).await;
     }
 
     fn end_of_file(&self) -> u8 {
