@@ -20,6 +20,29 @@ pub trait Network: Debug + Send + Sync {
 
     /// The account that all bots log in to, if they do.
     fn account(&self) -> Option<&str>;
+
+    /// Whether there is one at all.
+    fn is_there(&self) -> bool {
+        true
+    }
+}
+
+/// No network: nobody can be connected.
+#[derive(Debug, Clone, Copy)]
+pub struct NoNetwork;
+
+impl Network for NoNetwork {
+    fn connect(&self, _bot: Bot) -> Result<(Arc<dyn Connection>, Events)> {
+        Err(crate::Error::NoNetwork)
+    }
+
+    fn account(&self) -> Option<&str> {
+        None
+    }
+
+    fn is_there(&self) -> bool {
+        false
+    }
 }
 
 /// Everything that happens on a connection, in order.

@@ -27,6 +27,9 @@ pub enum Error {
         /// What it is, escaped.
         name: String,
     },
+    /// There is no chat network.
+    #[error("there is no chat network")]
+    NoNetwork,
     /// A file that the connection needs, such as one of certificates.
     #[error(transparent)]
     File(#[from] PathError),

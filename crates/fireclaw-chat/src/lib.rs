@@ -18,7 +18,7 @@ mod owners;
 mod sender;
 
 pub use address::addressed;
-pub use connection::{Bot, Connection, Events, Folded, Network};
+pub use connection::{Bot, Connection, Events, Folded, Network, NoNetwork};
 pub use error::{Error, Result};
 pub use event::{Event, Kind, Member, Message};
 pub use mask::{InvalidMask, Mask};

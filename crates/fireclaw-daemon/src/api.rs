@@ -5,8 +5,10 @@
 //! Who can connect to the socket may do everything; it lies in the home, with
 //! mode 0600. An error has a status of 4xx or 5xx and the body `{"error": "…"}`.
 
+mod attach;
 mod client;
 mod frame;
+mod sandboxes;
 mod server;
 mod streams;
 
@@ -18,7 +20,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Error};
+use crate::{Condition, Error, SandboxConfig};
 
 /// The socket's name in the home.
 const SOCKET: &str = "daemon.sock";
@@ -40,13 +42,60 @@ pub struct NewAgent {
     pub model: Option<String>,
 }
 
-/// The body of `POST /v1/agents/NAME/exec`.
+/// The answer to `GET /v1/daemon`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct About {
+    /// Its process id.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// Whether it is an overseer: it connects agents to a chat network.
+    pub overseer: bool,
+}
+
+/// The body of `POST /v1/sandboxes`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewSandbox {
+    /// Its name; one is made up if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What it is made from.
+    pub config: SandboxConfig,
+}
+
+/// The body of `POST /v1/sandboxes/NAME/stop`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// How many seconds its program has to end; 10 if absent.
+    #[serde(default)]
+    pub seconds: Option<f64>,
+}
+
+/// The body of `POST /v1/sandboxes/NAME/signal`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signal {
+    /// Linux's number.
+    pub signal: u8,
+}
+
+/// The body of `POST /v1/sandboxes/NAME/rename`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rename {
+    /// What it is called from now on.
+    pub name: String,
+}
+
+/// The body of `POST /v1/agents/NAME/exec` and `POST /v1/sandboxes/NAME/exec`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exec {
     /// The program and its arguments.
     pub argv: Vec<String>,
-    /// As whom; `agent` if absent.
+    /// As whom; if absent, `agent` in an agent's VM, and in a sandbox as its program.
     #[serde(default)]
     pub user: Option<String>,
     /// For how long at most, in seconds, more than 0.
@@ -112,6 +161,12 @@ pub enum Kind {
     TooLarge,
     /// There is no such agent.
     UnknownAgent,
+    /// There is no such sandbox.
+    UnknownSandbox,
+    /// There is no such image.
+    UnknownImage,
+    /// The program could not be started.
+    Command,
     /// There is no such template, or it has mistakes.
     Template,
     /// The agent's name or nick is taken.
@@ -147,14 +202,22 @@ impl From<Error> for Refused {
         };
         let kind = match &error {
             Error::UnknownAgent { .. } | Error::NoWorkspace { .. } => Kind::UnknownAgent,
+            Error::UnknownSandbox { .. } => Kind::UnknownSandbox,
+            Error::Image(fireclaw_image::Error::UnknownImage { .. })
+            | Error::Sandbox(fireclaw_sandbox::Error::Image(
+                fireclaw_image::Error::UnknownImage { .. },
+            )) => Kind::UnknownImage,
+            Error::Command { .. } => Kind::Command,
             Error::Running { .. } => Kind::Running,
             Error::NameTaken { .. } => Kind::NameTaken,
-            Error::NotNow { .. } => Kind::NotNow,
+            Error::NotNow { .. } | Error::SandboxNotNow { .. } => Kind::NotNow,
             Error::BadName { .. } => Kind::BadRequest,
             Error::Template(_) => Kind::Template,
             Error::NoQuestion(_)
             | Error::Unconfirmed { .. }
             | Error::TooManyQuestions
+            | Error::NoCommand { .. }
+            | Error::Sandbox(fireclaw_sandbox::Error::Publish { .. })
             | Error::Unsupported(_) => Kind::Conflict,
             Error::Model(_) => Kind::ModelServer,
             Error::Ending => Kind::Ending,

@@ -26,6 +26,7 @@ use tracing::info;
 
 use crate::agent::{self, AgentHandle, Order};
 use crate::lifecycle::{Condition, Status};
+use crate::named::Named;
 use crate::ours::OVERSEER;
 use crate::sandboxes::{Sandboxes, Vms};
 use crate::shared::Shared;
@@ -99,6 +100,7 @@ pub struct Daemon {
     shared: Rc<Shared>,
     vms: Rc<Vms>,
     agents: Rc<RefCell<BTreeMap<String, Known>>>,
+    named: Named,
     jobs: mpsc::Sender<Job>,
     /// Those that were not begun, until they are served.
     waiting: Rc<RefCell<Option<mpsc::Receiver<Job>>>>,
@@ -151,6 +153,7 @@ impl Daemon {
             shared: Rc::new(shared),
             vms,
             agents: Rc::default(),
+            named: Rc::default(),
             jobs,
             waiting: Rc::new(RefCell::new(Some(waiting))),
             _claim: Rc::new(claim),
@@ -207,12 +210,16 @@ impl Daemon {
     /// takes living VMs over, replaces dead ones, and frees what is nobody's.
     pub async fn reconcile(&self) -> Result<()> {
         let rows = self.shared.state.borrow().agents()?;
+        let sandboxes = self.shared.state.borrow().sandboxes()?;
         if let Err(e) = self.sweep_networks().await {
             let problem = format!("network cleanup failed: {e}");
             self.shared.trouble(problem);
         }
         for id in self.vms.ids() {
-            let is_known = rows.iter().any(|row| row.machine.as_ref() == Some(&id));
+            let machines = rows.iter().map(|row| &row.machine);
+            let is_known = machines
+                .chain(sandboxes.iter().map(|row| &row.machine))
+                .any(|machine| machine.as_ref() == Some(&id));
             if !is_known && !self.shared.unknown.borrow().contains(&id) {
                 self.vms.clear(&id).await?;
                 self.shared.tell(Event::Cleared { sandbox: id });
@@ -235,6 +242,7 @@ impl Daemon {
                 self.fail_to_restore(&name, &e);
             }
         }
+        self.reconcile_sandboxes().await?;
         self.vms.sweep().await
     }
 
@@ -590,6 +598,7 @@ impl Daemon {
 
     /// Lets go of everything; VMs live on for the next daemon.
     pub async fn release(&self) {
+        self.release_sandboxes().await;
         for orders in self.all_orders() {
             let _ = orders.send(Order::Release).await;
         }
@@ -602,6 +611,18 @@ impl Daemon {
 
     pub(crate) fn vms(&self) -> &Vms {
         &self.vms
+    }
+
+    pub(crate) fn vms_rc(&self) -> &Rc<Vms> {
+        &self.vms
+    }
+
+    pub(crate) fn shared_rc(&self) -> &Rc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn named(&self) -> &Named {
+        &self.named
     }
 
     pub(crate) fn shared(&self) -> &Shared {

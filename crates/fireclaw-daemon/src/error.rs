@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use fireclaw_host::PathError;
 
-use crate::Condition;
 use crate::question::Question;
+use crate::{Condition, SandboxCondition};
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,41 @@ pub enum Error {
         /// Those that there are.
         known_names: Vec<String>,
     },
+    /// There is no such sandbox.
+    #[error("there is no sandbox {name}{}", if *is_agent { "; it is an agent".into() } else { listed(known_names) })]
+    UnknownSandbox {
+        /// The name asked for.
+        name: String,
+        /// Whether an agent has it.
+        is_agent: bool,
+        /// Those that there are.
+        known_names: Vec<String>,
+    },
+    /// The sandbox is not in a condition for this.
+    #[error("{name} is {}", condition.as_str())]
+    SandboxNotNow {
+        /// The sandbox.
+        name: String,
+        /// What it is.
+        condition: SandboxCondition,
+    },
+    /// The sandbox has no program of its own.
+    #[error("{name} has no command to attach to")]
+    NoCommand {
+        /// The sandbox.
+        name: String,
+    },
+    /// The program of a sandbox could not be started.
+    #[error("the command could not be started: {message}")]
+    Command {
+        /// The exit status that a shell gives for it.
+        status: u8,
+        /// Why, in the guest's words, escaped.
+        message: String,
+    },
+    /// The session with a guest broke.
+    #[error(transparent)]
+    Session(#[from] fireclaw_protocol::Error),
     /// A name that cannot be one.
     #[error("{name:?} cannot be a name: {problem}")]
     BadName {
@@ -99,10 +134,10 @@ pub enum Error {
         /// Why, if that is to be mended first.
         problem: Option<String>,
     },
-    /// An agent was not stopped, and has to be for this.
+    /// An agent or a sandbox was not stopped, and has to be for this.
     #[error("{name} has not been stopped")]
     Running {
-        /// The agent.
+        /// Its name.
         name: String,
     },
     /// Nobody of this name has left a workspace.
@@ -183,6 +218,13 @@ fn others(error: &fireclaw_template::Error) -> String {
 
 fn why(problem: Option<&str>) -> String {
     problem.map(|problem| format!(": {problem}")).unwrap_or_default()
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        names => format!("; there are: {}", names.join(", ")),
+    }
 }
 
 fn known(names: &[String]) -> String {

@@ -10,10 +10,14 @@ use futures_util::FutureExt;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::daemon::Job;
+use crate::named::Session;
 use crate::question::Question;
 use crate::sandboxes;
 use crate::state::Act;
-use crate::{Actor, Daemon, Error, Event, Events, Listed, NetworkStatus, Result, event};
+use crate::{
+    Actor, Daemon, Error, Event, Events, Listed, ListedSandbox, NetworkStatus, Result,
+    SandboxConfig, SandboxStatus, event,
+};
 
 /// The daemon, for fronts. Clones are the same; each command runs on the daemon's thread, at
 /// the same time as others.
@@ -54,6 +58,14 @@ impl Handle {
         });
         self.jobs.send(job).await.map_err(|_| Error::Ending)?;
         told.await.map_err(|_| Error::Ending)?
+    }
+
+    /// Whether agents can be connected to a chat network.
+    ///
+    /// # Errors
+    /// None of its own.
+    pub async fn has_chat(&self) -> Result<bool> {
+        self.ask(async |daemon: Daemon| Ok(daemon.config().chat.is_there())).await
     }
 
     /// Makes an agent from a template; its name. It boots when this returns.
@@ -242,6 +254,125 @@ impl Handle {
     ) -> Result<Commands> {
         let (who, name, request) = (who.clone(), name.to_owned(), request.clone());
         self.ask(async move |daemon: Daemon| daemon.commands(&who, &name, &request).await).await
+    }
+
+    /// Makes a sandbox; its name. Without one it is called by its id.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::NameTaken`], [`Error::Image`].
+    pub async fn create_sandbox(
+        &self,
+        who: &Actor,
+        name: Option<String>,
+        config: SandboxConfig,
+    ) -> Result<String> {
+        let who = who.clone();
+        self.ask(async move |daemon: Daemon| daemon.create_sandbox(&who, name, config).await).await
+    }
+
+    /// All sandboxes by name.
+    ///
+    /// # Errors
+    /// [`Error::State`].
+    pub async fn sandboxes(&self) -> Result<Vec<ListedSandbox>> {
+        self.ask(async |daemon: Daemon| daemon.sandboxes()).await
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`].
+    pub async fn sandbox(&self, name: &str) -> Result<ListedSandbox> {
+        let name = name.to_owned();
+        self.ask(async move |daemon: Daemon| daemon.sandbox(&name)).await
+    }
+
+    /// Starts a sandbox; returns once its program runs.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`], and whatever keeps it from starting.
+    pub async fn start_sandbox(&self, who: &Actor, name: &str) -> Result<()> {
+        let (who, name) = (who.clone(), name.to_owned());
+        self.ask(async move |daemon: Daemon| daemon.start_sandbox(&who, &name).await).await
+    }
+
+    /// Stops a sandbox: its program has so long to end. Its disk is kept.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`].
+    pub async fn stop_sandbox(&self, who: &Actor, name: &str, grace: Duration) -> Result<()> {
+        let (who, name) = (who.clone(), name.to_owned());
+        self.ask(async move |daemon: Daemon| daemon.stop_sandbox(&who, &name, grace).await).await
+    }
+
+    /// Removes a sandbox with its disk.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`]; [`Error::Running`] unless it is forced.
+    pub async fn remove_sandbox(&self, who: &Actor, name: &str, force: bool) -> Result<()> {
+        let (who, name) = (who.clone(), name.to_owned());
+        self.ask(async move |daemon: Daemon| daemon.remove_sandbox(&who, &name, force).await).await
+    }
+
+    /// Passes a signal to a sandbox's program.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`], [`Error::SandboxNotNow`].
+    pub async fn signal_sandbox(&self, who: &Actor, name: &str, signal: i32) -> Result<()> {
+        let (who, name) = (who.clone(), name.to_owned());
+        self.ask(async move |daemon: Daemon| daemon.signal_sandbox(&who, &name, signal).await).await
+    }
+
+    /// Calls a sandbox something else.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`], [`Error::BadName`], [`Error::NameTaken`].
+    pub async fn rename_sandbox(&self, who: &Actor, name: &str, to: &str) -> Result<()> {
+        let (who, name, to) = (who.clone(), name.to_owned(), to.to_owned());
+        self.ask(async move |daemon: Daemon| daemon.rename_sandbox(&who, &name, &to).await).await
+    }
+
+    /// Waits until nothing of a sandbox runs, and nothing will by itself; how it is then.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`].
+    pub async fn wait_for_sandbox(&self, name: &str) -> Result<SandboxStatus> {
+        let name = name.to_owned();
+        self.ask(async move |daemon: Daemon| daemon.wait_for_sandbox(&name).await).await
+    }
+
+    /// What starts `request` in a sandbox, with the sandbox's own ways where it has none; that
+    /// it is asked for is written down.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`], [`Error::SandboxNotNow`].
+    pub async fn sandbox_commands(
+        &self,
+        who: &Actor,
+        name: &str,
+        mut request: ExecRequest,
+    ) -> Result<(Commands, ExecRequest)> {
+        let (who, name) = (who.clone(), name.to_owned());
+        self.ask(async move |daemon: Daemon| {
+            let commands = daemon.sandbox_commands(&who, &name, &mut request).await?;
+            Ok((commands, request))
+        })
+        .await
+    }
+
+    /// A session with a sandbox's program, which is started before if that is asked.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`], [`Error::SandboxNotNow`], [`Error::NoCommand`], and whatever
+    /// keeps it from starting.
+    pub(crate) async fn attach_sandbox(
+        &self,
+        who: &Actor,
+        name: &str,
+        start: bool,
+    ) -> Result<Session> {
+        let (who, name) = (who.clone(), name.to_owned());
+        self.ask(async move |daemon: Daemon| daemon.attach_sandbox(&who, &name, start).await).await
     }
 
     /// The models that there are.

@@ -1,4 +1,4 @@
-//! The owner of all agents: their VMs, their state, their connections.
+//! The owner of all agents and named sandboxes: their VMs, their state, their connections.
 //!
 //! A [`Daemon`] starts agents from templates, keeps them alive, hands them what
 //! people say to them and says what they answer, asks models and people for
@@ -19,6 +19,7 @@ mod event;
 mod handle;
 mod lifecycle;
 mod log;
+mod named;
 mod ours;
 mod question;
 mod questions;
@@ -32,11 +33,12 @@ mod talk;
 pub use actor::Actor;
 pub use claim::Claim;
 pub use config::Config;
-pub use daemon::{Daemon, Listed};
+pub use daemon::{Daemon, Listed, STATE};
 pub use error::{Error, Result};
 pub use event::{Event, Events};
 pub use fireclaw_net::Status as NetworkStatus;
 pub use handle::Handle;
 pub use lifecycle::{Condition, Status};
+pub use named::{ListedSandbox, Restart, SandboxCondition, SandboxConfig, SandboxStatus};
 pub use question::Question;
 pub use state::{Act, Wanted, time as time_on_state};

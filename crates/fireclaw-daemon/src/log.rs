@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io, thread};
 
@@ -40,7 +40,7 @@ struct Jobs(SyncSender<Job>);
 
 #[derive(Debug)]
 enum Job {
-    Add { path: PathBuf, line: String },
+    Add { path: PathBuf, text: String, max_bytes: u64 },
     Flush(mpsc::Sender<()>),
 }
 
@@ -55,8 +55,8 @@ impl Writer {
             for job in jobs {
                 match job {
                     // A file that cannot be written is no reason to stop an agent.
-                    Job::Add { path, line } => {
-                        let _ = fireclaw_log::file::append(&path, &line, MAX_BYTES);
+                    Job::Add { path, text, max_bytes } => {
+                        let _ = fireclaw_log::file::append(&path, &text, max_bytes);
                     }
                     Job::Flush(done) => {
                         let _ = done.send(());
@@ -67,8 +67,14 @@ impl Writer {
         Ok(Self(Arc::new(Jobs(to))))
     }
 
-    fn add(&self, path: &Path, line: String) {
-        let _ = self.0.0.try_send(Job::Add { path: path.to_owned(), line });
+    /// Appends lines to a file, which is set aside when it has so many bytes. They come back
+    /// if the disk is too far behind.
+    pub fn try_add(&self, path: &Path, text: String, max_bytes: u64) -> Option<String> {
+        let job = Job::Add { path: path.to_owned(), text, max_bytes };
+        match self.0.0.try_send(job) {
+            Err(TrySendError::Full(Job::Add { text, .. })) => Some(text),
+            _ => None,
+        }
     }
 
     /// Waits until what came before is written. It blocks.
@@ -139,10 +145,9 @@ impl Log {
 
     /// Keeps a line, with the time.
     fn keep(&mut self, text: &str) {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let line = format!("{} {text}", stamp(now.as_secs()));
-        self.writer.add(&self.path, format!("{line}\n"));
-        self.lines.push_back(line);
+        let line = stamped(text);
+        self.lines.push_back(line.trim_end_matches('\n').to_owned());
+        let _ = self.writer.try_add(&self.path, line, MAX_BYTES);
         if self.lines.len() > LINES {
             self.lines.pop_front();
         }
@@ -153,6 +158,12 @@ impl Log {
         let skip = self.lines.len().saturating_sub(lines);
         self.lines.iter().skip(skip).cloned().collect()
     }
+}
+
+/// A line with its end, after the time.
+pub fn stamped(text: &str) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{} {text}\n", stamp(now.as_secs()))
 }
 
 /// The date and the time of day in UTC, as in `2026-07-04 12:30:05Z`.

@@ -4,11 +4,13 @@
 //! pass in milliseconds.
 
 mod exec;
+mod named;
 mod program;
 mod provision;
 mod vms;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use fireclaw_host::ProcessStamp;
 use fireclaw_policy::Network;
@@ -20,7 +22,14 @@ use crate::Result;
 
 pub use exec::run;
 pub use program::{Program, Said};
+pub use provision::leave;
 pub use vms::Vms;
+
+/// The guest's own program.
+const GUEST: &str = "/run/fireclaw/guest";
+
+/// How long a guest may take to have its root on a disk, with the disk's journal replayed.
+const ROOT_LIMIT: Duration = Duration::from_secs(120);
 
 /// The sandbox that an agent is to have.
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@
 mod agents;
 mod audit;
 mod messages;
+mod named;
 mod questions;
 mod schema;
 
@@ -17,6 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 pub use self::agents::{AgentRow, Wanted};
 pub use self::audit::Act;
 pub use self::messages::Pending;
+pub use self::named::{SandboxRow, SandboxWanted};
 use crate::{Error, Result};
 
 /// How large the write-ahead log grows before it is written back into the file, in bytes.

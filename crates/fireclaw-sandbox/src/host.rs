@@ -50,10 +50,7 @@ impl Host {
     /// # Errors
     /// [`Error::TooMuchMemory`]; [`Error::Image`] if they are not there or were damaged.
     pub fn boot_files(&self, spec: &SandboxSpec) -> Result<Bootable> {
-        let has_mib = memory_mib("MemTotal:").unwrap_or(u64::MAX);
-        if spec.memory_mib > has_mib {
-            return Err(Error::TooMuchMemory { asked_mib: spec.memory_mib, has_mib });
-        }
+        refuse_too_much_memory(spec)?;
         Ok(fireclaw_image::resolve(&self.home, &spec.image, spec.kernel.as_deref())?)
     }
 
@@ -74,6 +71,7 @@ impl Host {
     /// # Errors
     /// Those of [`Host::plan`].
     pub async fn plan_with(&self, spec: SandboxSpec, files: Bootable) -> Result<Plan> {
+        refuse_too_much_memory(&spec)?;
         let mut disks = vec![Disk { path: files.rootfs, read_only: true }];
         let own = spec.disks.iter();
         disks.extend(own.map(|own| Disk { path: own.path.clone(), read_only: false }));
@@ -169,6 +167,14 @@ impl Plan {
 
     pub(crate) fn store(&self) -> Store {
         Store::new(self.host.home.snapshots())
+    }
+}
+
+fn refuse_too_much_memory(spec: &SandboxSpec) -> Result<()> {
+    let has_mib = memory_mib("MemTotal:").unwrap_or(u64::MAX);
+    match spec.memory_mib > has_mib {
+        true => Err(Error::TooMuchMemory { asked_mib: spec.memory_mib, has_mib }),
+        false => Ok(()),
     }
 }
 

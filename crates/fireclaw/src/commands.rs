@@ -2,7 +2,9 @@
 
 pub mod agent;
 pub mod completions;
+pub mod daemon;
 pub mod doctor;
+pub mod exec;
 pub mod image;
 pub mod logs;
 pub mod man;
@@ -10,6 +12,7 @@ pub mod net;
 pub mod overseer;
 pub mod pool;
 pub mod run;
+pub mod sandbox;
 pub mod setup;
 pub mod snapshot;
 pub mod template;
@@ -35,6 +38,8 @@ Examples:
   fireclaw run \"uname -a\"               a shell command line in a fresh microVM
   echo hi | fireclaw run cat            pipes work both ways
   fireclaw run -t 5 -- sleep 60         a program without a shell; exits 124 after 5 s
+  fireclaw run -d --name web --image nginx --publish 8080:80
+  fireclaw shell web                    a sandbox with a name stays until it is removed
   fireclaw overseer --local-model       agents on IRC, with a local model
   fireclaw doctor                       check this host
 
@@ -51,7 +56,10 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Run(run::Args),
+    Run(Box<run::Args>),
+    #[command(flatten)]
+    Sandbox(sandbox::Action),
+    Daemon(daemon::Args),
     Setup(setup::Args),
     Doctor(doctor::Args),
     #[command(alias = "images")]
@@ -77,6 +85,7 @@ impl Command {
         match self {
             Self::Run(_) => RUN_FAILED,
             Self::Agent(args) if args.is_exec() => RUN_FAILED,
+            Self::Sandbox(action) if action.is_exec() => RUN_FAILED,
             _ => 1,
         }
     }
@@ -85,7 +94,7 @@ impl Command {
 /// Runs a command; the value is the exit status.
 pub fn execute(cli: Cli) -> Result<u8> {
     // The overseer has a log of its own, and a gateway says only what its starter reads.
-    if !matches!(cli.command, Command::Overseer(_) | Command::Gateway) {
+    if !matches!(cli.command, Command::Overseer(_) | Command::Daemon(_) | Command::Gateway) {
         logging::start_if_asked()?;
     }
     if keeps_something(&cli.command) {
@@ -99,6 +108,8 @@ pub fn execute(cli: Cli) -> Result<u8> {
     if matches!(
         cli.command,
         Command::Run(_)
+            | Command::Sandbox(_)
+            | Command::Daemon(_)
             | Command::Setup(_)
             | Command::Image(_)
             | Command::Snapshot(_)
@@ -110,7 +121,9 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Store::new(home.snapshots()).sweep();
     }
     match cli.command {
-        Command::Run(args) => run::execute(args),
+        Command::Run(args) => run::execute(*args),
+        Command::Sandbox(action) => sandbox::execute(action),
+        Command::Daemon(args) => daemon::execute(&args),
         Command::Setup(args) => setup::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Image(args) => image::execute(args),
@@ -134,6 +147,8 @@ pub fn execute(cli: Cli) -> Result<u8> {
 fn keeps_something(command: &Command) -> bool {
     match command {
         Command::Run(_)
+        | Command::Sandbox(_)
+        | Command::Daemon(_)
         | Command::Setup(_)
         | Command::Doctor(_)
         | Command::Image(_)

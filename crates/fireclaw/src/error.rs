@@ -63,7 +63,8 @@ impl CliError {
         }
     }
 
-    fn detail(mut self, name: &'static str, text: String) -> Self {
+    /// Text of another program that goes with it, under a name.
+    pub fn detail(mut self, name: &'static str, text: String) -> Self {
         if !text.is_empty() {
             self.details.push((name, text));
         }

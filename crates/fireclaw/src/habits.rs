@@ -7,8 +7,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::values::looks_like_an_image;
 
-/// Takes a command line of `fireclaw run` or `fireclaw agent exec` as people who know Docker
-/// mean it, and leaves all others as they are.
+/// Takes a command line of `fireclaw run`, `create`, `exec` or `agent exec` as people who know
+/// Docker mean it, and leaves all others as they are.
 ///
 /// `-it` is the terminal, although `-t` alone is the time limit, and `-p 8080:80` a published
 /// port, although `-p 8` are clones. Of `run`, several words are a program and its arguments,
@@ -19,12 +19,15 @@ pub fn understood(words: impl IntoIterator<Item = OsString>, cli: &clap::Command
     let mut words: Vec<OsString> = words.into_iter().collect();
     let path: &[&str] = match words.get(1..) {
         Some([run, ..]) if run == "run" => &["run"],
+        Some([create, ..]) if create == "create" => &["create"],
+        Some([exec, ..]) if exec == "exec" => &["exec"],
         Some([agent, exec, ..]) if agent == "agent" && exec == "exec" => &["agent", "exec"],
         _ => return words,
     };
     let command = path.iter().try_fold(cli, |command, word| command.find_subcommand(word));
     let Some(command) = command else { return words };
-    let (mut has_name, mut is_docker_s) = (path.len() == 1, false);
+    let is_run = !path.contains(&"exec");
+    let (mut has_name, mut is_docker_s) = (is_run, false);
     let mut at = 1 + path.len();
     while let Some(word) = words.get(at) {
         if word == "--" {
@@ -45,11 +48,11 @@ pub fn understood(words: impl IntoIterator<Item = OsString>, cli: &clap::Command
             has_name = true;
             at += 1;
         } else {
-            let is_image = path.len() == 1 && !is_docker_s && looks_like_an_image(word);
+            let is_image = is_run && !is_docker_s && looks_like_an_image(word);
             if is_image && follows.is_some() {
                 // Refused, with a hint that has all of it.
                 words.insert(at + 1, "--".into());
-            } else if path.len() > 1 || is_a_program(command, &words[at..], is_docker_s) {
+            } else if !is_run || is_a_program(command, &words[at..], is_docker_s) {
                 words.insert(at, "--".into());
             }
             break;
@@ -132,26 +135,18 @@ fn of_value(option: &str, value: &str) -> Option<&'static str> {
 
 fn of_command(word: &str) -> Option<&'static str> {
     Some(match word {
-        "ps" | "ls" | "list" | "top" | "stats" => {
-            "`fireclaw agent ls` lists agents; a VM of `fireclaw run` ends with its command"
-        }
-        "exec" | "shell" | "attach" => {
-            "fireclaw agent exec -it NAME bash; fireclaw agent exec NAME COMMAND"
-        }
-        "create" | "start" => "fireclaw agent start TEMPLATE; fireclaw run for one command",
-        "stop" | "kill" => "fireclaw agent stop NAME",
-        "rm" => "fireclaw agent rm NAME, or fireclaw image rm NAME",
+        "top" | "stats" => "fireclaw exec NAME top -bn1",
         "pause" | "unpause" => "fireclaw agent pause NAME; fireclaw agent resume NAME",
         "pull" => "fireclaw image pull NAME",
         "rmi" => "fireclaw image rm NAME",
-        "inspect" => "fireclaw image inspect NAME",
         "load" | "import" => "docker save IMAGE | fireclaw image add NAME -",
         "build" => "build it elsewhere, then: docker save IMAGE | fireclaw image add NAME -",
         "login" | "logout" => "Fireclaw uses the credentials that `docker login` stored",
-        "cp" => "tar c FILES | fireclaw run \"tar x && COMMAND\"",
+        "cp" => "tar c FILES | fireclaw exec NAME tar x -C FOLDER",
+        "commit" | "export" => "fireclaw exec NAME tar c -C / FOLDER > FILE",
         "prune" => "fireclaw image prune, or fireclaw net prune",
         "network" => "fireclaw net ls; fireclaw run --network POLICY",
-        "daemon" | "serve" => "fireclaw overseer",
+        "serve" => "fireclaw daemon, or fireclaw overseer",
         "info" => "fireclaw doctor",
         "version" => "fireclaw --version",
         // Of `fireclaw snapshot`.
@@ -162,9 +157,7 @@ fn of_command(word: &str) -> Option<&'static str> {
 
 fn of_option(word: &str) -> Option<&'static str> {
     Some(match word {
-        "--rm" => "leave it out: every run is thrown away",
-        "-d" | "--detach" => "a run ends with its command; agents stay: fireclaw agent start",
-        "--name" => "a run has no name; agents have: fireclaw agent start TEMPLATE --name NAME",
+        "-d" | "--detach" => "leave it out and put & behind the line",
         "--env-file" => "pass each variable: --env NAME=VALUE, or --env NAME for the host's value",
         "--volume" | "--mount" => {
             "folders are not mounted; pass files on standard input: tar c DIR | fireclaw run …"
@@ -190,25 +183,18 @@ mod tests {
     #[test]
     fn who_knows_docker_is_told_the_word_for_it() {
         for word in [
-            "ps", "ls", "exec", "shell", "attach", "create", "start", "stop", "kill", "rm",
-            "pause", "pull", "rmi", "inspect", "load", "build", "login", "cp", "prune", "network",
-            "serve", "info", "version",
+            "top", "stats", "pause", "pull", "rmi", "load", "build", "login", "cp", "commit",
+            "export", "prune", "network", "serve", "info", "version",
         ] {
             assert!(hint_of(&format!("fireclaw {word} x")).is_some(), "{word}");
         }
         assert_eq!(hint_of("fireclaw snapshot save x"), of_command("save"));
-        for option in [
-            "--rm",
-            "-d",
-            "--name x",
-            "--env-file f",
-            "--volume a:b",
-            "--net none",
-            "--platform linux/amd64",
-            "--privileged",
-        ] {
+        for option in
+            ["--env-file f", "--volume a:b", "--net none", "--platform linux/amd64", "--privileged"]
+        {
             assert!(hint_of(&format!("fireclaw run {option} true")).is_some(), "{option}");
         }
+        assert!(hint_of("fireclaw exec -d x true").is_some());
         assert!(hint_of("fireclaw run -p8080:80 true").unwrap().contains("-p 8080:80"));
         assert!(hint_of("fireclaw run -i -t bash").unwrap().contains("-it"));
         assert!(hint_of("fireclaw run true -it").unwrap().contains("-it"));
@@ -247,6 +233,11 @@ mod tests {
             // Refused with a hint.
             ("run alpine ls", "run alpine -- ls"),
             ("run python:3 python3 -c x", "run python:3 -- python3 -c x"),
+            ("run -dit --name a --image b bash", "run -dit --name a --image b bash"),
+            ("run -d --image b ls -l", "run -d --image b -- ls -l"),
+            ("create --name a --image b ls -l", "create --name a --image b -- ls -l"),
+            ("exec -it a bash -l", "exec --tty a -- bash -l"),
+            ("exec -u root a ls -a", "exec -u root a -- ls -a"),
             ("agent exec -it a bash -l", "agent exec --tty a -- bash -l"),
             ("agent exec a -u root -- ls", "agent exec a -u root -- ls"),
             ("agent exec -u root a ls", "agent exec -u root a -- ls"),
@@ -264,16 +255,16 @@ mod tests {
 
     #[test]
     fn no_hint_names_a_command_that_is_not_there() {
-        for line in
-            ["fireclaw agent ls", "fireclaw net ls", "fireclaw image prune", "fireclaw net prune"]
-        {
+        for line in [
+            "fireclaw daemon status",
+            "fireclaw net ls",
+            "fireclaw image prune",
+            "fireclaw net prune",
+        ] {
             Cli::try_parse_from(line.split(' ')).unwrap();
         }
         for line in [
-            "fireclaw agent exec a -- true",
-            "fireclaw agent start worker --name a",
-            "fireclaw agent stop a",
-            "fireclaw agent rm a",
+            "fireclaw exec a -- tar x",
             "fireclaw agent pause a",
             "fireclaw agent resume a",
             "fireclaw image rm a",

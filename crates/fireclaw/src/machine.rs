@@ -37,6 +37,11 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Whether another kernel than the image's is asked for.
+    pub fn has_kernel(&self) -> bool {
+        self.kernel.is_some()
+    }
+
     /// The sandbox, without a network. Its image is pulled if it has to be.
     pub fn spec(&self, home: &Home, warm: Option<String>) -> Result<SandboxSpec> {
         Ok(SandboxSpec {

@@ -1,5 +1,6 @@
 //! The `fireclaw` command.
 
+mod attended;
 mod commands;
 mod error;
 mod habits;

@@ -23,6 +23,45 @@ pub fn timeout(text: &str) -> Parsed<Duration> {
     }
 }
 
+/// How long a program may take to end: 0 for not at all.
+pub fn grace(text: &str) -> Parsed<Duration> {
+    if text.parse() == Ok(0.0) { Ok(Duration::ZERO) } else { timeout(text) }
+}
+
+/// A signal by its name or Linux's number.
+pub fn signal(text: &str) -> Parsed<u8> {
+    const NAMES: [(&str, u8); 12] = [
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("ABRT", 6),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("USR2", 12),
+        ("TERM", 15),
+        ("CONT", 18),
+        ("STOP", 19),
+        ("TSTP", 20),
+        ("WINCH", 28),
+    ];
+    if let Ok(number @ 1..=64) = text.parse() {
+        return Ok(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let found = NAMES.into_iter().find(|(known, _)| *known == name);
+    found.map(|(_, number)| number).ok_or_else(|| "it must be a signal, such as TERM or 15".into())
+}
+
+/// The size of a disk, in MiB.
+pub fn disk(text: &str) -> Parsed<u64> {
+    use fireclaw_daemon::SandboxConfig;
+    match memory(text)? {
+        mib @ SandboxConfig::MIN_DISK_MIB..=SandboxConfig::MAX_DISK_MIB => Ok(mib),
+        _ => Err("it must be from 64M to 16T".into()),
+    }
+}
+
 /// A number of virtual processors.
 pub fn cpus(text: &str) -> Parsed<u32> {
     match text.parse() {
@@ -182,6 +221,16 @@ mod tests {
         assert_eq!(owner("60001:60002"), Ok((60001, 60002)));
         for wrong in ["0:0", "1", "1:", "a:b", "-1:1", "1:2:3", "4294967295:1", "1:4294967295"] {
             assert!(owner(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (text, number) in [("TERM", 15), ("sighup", 1), ("9", 9), ("64", 64)] {
+            assert_eq!(signal(text), Ok(number), "{text}");
+        }
+        for wrong in ["", "0", "65", "SIG", "-9", "NONE"] {
+            assert!(signal(wrong).is_err(), "{wrong}");
         }
     }
 

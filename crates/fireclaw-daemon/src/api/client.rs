@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 
 use super::frame::UPGRADE;
-use super::{Exec, MAX_BODY, Refused, SOCKET};
+use super::{MAX_BODY, Refused, SOCKET};
 
 /// Asks the daemon of a home.
 #[derive(Debug)]
@@ -64,17 +64,16 @@ impl Client {
         serde_json::from_value(answer).map_err(broken)
     }
 
-    /// Starts a command in the VM of the agent `name`; its streams. Dropping them
-    /// ends it.
+    /// Asks for streams: those of a command in the VM of an agent or a sandbox, which dropping
+    /// them ends, or those of a sandbox's program, which goes on without.
     ///
     /// # Errors
     /// As [`Client::ask`].
-    pub async fn exec(&self, name: &str, exec: &Exec) -> Result<Streams, Problem> {
-        let request = Request::post(format!("/v1/agents/{name}/exec"))
+    pub async fn streams(&self, path: &str, body: &Value) -> Result<Streams, Problem> {
+        let request = Request::post(path)
             .header(header::CONNECTION, "upgrade")
             .header(header::UPGRADE, UPGRADE);
-        let body = serde_json::to_value(exec).map_err(broken)?;
-        let response = self.send(request, &body).await?;
+        let response = self.send(request, body).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             read(response).await?;
             return Err(broken("it does not speak of streams; is it older?"));

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -20,7 +20,10 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tracing::debug;
 
-use super::{Exec, Executed, Kind, MAX_BODY, NewAgent, Refused, SOCKET, frame, streams};
+use super::{
+    About, Exec, Executed, Kind, MAX_BODY, NewAgent, Refused, SOCKET, attach, frame, sandboxes,
+    streams,
+};
 use crate::{Actor, Event, Handle, Result};
 
 /// The type of all bodies.
@@ -107,7 +110,7 @@ async fn answer(daemon: Handle, who: Actor, mut request: Request<Incoming>) -> A
 /// Whether the connection is to carry a command's streams.
 fn asks_for_streams(request: &Request<Incoming>) -> bool {
     request.method() == Method::POST
-        && request.uri().path().ends_with("/exec")
+        && ["/exec", "/attach"].iter().any(|end| request.uri().path().ends_with(end))
         && request.headers().get(header::UPGRADE).is_some_and(|to| to == frame::UPGRADE)
 }
 
@@ -119,23 +122,52 @@ async fn streams(
     upgrade: OnUpgrade,
 ) -> std::result::Result<Response<Full<Bytes>>, Refused> {
     let path = request.uri().path().to_owned();
-    let ["v1", "agents", name, "exec"] = path.trim_matches('/').split('/').collect::<Vec<_>>()[..]
-    else {
-        return Err(no_such(&path));
-    };
-    let exec = exec_request(body(request).await?)?;
-    let commands = daemon.commands(who, name, &exec).await?;
-    tokio::spawn(async move {
-        if let Ok(connection) = upgrade.await {
-            streams::serve(&commands, exec, TokioIo::new(connection)).await;
+    match path.trim_matches('/').split('/').collect::<Vec<_>>()[..] {
+        ["v1", "agents", name, "exec"] => {
+            let exec = of_agent(exec_request(body(request).await?)?);
+            let commands = daemon.commands(who, name, &exec).await?;
+            carry(upgrade, async move |connection| {
+                streams::serve(&commands, exec, connection).await;
+            });
         }
-    });
+        ["v1", "sandboxes", name, "exec"] => {
+            let exec = exec_request(body(request).await?)?;
+            let (commands, exec) = daemon.sandbox_commands(who, name, exec).await?;
+            carry(upgrade, async move |connection| {
+                streams::serve(&commands, exec, connection).await;
+            });
+        }
+        ["v1", "sandboxes", name, "attach"] => {
+            let start = request.uri().query() == Some("start=true");
+            let session = daemon.attach_sandbox(who, name, start).await?;
+            carry(upgrade, async move |connection| attach::serve(session, connection).await);
+        }
+        _ => return Err(no_such(&path)),
+    }
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static(frame::UPGRADE));
     Ok(response)
+}
+
+/// Carries streams over a connection once it is upgraded.
+fn carry<W: Future<Output = ()> + Send + 'static>(
+    upgrade: OnUpgrade,
+    work: impl FnOnce(TokioIo<Upgraded>) -> W + Send + 'static,
+) {
+    tokio::spawn(async move {
+        if let Ok(connection) = upgrade.await {
+            work(TokioIo::new(connection)).await;
+        }
+    });
+}
+
+/// A command in the VM of an agent, which is the agent's unless it says more.
+fn of_agent(mut request: ExecRequest) -> ExecRequest {
+    request.user.get_or_insert_with(|| "agent".into());
+    request
 }
 
 /// What the guest is asked.
@@ -149,11 +181,12 @@ fn exec_request(exec: Exec) -> std::result::Result<ExecRequest, Refused> {
     if limit.is_some_and(|limit| limit.as_millis() == 0) {
         return Err(bad("seconds is too short"));
     }
-    let user = exec.user.unwrap_or_else(|| "agent".into());
-    fireclaw_protocol::id::check_user(&user).map_err(|e| bad(&format!("user {user}: {e}")))?;
+    if let Some(user) = &exec.user {
+        fireclaw_protocol::id::check_user(user).map_err(|e| bad(&format!("user {user}: {e}")))?;
+    }
     Ok(ExecRequest {
         argv: exec.argv.into_iter().map(|word| word.into_bytes().into()).collect(),
-        user: Some(user),
+        user: exec.user,
         env: exec.env.into_iter().map(variable).collect(),
         workdir: exec.workdir.map(|path| path.into_bytes().into()),
         timeout_ms: limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
@@ -173,7 +206,10 @@ fn variable((name, value): (String, String)) -> EnvVar {
 fn status(kind: Kind) -> StatusCode {
     match kind {
         Kind::BadRequest | Kind::Template => StatusCode::BAD_REQUEST,
-        Kind::NotFound | Kind::UnknownAgent => StatusCode::NOT_FOUND,
+        Kind::NotFound | Kind::UnknownAgent | Kind::UnknownSandbox | Kind::UnknownImage => {
+            StatusCode::NOT_FOUND
+        }
+        Kind::Command => StatusCode::UNPROCESSABLE_ENTITY,
         Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Kind::NameTaken | Kind::NotNow | Kind::Running | Kind::Conflict => StatusCode::CONFLICT,
@@ -183,7 +219,7 @@ fn status(kind: Kind) -> StatusCode {
     }
 }
 
-fn value(of: &impl Serialize) -> std::result::Result<Value, Refused> {
+pub(super) fn value(of: &impl Serialize) -> std::result::Result<Value, Refused> {
     serde_json::to_value(of).map_err(|e| Refused::new(Kind::Internal, e))
 }
 
@@ -222,32 +258,47 @@ async fn route(
             Ok(Value::Null)
         }
         (&Method::POST, ["v1", "agents", name, "exec"]) => {
-            let mut request = exec_request(body(request).await?)?;
-            if request.terminal.is_some() {
-                let problem = "a terminal needs a connection that is upgraded";
-                return Err(Refused::new(Kind::BadRequest, problem));
-            }
-            let limit = request.timeout_ms.get_or_insert(60_000);
-            let limit = Duration::from_millis(*limit);
+            let (request, limit) = bounded(body(request).await?)?;
+            let request = of_agent(request);
             let (status, output) = daemon.exec(who, name, request, limit).await?;
             value(&Executed { status, output })
         }
+        (_, ["v1", "sandboxes", rest @ ..]) => sandboxes::route(daemon, who, rest, request).await,
+        (&Method::GET, ["v1", "daemon"]) => value(&About {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            overseer: daemon.has_chat().await?,
+        }),
         (&Method::GET, ["v1", "audit"]) => value(&daemon.audited(1000).await?),
         (&Method::GET, ["v1", "models"]) => value(&daemon.models().await?),
-        (_, ["v1", "agents" | "audit" | "models"] | ["v1", "agents", _])
+        (_, ["v1", "agents" | "audit" | "daemon" | "models"] | ["v1", "agents", _])
         | (_, ["v1", "agents", _, "workspace" | "logs" | "exec" | "pause" | "resume"]) => {
-            let error = format!("{} does not take {method}", uri.path());
-            Err(Refused::new(Kind::MethodNotAllowed, error))
+            Err(does_not_take(&method, uri.path()))
         }
         _ => Err(no_such(uri.path())),
     }
 }
 
-fn no_such(path: &str) -> Refused {
+/// What the guest is asked whose answer comes in one piece, and how long it may take.
+pub(super) fn bounded(exec: Exec) -> std::result::Result<(ExecRequest, Duration), Refused> {
+    let mut request = exec_request(exec)?;
+    if request.terminal.is_some() {
+        let problem = "a terminal needs a connection that is upgraded";
+        return Err(Refused::new(Kind::BadRequest, problem));
+    }
+    let limit = Duration::from_millis(*request.timeout_ms.get_or_insert(60_000));
+    Ok((request, limit))
+}
+
+pub(super) fn does_not_take(method: &Method, path: &str) -> Refused {
+    Refused::new(Kind::MethodNotAllowed, format!("{path} does not take {method}"))
+}
+
+pub(super) fn no_such(path: &str) -> Refused {
     Refused::new(Kind::NotFound, format!("there is no {path}"))
 }
 
-async fn body<T: serde::de::DeserializeOwned>(
+pub(super) async fn body<T: serde::de::DeserializeOwned>(
     request: Request<Incoming>,
 ) -> std::result::Result<T, Refused> {
     let body = Limited::new(request.into_body(), MAX_BODY).collect().await;

@@ -12,7 +12,9 @@ impl Daemon {
     /// Finds the VMs that are to be left alone.
     pub(super) fn spare_unknown(&self) -> Result<()> {
         let state = self.shared.state.borrow();
-        let known: Vec<_> = state.agents()?.into_iter().filter_map(|row| row.machine).collect();
+        let agents = state.agents()?.into_iter().filter_map(|row| row.machine);
+        let sandboxes = state.sandboxes()?.into_iter().filter_map(|row| row.machine);
+        let known: Vec<_> = agents.chain(sandboxes).collect();
         let vms = &self.vms;
         let mut spared = Vec::new();
         for id in vms.ids() {

@@ -40,14 +40,16 @@ pub struct Vms {
 }
 
 /// Tells people what goes another way than usual while a VM starts.
-struct Told<'a> {
-    agent: &'a str,
-    tell: &'a dyn Fn(&str),
+pub(super) struct Told<'a> {
+    /// Whose it is.
+    pub name: &'a str,
+    /// Who is told.
+    pub tell: &'a dyn Fn(&str),
 }
 
 impl Watch for Told<'_> {
     fn note(&mut self, text: String) {
-        (self.tell)(&format!("{}: {text}", self.agent));
+        (self.tell)(&format!("{}: {text}", self.name));
     }
 }
 
@@ -63,8 +65,26 @@ impl Vms {
         self.host.home.root().join("machines")
     }
 
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(super) fn home(&self) -> &Home {
+        &self.host.home
+    }
+
+    /// Tells what should be known of the VMM, once.
+    pub(super) fn tell_once(&self, mut plan: Plan, tell: &dyn Fn(&str)) -> Plan {
+        if let Some(note) = plan.note.take()
+            && !self.has_told.replace(true)
+        {
+            tell(&note);
+        }
+        plan
+    }
+
     /// The directory of one, made if it is not there.
-    async fn run_dir(&self, id: &str) -> Result<RunDir> {
+    pub(super) async fn run_dir(&self, id: &str) -> Result<RunDir> {
         let (machines, id) = (self.directory(), id.to_owned());
         Ok(disks::apart(move || Ok(RunDir::detached(&machines, &id)?)).await?)
     }
@@ -97,7 +117,7 @@ impl Vms {
 
     /// Removes what is left of agents that were being removed.
     pub async fn sweep(&self) -> Result<()> {
-        let agents = self.host.home.root().join("agents");
+        let agents = self.home().root().join("agents");
         let swept = disks::apart(move || {
             for entry in fs::read_dir(agents).into_iter().flatten().flatten() {
                 if entry.file_name().to_str().is_some_and(|name| name.ends_with(GONE)) {
@@ -123,13 +143,7 @@ impl Vms {
             network: policy.clone(),
             ..SandboxSpec::default()
         };
-        let mut plan = self.host.plan(spec).await?;
-        if let Some(note) = plan.note.take()
-            && !self.has_told.replace(true)
-        {
-            tell(&note);
-        }
-        Ok(plan)
+        Ok(self.tell_once(self.host.plan(spec).await?, tell))
     }
 
     async fn start(&self, wanted: Request<'_>, tell: &dyn Fn(&str)) -> Result<Guest> {
@@ -141,7 +155,7 @@ impl Vms {
         let skills = self.skills(template).await?;
         let plan = self.plan(&wanted, tell).await?;
         let start = Start { detached: Some((&run_dir, agent)), ..Start::default() };
-        let guest = plan.start(start, &mut Told { agent, tell }).await?.guest;
+        let guest = plan.start(start, &mut Told { name: agent, tell }).await?.guest;
         let commands = guest.commands();
         let keep = async || {
             let copy = workspace.with_extension("damaged");

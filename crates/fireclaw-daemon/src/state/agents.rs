@@ -79,9 +79,13 @@ impl State {
     /// A new agent, with the channels that it is in.
     ///
     /// # Errors
-    /// [`Error::NameTaken`] if the name or the nick is.
+    /// [`Error::NameTaken`] if the name or the nick is, also if a sandbox has the name.
     pub fn add(&mut self, agent: &AgentRow, channels: &[String]) -> Result<()> {
         let transaction = self.db.transaction()?;
+        let find = "SELECT EXISTS (SELECT 1 FROM sandboxes WHERE name = ?1)";
+        if transaction.query_row(find, [&agent.name], |row| row.get(0))? {
+            return Err(Error::NameTaken { name: agent.name.clone() });
+        }
         let added = transaction.execute(
             "INSERT INTO agents (name, template, nick, model, wanted, created, ends)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",

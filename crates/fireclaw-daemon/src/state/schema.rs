@@ -14,7 +14,7 @@ use crate::{Error, Result};
 type Step = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
 /// All of them.
-const STEPS: [Step; 3] = [begin, allowed, askers];
+const STEPS: [Step; 4] = [begin, allowed, askers, sandboxes];
 
 /// The present version.
 #[cfg(test)]
@@ -102,6 +102,29 @@ ALTER TABLE approvals ADD COLUMN private INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE approvals ADD COLUMN said INTEGER;
 ALTER TABLE audit ADD COLUMN account TEXT;
 ALTER TABLE audit ADD COLUMN host TEXT;
+",
+    )
+}
+
+/// Sandboxes that have a name.
+fn sandboxes(db: &Transaction<'_>) -> rusqlite::Result<()> {
+    db.execute_batch(
+        "
+CREATE TABLE sandboxes (
+    name        TEXT PRIMARY KEY,
+    id          TEXT NOT NULL UNIQUE,   -- of its directory, and of its image's pin
+    config      TEXT NOT NULL,          -- JSON
+    wanted      TEXT NOT NULL CHECK (wanted IN ('running', 'stopped', 'gone')),
+    machine     TEXT UNIQUE,            -- as in agents
+    pid         INTEGER,
+    start_time  INTEGER,
+    status      INTEGER,                -- of its program, the last time that it ended
+    problem     TEXT,
+    restarts    INTEGER NOT NULL DEFAULT 0,
+    created     INTEGER NOT NULL,
+    started     INTEGER,
+    ended       INTEGER
+) STRICT;
 ",
     )
 }
@@ -208,6 +231,6 @@ mod tests {
         let error = State::open(&path).unwrap_err();
         assert!(matches!(error, Error::NewerState { .. }), "{error}");
         let told = error.to_string();
-        assert!(told.contains("version 4") && told.contains("up to 3"), "{told}");
+        assert!(told.contains("version 5") && told.contains("up to 4"), "{told}");
     }
 }

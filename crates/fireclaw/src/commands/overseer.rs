@@ -5,7 +5,7 @@ mod notify;
 mod servers;
 mod service;
 mod settings;
-mod stalls;
+pub mod stalls;
 mod unit;
 mod words;
 
@@ -35,7 +35,7 @@ use servers::Chat;
 use settings::Settings;
 
 /// Where Ollama listens unless told otherwise.
-const OLLAMA: &str = "http://127.0.0.1:11434";
+pub const OLLAMA: &str = "http://127.0.0.1:11434";
 
 /// How long work that blocks may hold the end up.
 const LAST_WORK: Duration = Duration::from_secs(2);
@@ -256,6 +256,7 @@ async fn serve(args: &Options, settings: &Settings, home: Home) -> Result<u8> {
     if args.port == 0 && args.server.is_some() {
         return Err(CliError::usage("--port 0 is only for the private server"));
     }
+    super::daemon::make_way(&home).await?;
     // First: the private server's directory is one of the things that there is one of.
     let claim = Claim::of(&home).map_err(daemon_error)?;
     let private = match args.server {

@@ -1,24 +1,26 @@
-//! `fireclaw run`: one command in a throw-away microVM.
+//! `fireclaw run`: one command in a throw-away microVM, or in a sandbox that stays.
+
+mod named;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+use fireclaw_daemon::Restart;
 use fireclaw_host::PathError;
 use fireclaw_image::{Home, ImageConfig, Manifest};
 use fireclaw_policy::Network;
 use fireclaw_protocol::message::{EnvVar, ExecRequest};
-use fireclaw_sandbox::SandboxSpec;
+use fireclaw_sandbox::{Ports, Publication, SandboxSpec};
 use fireclaw_vm::snapshot::Store;
 
 use crate::error::{CliError, Result};
 use crate::machine::{Host, Shape};
 use crate::phases::Phases;
-use crate::run::publish::{Ports, Publication};
 use crate::run::relay::Reads;
 use crate::run::spool::Spool;
-use crate::run::{Order, Outcome, parallel, relay};
+use crate::run::{Order, Outcome, parallel, publish, relay};
 use crate::runtime::runtime;
 use crate::signals::Signals;
 use crate::values;
@@ -44,6 +46,7 @@ Examples:
   fireclaw run -it --image python:3.12 bash
   fireclaw run --image python:3.12 python3 -c 'print(6*7)'
   fireclaw run --parallel 8 'echo clone $FIRECLAW_CLONE'
+  fireclaw run -d --name web --image nginx --publish 8080:80
 
 Environment:
   FIRECLAW_QEMU, FIRECLAW_FIRECRACKER, FIRECLAW_JAILER   programs to use instead of those on PATH
@@ -112,6 +115,27 @@ pub struct Args {
     #[arg(long, value_name = "[ADDR:]HOST_PORT:GUEST_PORT")]
     publish: Vec<Publication>,
 
+    /// Run in a sandbox that stays, in the background; print its name
+    #[arg(short, long)]
+    detach: bool,
+
+    /// Run in a sandbox of this name, which stays until `fireclaw rm`
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Remove the sandbox when its command has ended, which is so without --name and -d
+    #[arg(long)]
+    rm: bool,
+
+    /// What happens when the command of a sandbox that stays has ended: no, on-failure[:N],
+    /// always or unless-stopped
+    #[arg(long, value_name = "POLICY", default_value = "no", conflicts_with = "rm")]
+    restart: Restart,
+
+    /// Size of the disk of a sandbox that stays; it takes what is written
+    #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = values::disk)]
+    disk: u64,
+
     /// Give the command a terminal: yours. -it is the same
     #[arg(long, conflicts_with_all = ["parallel", "no_stdin"])]
     tty: bool,
@@ -129,8 +153,20 @@ pub struct Args {
     verbose: bool,
 }
 
+/// Makes a sandbox that stays, and leaves it stopped.
+pub fn create(args: Args) -> Result<u8> {
+    named::create(args)
+}
+
 /// Runs the command.
 pub fn execute(args: Args) -> Result<u8> {
+    if args.detach || args.name.is_some() {
+        return named::run(args);
+    }
+    if args.restart != Restart::No {
+        return Err(CliError::usage("--restart is for a sandbox that stays")
+            .hint("fireclaw run -d --name NAME --restart POLICY …"));
+    }
     let mut phases = Phases::start(args.verbose);
     args.check()?;
     let ports = args.ports()?;
@@ -184,7 +220,8 @@ async fn single(
         death = sandbox.guest.died() => return Err(death.into()),
     }
     let commands = sandbox.guest.commands();
-    let relayed = ports.during(&commands, relay::run(&commands, request, reads, signals));
+    let work = relay::run(&commands, request, reads, signals);
+    let relayed = publish::during(ports, &commands, work);
     let outcome = relay::attend(&mut sandbox.guest, relayed, order.timeout).await;
     phases.mark("command");
     let ended = sandbox.end().await;
@@ -226,7 +263,7 @@ impl Args {
             return Err(CliError::usage("--publish cannot be combined with --parallel")
                 .hint("start them one by one, each with its own port"));
         }
-        Ports::open(&self.publish)
+        publish::open(&self.publish)
     }
 
     /// Refuses what can be refused before anything is pulled or started.
@@ -260,8 +297,8 @@ impl Args {
         }
     }
 
-    /// What is run in an image that says this about how it is run.
-    fn request(&self, image: &ImageConfig) -> Result<ExecRequest> {
+    /// The words of the command in an image that says this about how it is run.
+    fn argv(&self, image: &ImageConfig) -> Vec<Vec<u8>> {
         let entrypoint = match &self.entrypoint {
             Some(program) if program.is_empty() => Vec::new(),
             Some(program) => vec![program.as_bytes().to_vec()],
@@ -276,11 +313,22 @@ impl Args {
             }
             (line, argv) => line.iter().chain(argv).map(|w| w.as_bytes().to_vec()).collect(),
         };
-        let argv: Vec<_> = entrypoint.into_iter().chain(command).map(Into::into).collect();
-        if argv.is_empty() {
+        entrypoint.into_iter().chain(command).collect()
+    }
+
+    /// What is run in an image that says this about how it is run.
+    fn request(&self, image: &ImageConfig) -> Result<ExecRequest> {
+        let request = self.any_request(image);
+        if request.argv.is_empty() {
             return Err(CliError::usage("there is no command to run")
                 .hint("fireclaw run \"uname -a\", or fireclaw run -- uname -a"));
         }
+        Ok(request)
+    }
+
+    /// The same, also if there is no command.
+    fn any_request(&self, image: &ImageConfig) -> ExecRequest {
+        let argv = self.argv(image).into_iter().map(Into::into).collect();
         let variable = |text: &String| {
             let (name, value) = text.split_once('=')?;
             let [name, value] = [name, value].map(|part| part.as_bytes().to_vec().into());
@@ -294,7 +342,7 @@ impl Args {
             workdir => Some(workdir.as_bytes().to_vec()),
         };
         let user = self.user.clone().or_else(|| Some(image.user.clone()).filter(|u| !u.is_empty()));
-        Ok(ExecRequest {
+        ExecRequest {
             id: 0,
             argv,
             // What was asked for comes later and wins.
@@ -305,7 +353,7 @@ impl Args {
                 .limit()
                 .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
             terminal: None,
-        })
+        }
     }
 }
 

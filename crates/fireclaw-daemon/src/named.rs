@@ -1,0 +1,373 @@
+//! Sandboxes with a name: machines of people's own, that stay until they are removed.
+
+mod config;
+mod follow;
+mod life;
+mod output;
+mod status;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use fireclaw_host::PathError;
+use fireclaw_image::{Manifest, Progress};
+use fireclaw_protocol::message::ExecRequest;
+use fireclaw_sandbox::disks;
+use fireclaw_template::names;
+use fireclaw_vm::{Commands, RunDir};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::sandboxes::Vms;
+use crate::shared::Shared;
+use crate::state::{SandboxRow, SandboxWanted as Wanted, now};
+use crate::{Actor, Daemon, Error, Result};
+
+pub use config::{Restart, SandboxConfig};
+pub use life::Session;
+use life::{Order, SandboxHandle};
+pub use status::{SandboxCondition, SandboxStatus};
+
+/// The file of what the program wrote, in the sandbox's directory.
+const LOG: &str = "output.log";
+
+/// The longest that a program may be given to end.
+const LONGEST_GRACE: Duration = Duration::from_secs(3600);
+
+/// The sandboxes of a daemon by id.
+pub type Named = Rc<RefCell<BTreeMap<String, SandboxHandle>>>;
+
+/// All that is known of a sandbox.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListedSandbox {
+    /// What it is called.
+    pub name: String,
+    /// What its directory is called.
+    pub id: String,
+    /// How it is.
+    #[serde(flatten)]
+    pub status: SandboxStatus,
+    /// What it is made from.
+    pub config: SandboxConfig,
+    /// When it was made: seconds since the epoch.
+    pub created: i64,
+    /// When it was last started.
+    pub started: Option<i64>,
+    /// When that ended.
+    pub ended: Option<i64>,
+    /// The file of what its program wrote.
+    pub log: PathBuf,
+}
+
+/// Nobody watches.
+struct Unwatched;
+
+impl Progress for Unwatched {
+    fn step(&self, _number: usize, _of: usize, _what: &str) {}
+    fn detail(&self, _text: &str) {}
+    fn done(&self, _text: &str) {}
+}
+
+impl Daemon {
+    /// Makes a sandbox; its name. Without one it is called by its id.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::NameTaken`], [`Error::Image`].
+    pub(crate) async fn create_sandbox(
+        &self,
+        who: &Actor,
+        name: Option<String>,
+        config: SandboxConfig,
+    ) -> Result<String> {
+        let id = RunDir::fresh_id()?;
+        let name = name.unwrap_or_else(|| id.clone());
+        check_name(&name)?;
+        let image = config.image.clone();
+        let row = fresh_row(name.clone(), id.clone(), config);
+        let (home, owner) = (self.shared().config.home.clone(), id);
+        let pinned = disks::apart(move || {
+            Ok(fireclaw_image::pin(&home, &image, &owner, &Unwatched).map(drop)?)
+        });
+        pinned.await?;
+        let added = self.shared().state.borrow_mut().add_sandbox(&row);
+        if let Err(e) = added {
+            unpin(self.shared(), &row.id).await?;
+            return Err(e);
+        }
+        self.audit(who, &format!("create {name}"));
+        self.live(row, false);
+        Ok(name)
+    }
+
+    fn live(&self, row: SandboxRow, runs: bool) {
+        let id = row.id.clone();
+        let handle = life::begin(self.shared_rc(), self.vms_rc(), row, runs);
+        self.named().borrow_mut().insert(id, handle);
+    }
+
+    /// Brings every sandbox to where it was wanted, and frees what is nobody's.
+    pub(crate) async fn reconcile_sandboxes(&self) -> Result<()> {
+        let rows = self.shared().state.borrow().sandboxes()?;
+        let (home, vms) = (self.shared().config.home.clone(), self.vms_rc());
+        let known: Vec<_> = rows.iter().map(|row| row.id.clone()).collect();
+        let directory = vms.sandboxes();
+        let swept = disks::apart(move || {
+            for owner in Manifest::read(&home)?.pinned.keys() {
+                if !known.contains(owner) {
+                    fireclaw_image::unpin(&home, owner, &Unwatched)?;
+                }
+            }
+            // What was being removed.
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                if !name.to_str().is_some_and(|name| known.iter().any(|id| id == name)) {
+                    let _ = std::fs::remove_dir_all(entry.path());
+                }
+            }
+            Ok(())
+        });
+        // A state that was lost may come back: what it had is not to be removed then.
+        if !self.shared().state.borrow().is_new() {
+            swept.await?;
+        }
+        for row in rows {
+            if row.wanted == Wanted::Gone {
+                life::clear(self.shared(), vms, &row.id).await?;
+                forget(self.shared(), vms, &row).await?;
+                continue;
+            }
+            let runs = row.wanted == Wanted::Running || row.config.restart.even_if_stopped();
+            self.live(row, runs);
+        }
+        Ok(())
+    }
+
+    fn sandbox_orders(&self, name: &str) -> Result<mpsc::Sender<Order>> {
+        let named = self.named().borrow();
+        let found = named.values().find(|handle| handle.name == name);
+        let known_names = || named.values().map(|handle| handle.name.clone()).collect();
+        found.map(|handle| handle.orders.clone()).ok_or_else(|| Error::UnknownSandbox {
+            name: name.to_owned(),
+            is_agent: self.row(name).is_ok(),
+            known_names: known_names(),
+        })
+    }
+
+    async fn order<T>(
+        &self,
+        name: &str,
+        order: impl FnOnce(oneshot::Sender<Result<T>>) -> Order,
+    ) -> Result<T> {
+        let orders = self.sandbox_orders(name)?;
+        let (done, is_done) = oneshot::channel();
+        orders.send(order(done)).await.map_err(|_| Error::Ending)?;
+        is_done.await.map_err(|_| Error::Ending)?
+    }
+
+    /// Starts a sandbox; returns once its program runs.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`], and whatever keeps it from starting.
+    pub(crate) async fn start_sandbox(&self, who: &Actor, name: &str) -> Result<()> {
+        self.sandbox_orders(name)?;
+        self.audit(who, &format!("start {name}"));
+        self.order(name, Order::Start).await
+    }
+
+    /// Stops a sandbox: its program has so long to end. Its disk is kept.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`].
+    pub(crate) async fn stop_sandbox(
+        &self,
+        who: &Actor,
+        name: &str,
+        grace: Duration,
+    ) -> Result<()> {
+        self.sandbox_orders(name)?;
+        self.audit(who, &format!("stop {name}"));
+        self.order(name, |done| Order::Stop(grace.min(LONGEST_GRACE), done)).await
+    }
+
+    /// Removes a sandbox with its disk.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`]; [`Error::Running`] unless it is forced.
+    pub(crate) async fn remove_sandbox(&self, who: &Actor, name: &str, force: bool) -> Result<()> {
+        self.sandbox_orders(name)?;
+        self.audit(who, &format!("rm {name}"));
+        self.order(name, |done| Order::Remove(force, done)).await?;
+        self.named().borrow_mut().retain(|_, handle| !handle.orders.is_closed());
+        Ok(())
+    }
+
+    /// Passes a signal to a sandbox's program.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`], [`Error::SandboxNotNow`].
+    pub(crate) async fn signal_sandbox(&self, who: &Actor, name: &str, signal: i32) -> Result<()> {
+        self.sandbox_orders(name)?;
+        self.audit(who, &format!("signal {name} {signal}"));
+        self.order(name, |done| Order::Signal(signal, done)).await
+    }
+
+    /// Calls a sandbox something else.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`], [`Error::BadName`], [`Error::NameTaken`].
+    pub(crate) async fn rename_sandbox(&self, who: &Actor, name: &str, to: &str) -> Result<()> {
+        check_name(to)?;
+        let orders = self.sandbox_orders(name)?;
+        let id = self.sandbox_row(name)?.id;
+        self.shared().state.borrow().rename_sandbox(&id, to)?;
+        self.audit(who, &format!("rename {name} {to}"));
+        if let Some(handle) = self.named().borrow_mut().get_mut(&id) {
+            to.clone_into(&mut handle.name);
+        }
+        orders.send(Order::Rename(to.to_owned())).await.map_err(|_| Error::Ending)
+    }
+
+    /// What starts `request` in a sandbox, whose own ways it takes on; that it is asked for is
+    /// written down.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`], [`Error::SandboxNotNow`].
+    pub(crate) async fn sandbox_commands(
+        &self,
+        who: &Actor,
+        name: &str,
+        request: &mut ExecRequest,
+    ) -> Result<Commands> {
+        self.sandbox_orders(name)?;
+        self.sandbox_row(name)?.config.complete(request);
+        let words: Vec<_> = request.argv.iter().map(|w| String::from_utf8_lossy(w)).collect();
+        self.audit(who, &format!("exec {name} {}", words.join(" ")));
+        self.order(name, Order::Commands).await
+    }
+
+    /// A session with a sandbox's program, which is started before if that is asked.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`], [`Error::SandboxNotNow`], [`Error::NoCommand`], and whatever
+    /// keeps it from starting.
+    pub(crate) async fn attach_sandbox(
+        &self,
+        who: &Actor,
+        name: &str,
+        start: bool,
+    ) -> Result<Session> {
+        self.sandbox_orders(name)?;
+        let row = self.sandbox_row(name)?;
+        if row.config.command.is_empty() {
+            return Err(Error::NoCommand { name: name.to_owned() });
+        }
+        self.audit(who, &format!("attach {name}"));
+        self.order(name, |done| Order::Attach(start, done)).await
+    }
+
+    /// Waits until nothing of a sandbox runs, and nothing will by itself; how it is then.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`].
+    pub(crate) async fn wait_for_sandbox(&self, name: &str) -> Result<SandboxStatus> {
+        self.sandbox_orders(name)?;
+        let status = {
+            let named = self.named().borrow();
+            let found = named.values().find(|handle| handle.name == name);
+            found.map(|handle| handle.status.clone()).ok_or(Error::Ending)?
+        };
+        let mut status = status;
+        let over = status.wait_for(|status| status.condition.is_over()).await;
+        Ok(over.map_err(|_| Error::Ending)?.clone())
+    }
+
+    fn sandbox_row(&self, name: &str) -> Result<SandboxRow> {
+        let rows = self.shared().state.borrow().sandboxes()?;
+        rows.into_iter().find(|row| row.name == name).ok_or(Error::Ending)
+    }
+
+    /// All sandboxes by name.
+    pub(crate) fn sandboxes(&self) -> Result<Vec<ListedSandbox>> {
+        let rows = self.shared().state.borrow().sandboxes()?;
+        let named = self.named().borrow();
+        let listed = rows.into_iter().filter_map(|row| {
+            let status = named.get(&row.id)?.status.borrow().clone();
+            Some(ListedSandbox {
+                log: self.vms().sandbox_directory(&row.id).join(LOG),
+                name: row.name,
+                id: row.id,
+                status,
+                config: row.config,
+                created: row.created,
+                started: row.started,
+                ended: row.ended,
+            })
+        });
+        Ok(listed.collect())
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSandbox`].
+    pub(crate) fn sandbox(&self, name: &str) -> Result<ListedSandbox> {
+        self.sandbox_orders(name)?;
+        let all = self.sandboxes()?;
+        all.into_iter().find(|sandbox| sandbox.name == name).ok_or(Error::Ending)
+    }
+
+    /// Lets go of all sandboxes; their VMs live on.
+    pub(crate) async fn release_sandboxes(&self) {
+        let orders: Vec<_> =
+            self.named().borrow().values().map(|handle| handle.orders.clone()).collect();
+        for orders in orders {
+            let _ = orders.send(Order::Release).await;
+        }
+    }
+}
+
+/// Removes the disk, the log, the pin and the row of a sandbox that has no VM.
+async fn forget(shared: &Shared, vms: &Vms, row: &SandboxRow) -> Result<()> {
+    let directory = vms.sandbox_directory(&row.id);
+    let removed = disks::apart(move || {
+        Ok(match std::fs::remove_dir_all(&directory) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(PathError::at("remove", directory)(e))
+            }
+            _ => Ok(()),
+        })
+    });
+    removed.await??;
+    unpin(shared, &row.id).await?;
+    shared.state.borrow().remove_sandbox(&row.id)
+}
+
+async fn unpin(shared: &Shared, id: &str) -> Result<()> {
+    let (home, id) = (shared.config.home.clone(), id.to_owned());
+    Ok(disks::apart(move || Ok(fireclaw_image::unpin(&home, &id, &Unwatched)?)).await?)
+}
+
+fn check_name(name: &str) -> Result<()> {
+    names::check_agent(name)
+        .map_err(|e| Error::BadName { name: name.to_owned(), problem: e.to_string() })
+}
+
+fn fresh_row(name: String, id: String, config: SandboxConfig) -> SandboxRow {
+    SandboxRow {
+        name,
+        id,
+        config,
+        wanted: Wanted::Stopped,
+        machine: None,
+        process: None,
+        status: None,
+        problem: None,
+        restarts: 0,
+        created: now(),
+        started: None,
+        ended: None,
+    }
+}
