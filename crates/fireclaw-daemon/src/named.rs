@@ -105,7 +105,9 @@ impl Daemon {
     fn live(&self, row: SandboxRow, runs: bool) {
         let id = row.id.clone();
         let handle = life::begin(self.shared_rc(), self.vms_rc(), row, runs);
-        self.named().borrow_mut().insert(id, handle);
+        let mut named = self.named().borrow_mut();
+        named.retain(|_, handle| !handle.orders.is_closed());
+        named.insert(id, handle);
     }
 
     /// Brings every sandbox to where it was wanted, and frees what is nobody's.
@@ -147,13 +149,16 @@ impl Daemon {
 
     fn sandbox_orders(&self, name: &str) -> Result<mpsc::Sender<Order>> {
         let named = self.named().borrow();
-        let found = named.values().find(|handle| handle.name == name);
+        // One that removed itself is not there.
+        let mut living = named.values().filter(|handle| !handle.orders.is_closed());
         let known_names = || named.values().map(|handle| handle.name.clone()).collect();
-        found.map(|handle| handle.orders.clone()).ok_or_else(|| Error::UnknownSandbox {
-            name: name.to_owned(),
-            is_agent: self.row(name).is_ok(),
-            known_names: known_names(),
-        })
+        living.find(|handle| handle.name == name).map(|handle| handle.orders.clone()).ok_or_else(
+            || Error::UnknownSandbox {
+                name: name.to_owned(),
+                is_agent: self.row(name).is_ok(),
+                known_names: known_names(),
+            },
+        )
     }
 
     async fn order<T>(

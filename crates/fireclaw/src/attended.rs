@@ -45,6 +45,11 @@ pub async fn attend(
     // Stays behind at the end: a read of standard input cannot be ended.
     tokio::spawn(feed(wanted, tell.clone(), !matches!(reads, Reads::Nothing), keys));
     tokio::spawn(send(to, told));
+    // What ran before does not know our terminal.
+    if let Some(terminal) = reads.terminal().filter(|_| may_detach) {
+        let TerminalSize { rows, columns } = terminal.size;
+        let _ = tell.send(Frame::Resize { rows, columns }).await;
+    }
     let ended = relay(from, want);
     tokio::pin!(ended);
     let signal = loop {

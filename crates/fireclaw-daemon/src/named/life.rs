@@ -219,13 +219,13 @@ impl Life {
                 continue;
             }
             self.want(Wanted::Stopped);
-            self.over(Condition::Exited, status, problem);
             if self.row.config.remove {
                 let (done, _nobody) = oneshot::channel();
                 if self.remove(done).await {
                     return;
                 }
             }
+            self.over(Condition::Exited, status, problem);
         }
     }
 
