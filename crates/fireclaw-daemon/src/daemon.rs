@@ -26,8 +26,8 @@ use tracing::info;
 
 use crate::agent::{self, AgentHandle, Order};
 use crate::lifecycle::{Condition, Status};
-use crate::named::Named;
 use crate::ours::OVERSEER;
+use crate::sandbox::SandboxHandle;
 use crate::sandboxes::{Sandboxes, Vms};
 use crate::shared::Shared;
 use crate::state::{Act, AgentRow, Pending, State, Wanted, now};
@@ -100,7 +100,8 @@ pub struct Daemon {
     shared: Rc<Shared>,
     vms: Rc<Vms>,
     agents: Rc<RefCell<BTreeMap<String, Known>>>,
-    named: Named,
+    /// Named sandboxes by id.
+    named: Rc<RefCell<BTreeMap<String, SandboxHandle>>>,
     jobs: mpsc::Sender<Job>,
     /// Those that were not begun, until they are served.
     waiting: Rc<RefCell<Option<mpsc::Receiver<Job>>>>,
@@ -621,7 +622,7 @@ impl Daemon {
         &self.shared
     }
 
-    pub(crate) fn named(&self) -> &Named {
+    pub(crate) fn named(&self) -> &RefCell<BTreeMap<String, SandboxHandle>> {
         &self.named
     }
 

@@ -10,8 +10,8 @@ use futures_util::FutureExt;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::daemon::Job;
-use crate::named::Session;
 use crate::question::Question;
+use crate::sandbox::Session;
 use crate::sandboxes;
 use crate::state::Act;
 use crate::{

@@ -1,19 +1,9 @@
-//! Sandboxes with a name: machines of people's own, that stay until they are removed.
+//! What the daemon does with named sandboxes.
 
-mod config;
-mod follow;
-mod life;
-mod output;
-mod status;
-
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::time::Duration;
 
-use fireclaw_host::PathError;
-use fireclaw_image::{Manifest, Progress};
+use fireclaw_image::Manifest;
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_sandbox::disks;
 use fireclaw_template::names;
@@ -21,24 +11,14 @@ use fireclaw_vm::{Commands, RunDir};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::sandboxes::Vms;
-use crate::shared::Shared;
+use crate::sandbox::{self, Order, Session};
+use crate::sandbox_config::SandboxConfig;
+use crate::sandbox_status::SandboxStatus;
 use crate::state::{SandboxRow, SandboxWanted as Wanted, now};
 use crate::{Actor, Daemon, Error, Result};
 
-pub use config::{Restart, SandboxConfig};
-pub use life::Session;
-use life::{Order, SandboxHandle};
-pub use status::{SandboxCondition, SandboxStatus};
-
-/// The file of what the program wrote, in the sandbox's directory.
-const LOG: &str = "output.log";
-
 /// The longest that a program may be given to end.
 const LONGEST_GRACE: Duration = Duration::from_secs(3600);
-
-/// The sandboxes of a daemon by id.
-pub type Named = Rc<RefCell<BTreeMap<String, SandboxHandle>>>;
 
 /// All that is known of a sandbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,15 +42,6 @@ pub struct ListedSandbox {
     pub log: PathBuf,
 }
 
-/// Nobody watches.
-struct Unwatched;
-
-impl Progress for Unwatched {
-    fn step(&self, _number: usize, _of: usize, _what: &str) {}
-    fn detail(&self, _text: &str) {}
-    fn done(&self, _text: &str) {}
-}
-
 impl Daemon {
     /// Makes a sandbox; its name. Without one it is called by its id.
     ///
@@ -89,12 +60,12 @@ impl Daemon {
         let row = fresh_row(name.clone(), id.clone(), config);
         let (home, owner) = (self.shared().config.home.clone(), id);
         let pinned = disks::apart(move || {
-            Ok(fireclaw_image::pin(&home, &image, &owner, &Unwatched).map(drop)?)
+            Ok(fireclaw_image::pin(&home, &image, &owner, &sandbox::Unwatched).map(drop)?)
         });
         pinned.await?;
         let added = self.shared().state.borrow_mut().add_sandbox(&row);
         if let Err(e) = added {
-            unpin(self.shared(), &row.id).await?;
+            sandbox::unpin(self.shared(), &row.id).await?;
             return Err(e);
         }
         self.audit(who, &format!("create {name}"));
@@ -104,7 +75,7 @@ impl Daemon {
 
     fn live(&self, row: SandboxRow, runs: bool) {
         let id = row.id.clone();
-        let handle = life::begin(self.shared_rc(), self.vms_rc(), row, runs);
+        let handle = sandbox::begin(self.shared_rc(), self.vms_rc(), row, runs);
         let mut named = self.named().borrow_mut();
         named.retain(|_, handle| !handle.orders.is_closed());
         named.insert(id, handle);
@@ -119,7 +90,7 @@ impl Daemon {
         let swept = disks::apart(move || {
             for owner in Manifest::read(&home)?.pinned.keys() {
                 if !known.contains(owner) {
-                    fireclaw_image::unpin(&home, owner, &Unwatched)?;
+                    fireclaw_image::unpin(&home, owner, &sandbox::Unwatched)?;
                 }
             }
             // What was being removed.
@@ -137,8 +108,8 @@ impl Daemon {
         }
         for row in rows {
             if row.wanted == Wanted::Gone {
-                life::clear(self.shared(), vms, &row.id).await?;
-                forget(self.shared(), vms, &row).await?;
+                sandbox::clear(self.shared(), vms, &row.id).await?;
+                sandbox::forget(self.shared(), vms, &row).await?;
                 continue;
             }
             let runs = row.wanted == Wanted::Running || row.config.restart.even_if_stopped();
@@ -301,7 +272,7 @@ impl Daemon {
         let listed = rows.into_iter().filter_map(|row| {
             let status = named.get(&row.id)?.status.borrow().clone();
             Some(ListedSandbox {
-                log: self.vms().sandbox_directory(&row.id).join(LOG),
+                log: self.vms().sandbox_directory(&row.id).join(sandbox::LOG),
                 name: row.name,
                 id: row.id,
                 status,
@@ -332,27 +303,6 @@ impl Daemon {
             let _ = orders.send(Order::Release).await;
         }
     }
-}
-
-/// Removes the disk, the log, the pin and the row of a sandbox that has no VM.
-async fn forget(shared: &Shared, vms: &Vms, row: &SandboxRow) -> Result<()> {
-    let directory = vms.sandbox_directory(&row.id);
-    let removed = disks::apart(move || {
-        Ok(match std::fs::remove_dir_all(&directory) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(PathError::at("remove", directory)(e))
-            }
-            _ => Ok(()),
-        })
-    });
-    removed.await??;
-    unpin(shared, &row.id).await?;
-    shared.state.borrow().remove_sandbox(&row.id)
-}
-
-async fn unpin(shared: &Shared, id: &str) -> Result<()> {
-    let (home, id) = (shared.config.home.clone(), id.to_owned());
-    Ok(disks::apart(move || Ok(fireclaw_image::unpin(&home, &id, &Unwatched)?)).await?)
 }
 
 fn check_name(name: &str) -> Result<()> {

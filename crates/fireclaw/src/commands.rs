@@ -4,7 +4,6 @@ pub mod agent;
 pub mod completions;
 pub mod daemon;
 pub mod doctor;
-pub mod exec;
 pub mod image;
 pub mod logs;
 pub mod man;

@@ -1,6 +1,6 @@
 //! The `fireclaw` command.
 
-mod attended;
+mod client;
 mod commands;
 mod error;
 mod habits;

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::frame::{Ended, Frame};
-use crate::named::Session;
+use crate::sandbox::Session;
 
 /// Passes everything on until the program ends or whoever is attached has gone, which changes
 /// nothing for the program.

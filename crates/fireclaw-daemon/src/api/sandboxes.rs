@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request};
 use serde_json::{Value, json};
 
-use super::server::{body, bounded, does_not_take, no_such, value};
+use super::request::{body, bounded, does_not_take, no_such, value};
 use super::{Executed, Kind, NewSandbox, Refused, Rename, Signal, Stop};
 use crate::{Actor, Handle, SandboxConfig, sandboxes};
 

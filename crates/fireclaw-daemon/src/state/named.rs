@@ -5,7 +5,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::{State, now};
-use crate::named::SandboxConfig;
+use crate::sandbox_config::SandboxConfig;
 use crate::{Error, Result};
 
 /// What is wanted of a sandbox.

@@ -1,36 +1,31 @@
 //! `fireclaw daemon`: the daemon that owns named sandboxes, where no overseer does.
 
-use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fireclaw_chat::{NoNetwork, Owners};
-use fireclaw_daemon::api::{self, About, Client, Problem};
+use fireclaw_daemon::api::{self, About};
 use fireclaw_daemon::{Claim, Config, Daemon};
 use fireclaw_host::PathError;
 use fireclaw_image::Home;
 use fireclaw_llm::{Limits, ServerConfig, ServerKind};
 use fireclaw_say::say;
-use hyper::Method;
 use rustix::fs::Mode;
 use rustix::process::{Pid, Signal, kill_process, setsid};
-use serde_json::Value;
 
 use super::overseer::{LOG_FILE, OLLAMA, daemon_error, stalls};
 use super::{print, print_json};
-use crate::error::{CliError, Kind, Result};
+use crate::client::background::{about, end, ensure};
+use crate::error::Result;
 use crate::logging;
 use crate::machine::Vmm;
 use crate::runtime::{runtime, runtime_with};
 use crate::signals::Signals;
 
-/// How long a daemon may take to start, and to end.
-const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How often it is looked whether it has.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often it is looked whether the daemon has died.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The first wait before a daemon that died is started again; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -43,9 +38,6 @@ const STABLE: Duration = Duration::from_secs(60);
 
 /// How long work that blocks may hold the end up.
 const LAST_WORK: Duration = Duration::from_secs(2);
-
-/// What a daemon in the background says before it has a log.
-const SAID: &str = "daemon.stderr";
 
 /// Manage the daemon that owns named sandboxes
 ///
@@ -113,54 +105,6 @@ fn status(home: &Home, json: bool) -> Result<u8> {
     print(&format!("{what} of version {version} is running: process {pid}")).map(|()| 0)
 }
 
-/// The daemon that runs, if one does.
-async fn about(home: &Home) -> Result<Option<About>> {
-    let client = Client::new(home.clone());
-    match client.ask(Method::GET, "/v1/daemon", &Value::Null).await {
-        Ok(about) => Ok(Some(about)),
-        Err(Problem::NoOverseer { .. }) => Ok(None),
-        Err(problem) => Err(CliError::new(Kind::System, problem.to_string())),
-    }
-}
-
-/// Sees to it that a daemon runs.
-pub async fn ensure(home: &Home) -> Result<About> {
-    if let Some(about) = about(home).await? {
-        return Ok(about);
-    }
-    home.make_private()?;
-    let said = home.root().join(SAID);
-    let file = File::create(&said).map_err(PathError::at("create", &said))?;
-    let program = std::env::current_exe().map_err(PathError::at("find", "this program"))?;
-    let mut command = Command::new(program);
-    command
-        .args(["daemon", "run", "--supervised"])
-        .env("FIRECLAW_HOME", home.root())
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(file);
-    let mut child = command.spawn().map_err(PathError::at("start", "the daemon"))?;
-    let start = Instant::now();
-    loop {
-        if let Some(about) = about(home).await? {
-            return Ok(about);
-        }
-        let has_ended = child.try_wait().ok().flatten().is_some();
-        if has_ended || start.elapsed() > TIMEOUT {
-            // Somebody else may have started one at the same time.
-            if let Some(about) = about(home).await? {
-                return Ok(about);
-            }
-            let text = std::fs::read_to_string(&said).unwrap_or_default();
-            return Err(CliError::new(Kind::System, "the daemon does not start")
-                .detail("its last words", text)
-                .hint("`fireclaw daemon run` shows more"));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
 fn stop(home: &Home) -> Result<u8> {
     let runtime = runtime()?;
     let Some(about) = runtime.block_on(about(home))? else {
@@ -168,34 +112,6 @@ fn stop(home: &Home) -> Result<u8> {
     };
     end(home, about.pid)?;
     Ok(0)
-}
-
-/// Ends a daemon, and waits until its home is free.
-fn end(home: &Home, pid: u32) -> Result<()> {
-    let failed = |e| CliError::new(Kind::System, format!("cannot stop process {pid}: {e}"));
-    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let process = process.ok_or_else(|| failed(rustix::io::Errno::SRCH))?;
-    kill_process(process, Signal::TERM).map_err(failed)?;
-    let start = Instant::now();
-    while let Err(fireclaw_daemon::Error::AlreadyRuns { .. }) = Claim::of(home) {
-        if start.elapsed() > TIMEOUT {
-            let problem = format!("process {pid} does not end");
-            return Err(CliError::new(Kind::System, problem));
-        }
-        std::thread::sleep(LOOK);
-    }
-    Ok(())
-}
-
-/// Ends a daemon in the background, since an overseer does its work from now on.
-pub async fn make_way(home: &Home) -> Result<()> {
-    match about(home).await {
-        Ok(Some(About { pid, overseer: false, .. })) => {
-            say!("fireclaw: takes over from the daemon, process {pid}");
-            end(home, pid)
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Starts the daemon again when it dies, until it ends as it was told to.
@@ -218,7 +134,7 @@ fn supervise() -> Result<u8> {
                 }
                 tokio::select! {
                     _ = signals.next() => terminate(&child),
-                    () = tokio::time::sleep(LOOK * 10) => {}
+                    () = tokio::time::sleep(LOOK) => {}
                 }
             };
             match (ended.code(), ended.signal()) {

@@ -23,6 +23,7 @@ use fireclaw_irc::client::{Rate, Sasl, Tls};
 use fireclaw_say::say;
 use rustix::fs::Mode;
 
+use crate::client::background::make_way;
 use crate::commands::Cli;
 use crate::error::{CliError, Result};
 use crate::logging;
@@ -256,7 +257,7 @@ async fn serve(args: &Options, settings: &Settings, home: Home) -> Result<u8> {
     if args.port == 0 && args.server.is_some() {
         return Err(CliError::usage("--port 0 is only for the private server"));
     }
-    super::daemon::make_way(&home).await?;
+    make_way(&home).await?;
     // First: the private server's directory is one of the things that there is one of.
     let claim = Claim::of(&home).map_err(daemon_error)?;
     let private = match args.server {

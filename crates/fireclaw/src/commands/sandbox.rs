@@ -6,22 +6,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fireclaw_daemon::api::{Client, Kind as Of, NewSandbox, Problem, Rename, Signal, Stop};
-use fireclaw_daemon::{ListedSandbox, Restart, SandboxConfig, SandboxStatus};
+use fireclaw_daemon::api::{Rename, Signal};
 use fireclaw_image::Home;
-use fireclaw_say::say;
-use hyper::Method;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-use super::exec::Options;
-use super::{daemon, print, print_json, run};
-use crate::attended::{self, Attended};
-use crate::error::{CliError, Kind, Result};
-use crate::run::relay::Reads;
+use super::{print, print_json, run};
+use crate::client::exec::Options;
+use crate::client::sandboxes::Sandboxes;
+use crate::error::{CliError, Result};
 use crate::runtime::runtime;
-use crate::signals::Signals;
 use crate::values;
 
 /// What can be done with named sandboxes.
@@ -186,9 +178,6 @@ impl Action {
     }
 }
 
-/// Asks the daemon, which is started if none runs.
-pub struct Sandboxes(Client);
-
 /// Does what was asked.
 pub fn execute(action: Action) -> Result<u8> {
     let home = Home::from_environment();
@@ -199,7 +188,7 @@ pub fn execute(action: Action) -> Result<u8> {
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let sandboxes = Sandboxes::of(&home).await?;
-        sandboxes.act(action).await
+        act(&sandboxes, action).await
     });
     // Reading standard input cannot be interrupted: do not wait for it.
     runtime.shutdown_background();
@@ -214,206 +203,65 @@ pub fn log_of(home: &Home, name: &str) -> Result<PathBuf> {
     })
 }
 
-impl Sandboxes {
-    /// Those of a home.
-    pub async fn of(home: &Home) -> Result<Self> {
-        daemon::ensure(home).await?;
-        Ok(Self(Client::new(home.clone())))
-    }
-
-    async fn act(&self, action: Action) -> Result<u8> {
-        match action {
-            Action::Create(_) => {}
-            Action::Start { names, attach: true } => {
-                let [name] = &names[..] else {
-                    return Err(CliError::usage("--attach is for one sandbox"));
-                };
-                return self.attach(name, true, false).await;
-            }
-            Action::Start { names, attach: false } => {
-                for name in &names {
-                    self.start(name).await?;
-                }
-            }
-            Action::Stop(StopArgs { names, time }) => self.stop(&names, "stop", time).await?,
-            Action::Restart(StopArgs { names, time }) => self.stop(&names, "restart", time).await?,
-            Action::Kill { names, signal } => {
-                for name in &names {
-                    self.post(name, "signal", &Signal { signal }).await?;
-                }
-            }
-            Action::Rm { names, force } => {
-                for name in &names {
-                    self.remove(name, force).await?;
-                }
-            }
-            Action::Rename { name, new_name } => {
-                self.post(&name, "rename", &Rename { name: new_name }).await?;
-            }
-            Action::Ls(args) => {
-                let all = self.ask(Method::GET, "/v1/sandboxes", &Value::Null).await?;
-                args.show(all)?;
-            }
-            Action::Inspect { names } => {
-                let mut all = Vec::new();
-                for name in &names {
-                    all.push(self.inspect(name).await?);
-                }
-                print_json(&all)?;
-            }
-            Action::Port { name } => {
-                for published in self.inspect(&name).await?.config.publish {
-                    print(&format!("{}/tcp -> {}", published.guest(), published.host()))?;
-                }
-            }
-            Action::Exec(ExecArgs { name, options, command }) => {
-                return options.run(&self.0, &path(&name, "/exec")?, command, refused).await;
-            }
-            Action::Shell { name, user, workdir } => return self.shell(&name, user, workdir).await,
-            Action::Attach { name, no_stdin } => return self.attach(&name, false, no_stdin).await,
-            Action::Wait { names } => {
-                for name in &names {
-                    let status = self.wait(name, false).await?.and_then(|status| status.status);
-                    print(&status.map_or_else(|| "none".into(), |code| code.to_string()))?;
-                }
+async fn act(sandboxes: &Sandboxes, action: Action) -> Result<u8> {
+    match action {
+        Action::Create(_) => {}
+        Action::Start { names, attach: true } => {
+            let [name] = &names[..] else {
+                return Err(CliError::usage("--attach is for one sandbox"));
+            };
+            return sandboxes.attach(name, true, false).await;
+        }
+        Action::Start { names, attach: false } => {
+            for name in &names {
+                sandboxes.start(name).await?;
             }
         }
-        Ok(0)
-    }
-
-    /// Makes one; its name.
-    pub async fn create(&self, name: Option<String>, config: SandboxConfig) -> Result<String> {
-        let body = json(&NewSandbox { name, config })?;
-        let made: Value = self.ask(Method::POST, "/v1/sandboxes", &body).await?;
-        Ok(made["name"].as_str().unwrap_or_default().to_owned())
-    }
-
-    /// Starts one.
-    pub async fn start(&self, name: &str) -> Result<()> {
-        self.post(name, "start", &Value::Null).await
-    }
-
-    async fn stop(&self, names: &[String], what: &str, time: Duration) -> Result<()> {
-        let seconds = Some(time.as_secs_f64());
-        for name in names {
-            self.post(name, what, &Stop { seconds }).await?;
+        Action::Stop(StopArgs { names, time }) => sandboxes.stop(&names, "stop", time).await?,
+        Action::Restart(StopArgs { names, time }) => {
+            sandboxes.stop(&names, "restart", time).await?
         }
-        Ok(())
-    }
-
-    /// Removes one.
-    pub async fn remove(&self, name: &str, force: bool) -> Result<()> {
-        let path = path(name, if force { "?force=true" } else { "" })?;
-        self.ask::<Value>(Method::DELETE, &path, &Value::Null).await.map(drop)
-    }
-
-    async fn inspect(&self, name: &str) -> Result<ListedSandbox> {
-        self.ask(Method::GET, &path(name, "")?, &Value::Null).await
-    }
-
-    /// Opens bash, or sh where there is none.
-    async fn shell(&self, name: &str, user: Option<String>, workdir: Option<String>) -> Result<u8> {
-        const SHELL: [&str; 3] =
-            ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash -l; exec sh -l"];
-        let command = SHELL.map(OsString::from).to_vec();
-        let options = Options::of_terminal(user, workdir);
-        options.run(&self.0, &path(name, "/exec")?, command, refused).await
-    }
-
-    /// Attaches our streams to the command of one, which is started before if that is asked.
-    pub async fn attach(&self, name: &str, start: bool, no_stdin: bool) -> Result<u8> {
-        let config = self.inspect(name).await?.config;
-        let mut signals = Signals::listen()?;
-        let mut reads = Reads::of(config.terminal.is_some(), no_stdin || !config.input)?;
-        tokio::select! {
-            handed = reads.hand_over() => handed?,
-            signal = signals.next() => return Ok(attended::interrupted(signal)),
-        }
-        let path = path(name, if start { "/attach?start=true" } else { "/attach" })?;
-        let streams = tokio::select! {
-            streams = self.0.streams(&path, &Value::Null) => streams.map_err(|e| refused(&e))?,
-            signal = signals.next() => return Ok(attended::interrupted(signal)),
-        };
-        let ended = attended::attend(streams, &mut reads, &mut signals, true).await;
-        drop(reads);
-        match ended? {
-            Attended::Ended(ended) => {
-                if config.restart == Restart::No {
-                    self.wait(name, config.remove).await?;
-                }
-                attended::status(ended)
+        Action::Kill { names, signal } => {
+            for name in &names {
+                sandboxes.post(name, "signal", &Signal { signal }).await?;
             }
-            Attended::Left(code) => Ok(code),
-            Attended::Detached => {
-                say!("\nfireclaw: detached; `fireclaw attach {name}` comes back");
-                Ok(0)
+        }
+        Action::Rm { names, force } => {
+            for name in &names {
+                sandboxes.remove(name, force).await?;
+            }
+        }
+        Action::Rename { name, new_name } => {
+            sandboxes.post(&name, "rename", &Rename { name: new_name }).await?;
+        }
+        Action::Ls(args) => {
+            args.show(sandboxes.list().await?)?;
+        }
+        Action::Inspect { names } => {
+            let mut all = Vec::new();
+            for name in &names {
+                all.push(sandboxes.inspect(name).await?);
+            }
+            print_json(&all)?;
+        }
+        Action::Port { name } => {
+            for published in sandboxes.inspect(&name).await?.config.publish {
+                print(&format!("{}/tcp -> {}", published.guest(), published.host()))?;
+            }
+        }
+        Action::Exec(ExecArgs { name, options, command }) => {
+            return sandboxes.exec(&name, options, command).await;
+        }
+        Action::Shell { name, user, workdir } => {
+            return sandboxes.shell(&name, user, workdir).await;
+        }
+        Action::Attach { name, no_stdin } => return sandboxes.attach(&name, false, no_stdin).await,
+        Action::Wait { names } => {
+            for name in &names {
+                let status = sandboxes.wait(name, false).await?.and_then(|status| status.status);
+                print(&status.map_or_else(|| "none".into(), |code| code.to_string()))?;
             }
         }
     }
-
-    /// Waits until one is over, or gone if it may be.
-    async fn wait(&self, name: &str, may_be_gone: bool) -> Result<Option<SandboxStatus>> {
-        let path = path(name, "/wait")?;
-        match self.0.ask(Method::GET, &path, &Value::Null).await {
-            Err(Problem::Refused(refused))
-                if may_be_gone && matches!(refused.kind, Of::UnknownSandbox | Of::Ending) =>
-            {
-                Ok(None)
-            }
-            answer => answer.map(Some).map_err(|problem| refused(&problem)),
-        }
-    }
-
-    async fn post(&self, name: &str, what: &str, body: &impl Serialize) -> Result<()> {
-        let path = path(name, &format!("/{what}"))?;
-        self.ask::<Value>(Method::POST, &path, &json(body)?).await.map(drop)
-    }
-
-    async fn ask<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: &Value,
-    ) -> Result<T> {
-        self.0.ask(method, path, body).await.map_err(|problem| refused(&problem))
-    }
-}
-
-/// Why the daemon does not do something, with what can be done about it.
-fn refused(problem: &Problem) -> CliError {
-    let (kind, hint) = match problem {
-        Problem::Refused(refused) => match refused.kind {
-            Of::UnknownSandbox if refused.error.ends_with("it is an agent") => {
-                (Kind::Usage, Some("agents have their own commands: fireclaw agent --help"))
-            }
-            Of::UnknownSandbox => (Kind::Usage, Some("fireclaw ls -a lists all sandboxes")),
-            Of::UnknownImage => (Kind::Usage, Some("fireclaw image ls lists all images")),
-            Of::NotNow => (Kind::Usage, Some("fireclaw start NAME; fireclaw ls -a tells more")),
-            Of::Running => {
-                (Kind::Usage, Some("stop it first: fireclaw stop NAME, or fireclaw rm -f NAME"))
-            }
-            Of::NameTaken => {
-                (Kind::Usage, Some("choose another, or remove that one: fireclaw rm NAME"))
-            }
-            Of::BadRequest => (Kind::Usage, None),
-            _ => (Kind::System, None),
-        },
-        _ => (Kind::System, None),
-    };
-    let error = CliError::new(kind, problem.to_string());
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
-}
-
-/// A request's path: names of sandboxes need no escaping.
-fn path(name: &str, rest: &str) -> Result<String> {
-    fireclaw_template::names::check_agent(name)
-        .map_err(|e| CliError::usage(format!("the name {name:?} {e}")))?;
-    Ok(format!("/v1/sandboxes/{name}{rest}"))
-}
-
-fn json(value: &impl Serialize) -> Result<Value> {
-    serde_json::to_value(value).map_err(|e| CliError::new(Kind::System, e.to_string()))
+    Ok(0)
 }

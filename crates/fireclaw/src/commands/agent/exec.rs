@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use fireclaw_daemon::api::Client;
 
-use crate::commands::exec::Options;
+use crate::client::exec::Options;
 use crate::error::Result;
 
 /// Run a command in an agent's VM

@@ -4,9 +4,9 @@ use fireclaw_daemon::SandboxConfig;
 use fireclaw_image::{Home, ImageConfig, Manifest};
 
 use super::Args;
-use crate::commands::exec::{variable, words};
+use crate::client::exec::{variable, words};
+use crate::client::sandboxes::Sandboxes;
 use crate::commands::print;
-use crate::commands::sandbox::Sandboxes;
 use crate::error::{CliError, Result};
 use crate::runtime::runtime;
 

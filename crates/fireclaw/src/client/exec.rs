@@ -1,5 +1,5 @@
-//! `fireclaw exec`: a command in a sandbox that runs. What it shares with
-//! `fireclaw agent exec` is here too.
+//! A command in a VM of the daemon's, with our own streams: what `fireclaw exec` and
+//! `fireclaw agent exec` have in common.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use fireclaw_daemon::api::{self, Client, Exec, Problem};
 use fireclaw_protocol::message::{self, EnvVar};
 use serde_json::Value;
 
-use crate::attended::{self, Attended};
+use super::attended::{self, Attended};
 use crate::error::{CliError, Result};
 use crate::run::relay::Reads;
 use crate::signals::Signals;

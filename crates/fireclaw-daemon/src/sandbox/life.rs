@@ -11,7 +11,7 @@ use tracing::{Instrument, info, info_span};
 
 use super::follow::Main;
 use super::output::Output;
-use super::status::{Progress, SandboxCondition as Condition, SandboxStatus};
+use crate::sandbox_status::{Progress, SandboxCondition as Condition, SandboxStatus};
 use crate::sandboxes::{Vms, leave};
 use crate::shared::Shared;
 use crate::state::{SandboxRow, SandboxWanted as Wanted};

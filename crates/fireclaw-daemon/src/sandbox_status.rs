@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_picture_is_the_table() {
-        let text = include_str!("../../../../docs/architecture.md");
+        let text = include_str!("../../../docs/architecture.md");
         let drawn = text.split("stateDiagram-v2").nth(2).unwrap().split("```").next().unwrap();
         let arrows = drawn.lines().filter_map(|line| line.trim().split_once(" --> "));
         let drawn: BTreeSet<_> =
