@@ -158,7 +158,6 @@ fn of_command(word: &str) -> Option<&'static str> {
 fn of_option(word: &str) -> Option<&'static str> {
     Some(match word {
         "-d" | "--detach" => "leave it out and put & behind the line",
-        "--env-file" => "pass each variable: --env NAME=VALUE, or --env NAME for the host's value",
         "--volume" | "--mount" => {
             "folders are not mounted; pass files on standard input: tar c DIR | fireclaw run …"
         }
@@ -189,9 +188,7 @@ mod tests {
             assert!(hint_of(&format!("fireclaw {word} x")).is_some(), "{word}");
         }
         assert_eq!(hint_of("fireclaw snapshot save x"), of_command("save"));
-        for option in
-            ["--env-file f", "--volume a:b", "--net none", "--platform linux/amd64", "--privileged"]
-        {
+        for option in ["--volume a:b", "--net none", "--platform linux/amd64", "--privileged"] {
             assert!(hint_of(&format!("fireclaw run {option} true")).is_some(), "{option}");
         }
         assert!(hint_of("fireclaw exec -d x true").is_some());

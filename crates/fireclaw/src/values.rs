@@ -2,9 +2,11 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
+use fireclaw_host::PathError;
 use fireclaw_policy::{InvalidNetwork, Network};
 use fireclaw_protocol::id::{Id, check_user};
 use fireclaw_protocol::message::EnvVar;
@@ -136,25 +138,39 @@ pub fn guest_user(user: &str) -> Result<()> {
 
 /// `NAME=VALUE`, any bytes; `NAME` alone has the value that it has on the host.
 pub fn variable() -> ValueParser {
-    OsStringValueParser::new()
-        .try_map(|text| {
-            let bytes = text.as_bytes();
-            match bytes.iter().position(|byte| *byte == b'=') {
-                None if !bytes.is_empty() => {
-                    let value = std::env::var_os(&text);
-                    let value =
-                        value.ok_or("it must be NAME=VALUE; the host has no such variable")?;
-                    let value = value.as_bytes().to_vec().into();
-                    Ok(EnvVar { name: bytes.to_vec().into(), value })
-                }
-                None | Some(0) => Err("it must be NAME=VALUE"),
-                Some(at) => Ok(EnvVar {
-                    name: bytes[..at].to_vec().into(),
-                    value: bytes[at + 1..].to_vec().into(),
-                }),
-            }
-        })
-        .into()
+    OsStringValueParser::new().try_map(|text| variable_of(text.as_bytes())).into()
+}
+
+fn variable_of(bytes: &[u8]) -> std::result::Result<EnvVar, &'static str> {
+    match bytes.iter().position(|byte| *byte == b'=') {
+        None if !bytes.is_empty() => {
+            let value = std::env::var_os(OsStr::from_bytes(bytes));
+            let value = value.ok_or("it must be NAME=VALUE; the host has no such variable")?;
+            let value = value.as_bytes().to_vec().into();
+            Ok(EnvVar { name: bytes.to_vec().into(), value })
+        }
+        None | Some(0) => Err("it must be NAME=VALUE"),
+        Some(at) => {
+            Ok(EnvVar { name: bytes[..at].to_vec().into(), value: bytes[at + 1..].to_vec().into() })
+        }
+    }
+}
+
+/// The variables of a file, a line each, as Docker reads it: what begins with `#` is a comment,
+/// blanks before a line are not of it, and quotes are of the value.
+pub fn variables_of(file: &Path) -> Result<Vec<EnvVar>> {
+    let text = std::fs::read(file).map_err(PathError::at("read", file))?;
+    let mut all = Vec::new();
+    for (number, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line).trim_ascii_start();
+        if line.is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        all.push(variable_of(line).map_err(|problem| {
+            CliError::usage(format!("{}, line {}: {problem}", file.display(), number + 1))
+        })?);
+    }
+    Ok(all)
 }
 
 /// Whether somebody who knows Docker means an image: it has a tag, a digest or a registry, or
@@ -201,6 +217,19 @@ mod tests {
         for wrong in ["", "=a", "FIRECLAW_NO_SUCH_VARIABLE"] {
             assert!(parse(wrong).is_none(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn variables_of_a_file_are_read_as_docker_does() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "# a comment\n\n A=1 2\r\nB=\"x\"\nC=\nPATH\n").unwrap();
+        let found = variables_of(file.path()).unwrap();
+        let found: Vec<_> = found.iter().map(|it| (&it.name[..], &it.value[..])).collect();
+        assert_eq!(found[..3], [(&b"A"[..], &b"1 2"[..]), (b"B", b"\"x\""), (b"C", b"")]);
+        assert_eq!(found[3].1, std::env::var_os("PATH").unwrap().as_bytes());
+        std::fs::write(&file, "A=1\n=x\n").unwrap();
+        let error = variables_of(file.path()).unwrap_err().text();
+        assert!(error.contains("line 2"), "{error}");
     }
 
     #[test]

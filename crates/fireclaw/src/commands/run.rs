@@ -4,7 +4,7 @@ mod named;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fireclaw_daemon::Restart;
@@ -69,6 +69,10 @@ pub struct Args {
     /// Set an environment variable; NAME alone passes the host's value
     #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = values::variable())]
     envs: Vec<EnvVar>,
+
+    /// Set the variables of a file: a line NAME[=VALUE] each, and comments after #
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
 
     /// Program to run instead of the image's ENTRYPOINT; "" for none
     #[arg(long, value_name = "PROGRAM")]
@@ -318,7 +322,7 @@ impl Args {
 
     /// What is run in an image that says this about how it is run.
     fn request(&self, image: &ImageConfig) -> Result<ExecRequest> {
-        let request = self.any_request(image);
+        let request = self.any_request(image)?;
         if request.argv.is_empty() {
             return Err(CliError::usage("there is no command to run")
                 .hint("fireclaw run \"uname -a\", or fireclaw run -- uname -a"));
@@ -327,7 +331,9 @@ impl Args {
     }
 
     /// The same, also if there is no command.
-    fn any_request(&self, image: &ImageConfig) -> ExecRequest {
+    fn any_request(&self, image: &ImageConfig) -> Result<ExecRequest> {
+        let of_files = self.env_file.iter().map(|file| values::variables_of(file));
+        let of_files: Vec<_> = of_files.collect::<Result<_>>()?;
         let argv = self.argv(image).into_iter().map(Into::into).collect();
         let variable = |text: &String| {
             let (name, value) = text.split_once('=')?;
@@ -342,18 +348,24 @@ impl Args {
             workdir => Some(workdir.as_bytes().to_vec()),
         };
         let user = self.user.clone().or_else(|| Some(image.user.clone()).filter(|u| !u.is_empty()));
-        ExecRequest {
+        Ok(ExecRequest {
             id: 0,
             argv,
             // What was asked for comes later and wins.
-            env: image.env.iter().filter_map(variable).chain(self.envs.clone()).collect(),
+            env: image
+                .env
+                .iter()
+                .filter_map(variable)
+                .chain(of_files.into_iter().flatten())
+                .chain(self.envs.clone())
+                .collect(),
             workdir: workdir.or_else(of_image).map(Into::into),
             user,
             timeout_ms: self
                 .limit()
                 .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
             terminal: None,
-        }
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::{self, Done, Home, alone, finish, timeout, wait, wait_until};
+use crate::overseer::Overseer;
 use crate::tmux::Tmux;
 
 /// A home with a daemon that commands start. All of it goes at the end.
@@ -281,6 +282,11 @@ fn ports_variables_and_users_are_those_it_was_made_with() {
     let own = ["exec", "-n", "-u", "agent", "-w", "/", "-e", "GREETING=x", "web", "sh", "-c"];
     let own = sandboxes.fireclaw(&[&own[..], &["echo $GREETING; pwd; id -un"]].concat()).exits(0);
     assert_eq!(own.stdout(), "x\n/\nagent\n");
+    let file = sandboxes.home.path().join("variables");
+    fs::write(&file, "# of a file\nGREETING=file\nOTHER=file\n").unwrap();
+    let words = ["run", "--env-file", file.to_str().unwrap(), "-e", "OTHER=option"];
+    let done = sandboxes.fireclaw(&[&words[..], &["echo $GREETING $OTHER"]].concat()).exits(0);
+    assert_eq!(done.stdout(), "file option\n");
     // Nobody else can have the port meanwhile, and it is free afterwards.
     let other = ["run", "-d", "--name", "other", "--publish", &publish, "sleep 1"];
     sandboxes.fireclaw(&other).exits(125).says(&["cannot publish"]);
@@ -316,6 +322,40 @@ fn a_terminal_is_detached_and_attached_again() {
     assert_eq!(sandboxes.condition("box"), "exited");
     drop(tmux);
     sandboxes.end();
+}
+
+#[test]
+fn an_overseer_takes_over_from_the_daemon_and_back() {
+    let mut overseer = Overseer::start(&[]);
+    let fireclaw = |overseer: &Overseer, words: &[&str]| overseer.fireclaw(words).exits(0).stdout();
+    // It does the daemon's work.
+    fireclaw(&overseer, &["run", "-d", "--name", "box", "sleep 1000"]);
+    overseer.fireclaw(&["agent", "start", "puppet"]).exits(0);
+    overseer.ready("puppet");
+    let taken = overseer.fireclaw(&["run", "-d", "--name", "puppet", "true"]);
+    taken.exits(125).says(&["the name puppet is taken"]);
+    let of_agent = overseer.fireclaw(&["exec", "puppet", "true"]);
+    of_agent.exits(125).says(&["it is an agent", "fireclaw agent"]);
+    let vmm = |overseer: &Overseer, command: &[&str]| {
+        let list: Value = serde_json::from_str(&fireclaw(overseer, command)).unwrap();
+        list[0]["pid"].as_i64().unwrap()
+    };
+    let sandbox = vmm(&overseer, &["inspect", "box"]);
+    let agent = vmm(&overseer, &["agent", "ls", "--json"]);
+    overseer.stop();
+    // Without it a daemon has the sandbox, and leaves the agent's VM alone.
+    assert_eq!(fireclaw(&overseer, &["exec", "-n", "box", "echo", "well"]), "well\n");
+    assert!(fireclaw(&overseer, &["daemon", "status"]).contains("a daemon"));
+    overseer.fireclaw(&["agent", "start", "puppet", "--name", "other"]).exits(1).says(&["chat"]);
+    assert!(harness::is_alive(i32::try_from(agent).unwrap()));
+    overseer.again();
+    assert!(fireclaw(&overseer, &["daemon", "status"]).contains("an overseer"));
+    overseer.ready("puppet");
+    assert_eq!(vmm(&overseer, &["agent", "ls", "--json"]), agent);
+    assert_eq!(vmm(&overseer, &["inspect", "box"]), sandbox);
+    fireclaw(&overseer, &["rm", "-f", "box"]);
+    fireclaw(&overseer, &["agent", "stop", "puppet"]);
+    overseer.end();
 }
 
 /// A command that follows another, once it has shown a line.

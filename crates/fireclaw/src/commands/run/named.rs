@@ -58,7 +58,7 @@ impl Args {
         self.host.prepared(home, &spec)?;
         let manifest = Manifest::read(home)?;
         let image = manifest.images.get(&spec.image).map(|image| &image.config);
-        let request = self.any_request(image.unwrap_or(&ImageConfig::default()));
+        let request = self.any_request(image.unwrap_or(&ImageConfig::default()))?;
         let own = |bytes: Vec<u8>| String::from_utf8(bytes);
         let argv = request.argv.into_iter().map(|word| {
             use std::os::unix::ffi::OsStringExt;
