@@ -184,7 +184,9 @@ impl Life {
                 End::Exited(status) => (Some(status), None, true),
                 End::Lost(why) => (None, Some(why), true),
                 End::Failed(error) => {
-                    self.fail(error).await;
+                    if self.fail(error).await {
+                        return;
+                    }
                     continue;
                 }
             };
@@ -219,14 +221,21 @@ impl Life {
                 continue;
             }
             self.want(Wanted::Stopped);
-            if self.row.config.remove {
-                let (done, _nobody) = oneshot::channel();
-                if self.remove(done).await {
-                    return;
-                }
-            }
+            let is_gone = self.remove_if_asked().await;
             self.over(Condition::Exited, status, problem);
+            if is_gone {
+                return;
+            }
         }
+    }
+
+    /// Removes it if it is to be gone when its program has ended; whether it is.
+    async fn remove_if_asked(&mut self) -> bool {
+        if !self.row.config.remove {
+            return false;
+        }
+        let (done, _nobody) = oneshot::channel();
+        self.remove(done).await
     }
 
     /// Rests: for so long, or until it is started. How it ends, unless it is to start.
@@ -307,6 +316,10 @@ impl Life {
         if let Ok(Some(row)) = self.shared.state.borrow().sandbox(&self.row.id) {
             self.row = row;
         }
+        // Its policy may have it run although it was stopped.
+        if self.row.wanted != Wanted::Running {
+            self.want(Wanted::Running);
+        }
         let (shared, vms, row) = (Rc::clone(&self.shared), Rc::clone(&self.vms), self.row.clone());
         let is_there = row.process.is_some();
         let mut stop = None;
@@ -385,7 +398,9 @@ impl Life {
                 biased;
                 order = std::future::ready(first.take()), if first.is_some() => order,
                 ended = ended => match ended {
-                    Ok(Ok(status)) if deadline.is_some() => break End::Stopped(Some(status)),
+                    Ok(Ok(status)) if self.row.wanted == Wanted::Stopped => {
+                        break End::Stopped(Some(status));
+                    }
                     Ok(Ok(status)) => break End::Exited(status),
                     // Most often the VMM's end, which says more.
                     Ok(Err(why)) => break End::Lost(lost(&mut guest, why).await),
@@ -403,13 +418,17 @@ impl Life {
                     self.want(Wanted::Stopped);
                     self.progress.to(Condition::Stopping, |_| {});
                     let Some(main) = &main else { break End::Stopped(None) };
-                    main.signal(self.row.config.stop_signal.unwrap_or(SIGTERM)).await;
+                    main.signal(self.stop_signal()).await;
                     let by = Instant::now() + grace;
                     deadline = Some(deadline.map_or(by, |before: Instant| before.min(by)));
                 }
                 Some(Order::Remove(true, done)) => break End::Removed(done),
                 Some(Order::Signal(signal, done)) => {
                     let _ = done.send(Ok(()));
+                    // Who ends it does not want it back, as with Docker.
+                    if [self.stop_signal(), SIGKILL].contains(&signal) {
+                        self.want(Wanted::Stopped);
+                    }
                     match &main {
                         Some(main) => main.signal(signal).await,
                         // There is nobody else who could end of it.
@@ -452,8 +471,8 @@ impl Life {
         end
     }
 
-    /// It cannot be started: who waits for it hears why.
-    async fn fail(&mut self, error: Error) {
+    /// It cannot be started: who waits for it hears why. Whether it is gone.
+    async fn fail(&mut self, error: Error) -> bool {
         self.clear().await;
         let problem = error.to_string();
         let status = match &error {
@@ -463,12 +482,14 @@ impl Life {
         self.note_end(status, Some(&problem));
         self.want(Wanted::Stopped);
         info!("could not be started: {problem}");
+        let is_gone = self.remove_if_asked().await;
         self.progress.to(Condition::Failed, |of| {
             *of = SandboxStatus { status, problem: Some(problem.clone()), pid: None, ..of.clone() };
         });
         let mut error = Some(error);
         self.refuse(|| error.take().unwrap_or_else(|| Error::Unsupported(problem.clone())));
         self.tell_stopped();
+        is_gone
     }
 
     /// It is over for now.
@@ -521,6 +542,11 @@ impl Life {
         if let Err(e) = clear(&self.shared, &self.vms, &self.row.id).await {
             self.shared.trouble(format!("{}: its VM could not be removed: {e}", self.row.name));
         }
+    }
+
+    /// The signal that has its program end.
+    fn stop_signal(&self) -> i32 {
+        self.row.config.stop_signal.unwrap_or(SIGTERM)
     }
 
     fn want(&mut self, wanted: Wanted) {
