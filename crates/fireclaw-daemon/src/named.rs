@@ -87,25 +87,16 @@ impl Daemon {
         let (home, vms) = (self.shared().config.home.clone(), self.vms_rc());
         let known: Vec<_> = rows.iter().map(|row| row.id.clone()).collect();
         let directory = vms.sandboxes();
-        let swept = disks::apart(move || {
-            for owner in Manifest::read(&home)?.pinned.keys() {
-                if !known.contains(owner) {
-                    fireclaw_image::unpin(&home, owner, &sandbox::Unwatched)?;
-                }
-            }
-            // What was being removed.
-            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-                let name = entry.file_name();
-                if !name.to_str().is_some_and(|name| known.iter().any(|id| id == name)) {
-                    let _ = std::fs::remove_dir_all(entry.path());
-                }
+        // Pins of those that were never made. What has a directory was somebody's, of a state
+        // that was lost and may come back.
+        let unpinned = disks::apart(move || {
+            let is_left = |id: &&String| !known.contains(*id) && !directory.join(*id).exists();
+            for owner in Manifest::read(&home)?.pinned.keys().filter(is_left) {
+                fireclaw_image::unpin(&home, owner, &sandbox::Unwatched)?;
             }
             Ok(())
         });
-        // A state that was lost may come back: what it had is not to be removed then.
-        if !self.shared().state.borrow().is_new() {
-            swept.await?;
-        }
+        unpinned.await?;
         for row in rows {
             if row.wanted == Wanted::Gone {
                 sandbox::clear(self.shared(), vms, &row.id).await?;

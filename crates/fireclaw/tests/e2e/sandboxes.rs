@@ -127,6 +127,28 @@ fn one_is_made_stopped_and_found_again_as_it_was() {
 }
 
 #[test]
+fn a_state_that_was_lost_comes_back_with_its_sandboxes() {
+    let sandboxes = Sandboxes::new();
+    let fireclaw = |words: &[&str]| sandboxes.fireclaw(words).exits(0).stdout();
+    fireclaw(&["run", "-d", "--name", "box"]);
+    sandboxes.says("box", "echo kept >/kept");
+    fireclaw(&["stop", "box"]);
+    fireclaw(&["daemon", "stop"]);
+    let (state, backup) =
+        ["state.db", "backup"].map(|name| sandboxes.home.path().join(name)).into();
+    fs::rename(&state, &backup).unwrap();
+    // Neither the daemon that finds none nor the next one takes anything for garbage.
+    for _ in 0..2 {
+        assert_eq!(fireclaw(&["ls", "-aq"]), "");
+        fireclaw(&["daemon", "stop"]);
+    }
+    fs::rename(&backup, &state).unwrap();
+    fireclaw(&["start", "box"]);
+    assert_eq!(sandboxes.says("box", "cat /kept"), "kept\n");
+    sandboxes.end();
+}
+
+#[test]
 fn a_command_has_its_streams_its_log_and_its_status() {
     let sandboxes = Sandboxes::new();
     let line = "read word; echo got $word; echo err >&2; printf '\\033[31mred\\n'; exit 7";
