@@ -46,6 +46,9 @@ const SCHEDULE: &str = "the schedule";
 /// How many jobs wait for the daemon before who hands one in waits.
 const ROOM: usize = 64;
 
+/// How many pieces of what programs of sandboxes write wait for their files.
+const OUTPUTS: usize = 64;
+
 /// How long an agent may take to leave.
 const LEAVING: Duration = Duration::from_secs(60);
 
@@ -133,6 +136,7 @@ impl Daemon {
         sandboxes: Rc<dyn Sandboxes>,
     ) -> Result<(Self, Events)> {
         let root = config.home.root().to_owned();
+        let no_thread = |e| Error::System("starting a thread", e);
         let (events, receiver) = broadcast::channel(event::ROOM);
         let (jobs, waiting) = mpsc::channel(ROOM);
         let shared = Shared {
@@ -140,7 +144,8 @@ impl Daemon {
             templates: Store::open([root.join("templates")]),
             broker: Broker::new(model, config.limits.clone()),
             sandboxes,
-            logs: log::Writer::start().map_err(|e| Error::System("starting a thread", e))?,
+            logs: log::Writer::start().map_err(no_thread)?,
+            outputs: log::Writer::with_room(OUTPUTS).map_err(no_thread)?,
             talk: RefCell::new(Talk::new(config.max_hops, config.loop_pause)),
             ours: RefCell::default(),
             operators: RefCell::default(),

@@ -50,8 +50,16 @@ impl Writer {
     /// # Errors
     /// Those of the system.
     pub fn start() -> io::Result<Self> {
-        let (to, jobs) = mpsc::sync_channel(WAITING);
-        thread::Builder::new().name("agent-logs".into()).spawn(move || {
+        Self::with_room(WAITING)
+    }
+
+    /// The same for texts of which so many wait: they may be long.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn with_room(waiting: usize) -> io::Result<Self> {
+        let (to, jobs) = mpsc::sync_channel(waiting);
+        thread::Builder::new().name("logs".into()).spawn(move || {
             for job in jobs {
                 match job {
                     // A file that cannot be written is no reason to stop an agent.
@@ -78,7 +86,7 @@ impl Writer {
     }
 
     /// Waits until what came before is written. It blocks.
-    fn flush(&self) {
+    pub fn flush(&self) {
         let (done, is_done) = mpsc::channel();
         if self.0.0.send(Job::Flush(done)).is_ok() {
             let _ = is_done.recv();

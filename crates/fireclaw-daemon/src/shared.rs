@@ -27,6 +27,8 @@ pub struct Shared {
     pub sandboxes: Rc<dyn Sandboxes>,
     /// Writes the logs of agents.
     pub logs: Writer,
+    /// Writes what the programs of sandboxes write.
+    pub outputs: Writer,
     pub talk: RefCell<Talk>,
     pub ours: RefCell<Ours>,
     /// Nicks of the operators of the control channel, as the overseer sees them.

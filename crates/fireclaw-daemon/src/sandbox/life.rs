@@ -600,7 +600,7 @@ async fn come_up(
     let tell = |text: &str| shared.tell(crate::Event::Note { text: text.to_owned() });
     let output = || {
         let path = vms.sandbox_directory(&row.id).join(super::LOG);
-        Output::new(shared.logs.clone(), path)
+        Output::new(shared.outputs.clone(), path)
     };
     let follow = async |commands: &Commands| match row.config.main() {
         Some(_) => Ok::<_, Error>(Some(Main::follow(commands, output()).await?)),

@@ -16,6 +16,9 @@ const MAX_LINE: usize = 16 * 1024;
 /// How long it waits for a disk that is behind.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How long the last lines may take to be written.
+const LAST: Duration = Duration::from_secs(2);
+
 /// A log of what a program writes.
 #[derive(Debug)]
 pub struct Output {
@@ -45,10 +48,14 @@ impl Output {
         self.write(stamped(text)).await;
     }
 
-    /// Adds what has no end yet.
+    /// Adds what has no end yet, and waits until all of it is in the file, as far as the disk
+    /// lets it.
     pub async fn finish(&mut self) {
         let rest: String = self.lines.iter_mut().map(Lines::rest).collect();
         self.write(rest).await;
+        let writer = self.writer.clone();
+        let written = tokio::task::spawn_blocking(move || writer.flush());
+        let _ = tokio::time::timeout(LAST, written).await;
     }
 
     async fn write(&self, text: String) {
