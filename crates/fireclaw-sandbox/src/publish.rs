@@ -54,6 +54,11 @@ impl Ports {
         Ok(Self(publications.iter().map(open).collect::<Result<_>>()?))
     }
 
+    /// No ports.
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// What was asked for, with where it is listened: a port that nobody chose is known now.
     pub fn bound(&self) -> Vec<(Publication, SocketAddr)> {
         self.0.iter().map(|port| (port.publication, port.bound)).collect()

@@ -195,7 +195,9 @@ impl Life {
                 in_a_row = 0;
             }
             self.note_end(status, problem.as_deref());
-            let again = again && self.row.config.restart.again(failed, self.restarts);
+            // One whose VM is lost while it is being stopped is stopped.
+            let is_wanted = self.row.wanted == Wanted::Running;
+            let again = again && is_wanted && self.row.config.restart.again(failed, self.restarts);
             self.clear().await;
             if again {
                 let wait = backoff(in_a_row);
@@ -309,10 +311,6 @@ impl Life {
     /// Starts the VM, or takes it over, and runs the program to its end.
     async fn live(&mut self) -> End {
         self.progress.to(Condition::Starting, |of| of.problem = None);
-        let ports = match Ports::open(&self.row.config.publish) {
-            Ok(ports) => ports,
-            Err(e) => return End::Failed(e.into()),
-        };
         if let Ok(Some(row)) = self.shared.state.borrow().sandbox(&self.row.id) {
             self.row = row;
         }
@@ -322,6 +320,16 @@ impl Life {
         }
         let (shared, vms, row) = (Rc::clone(&self.shared), Rc::clone(&self.vms), self.row.clone());
         let is_there = row.process.is_some();
+        let ports = match Ports::open(&row.config.publish) {
+            Ok(ports) => ports,
+            // What runs already is worth more than its ports.
+            Err(e) if is_there => {
+                self.shared.trouble(format!("{}: {e}", row.name));
+                self.progress.to(Condition::Starting, |of| of.problem = Some(e.to_string()));
+                Ports::none()
+            }
+            Err(e) => return End::Failed(e.into()),
+        };
         let mut stop = None;
         let coming = async move { come_up(&shared, &vms, &row).await };
         tokio::pin!(coming);
@@ -340,7 +348,10 @@ impl Life {
                 Some(Order::Attach(_, done)) => self.joining.push(done),
                 Some(Order::Commands(done)) => self.commanding.push(done),
                 // What runs already has its disk written first.
-                Some(Order::Stop(grace, done)) if is_there => stop = Some((grace, done)),
+                Some(Order::Stop(grace, done)) if is_there => {
+                    self.stopping.push(done);
+                    stop = Some(grace);
+                }
                 Some(Order::Stop(_, done)) => {
                     self.stopping.push(done);
                     return End::Stopped(None);
@@ -362,7 +373,7 @@ impl Life {
         mut guest: Guest,
         mut main: Option<Main>,
         mut ports: Serving,
-        stop: Option<(Duration, Answer<()>)>,
+        stop: Option<Duration>,
     ) -> End {
         let commands = guest.commands();
         let pid = guest.vmm_pid();
@@ -380,7 +391,8 @@ impl Life {
             let _ = done.send(Ok(commands.clone()));
         }
         let mut deadline = None;
-        let mut first = stop.map(|(grace, done)| Order::Stop(grace, done));
+        // Who asked for it waits already.
+        let mut first = stop.map(|grace| Order::Stop(grace, oneshot::channel().0));
         let end = loop {
             let ended = async {
                 match &mut main {
@@ -418,7 +430,7 @@ impl Life {
                     self.want(Wanted::Stopped);
                     self.progress.to(Condition::Stopping, |_| {});
                     let Some(main) = &main else { break End::Stopped(None) };
-                    main.signal(self.stop_signal()).await;
+                    main.signal(self.stop_signal());
                     let by = Instant::now() + grace;
                     deadline = Some(deadline.map_or(by, |before: Instant| before.min(by)));
                 }
@@ -430,7 +442,7 @@ impl Life {
                         self.want(Wanted::Stopped);
                     }
                     match &main {
-                        Some(main) => main.signal(signal).await,
+                        Some(main) => main.signal(signal),
                         // There is nobody else who could end of it.
                         None if [SIGTERM, SIGKILL].contains(&signal) => break End::Stopped(None),
                         None => {}
