@@ -142,6 +142,9 @@ pub struct Refused {
     pub error: String,
     /// For programs.
     pub kind: Kind,
+    /// The exit status that a shell gives for a program that could not be started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u8>,
     /// How the agent is, if that is the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<Condition>,
@@ -191,7 +194,7 @@ pub enum Kind {
 
 impl Refused {
     fn new(kind: Kind, error: impl ToString) -> Self {
-        Self { error: error.to_string(), kind, condition: None }
+        Self { error: error.to_string(), kind, status: None, condition: None }
     }
 }
 
@@ -199,6 +202,10 @@ impl From<Error> for Refused {
     fn from(error: Error) -> Self {
         let condition = match error {
             Error::NotNow { condition, .. } => Some(condition),
+            _ => None,
+        };
+        let status = match error {
+            Error::Command { status, .. } => Some(status),
             _ => None,
         };
         let kind = match &error {
@@ -224,7 +231,7 @@ impl From<Error> for Refused {
             Error::Ending => Kind::Ending,
             _ => Kind::Internal,
         };
-        Self { condition, ..Self::new(kind, error) }
+        Self { status, condition, ..Self::new(kind, error) }
     }
 }
 

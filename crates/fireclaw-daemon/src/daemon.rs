@@ -20,7 +20,7 @@ use fireclaw_template::{Entry, Store, Template, names};
 use fireclaw_vm::Commands;
 use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
-use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::info;
 
@@ -105,6 +105,8 @@ pub struct Daemon {
     agents: Rc<RefCell<BTreeMap<String, Known>>>,
     /// Named sandboxes by id.
     named: Rc<RefCell<BTreeMap<String, SandboxHandle>>>,
+    /// Whether those of an earlier daemon are among them.
+    known: Rc<watch::Sender<bool>>,
     jobs: mpsc::Sender<Job>,
     /// Those that were not begun, until they are served.
     waiting: Rc<RefCell<Option<mpsc::Receiver<Job>>>>,
@@ -160,6 +162,7 @@ impl Daemon {
             vms,
             agents: Rc::default(),
             named: Rc::default(),
+            known: Rc::default(),
             jobs,
             waiting: Rc::new(RefCell::new(Some(waiting))),
             _claim: Rc::new(claim),
@@ -625,6 +628,10 @@ impl Daemon {
 
     pub(crate) fn shared_rc(&self) -> &Rc<Shared> {
         &self.shared
+    }
+
+    pub(crate) fn known(&self) -> &watch::Sender<bool> {
+        &self.known
     }
 
     pub(crate) fn named(&self) -> &RefCell<BTreeMap<String, SandboxHandle>> {

@@ -176,7 +176,7 @@ pub enum Error {
     #[error("{0}: {1}")]
     System(&'static str, std::io::Error),
     /// The daemon is ending.
-    #[error("the overseer is ending")]
+    #[error("the daemon is ending")]
     Ending,
 }
 

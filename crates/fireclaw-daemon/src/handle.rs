@@ -256,6 +256,14 @@ impl Handle {
         self.ask(async move |daemon: Daemon| daemon.commands(&who, &name, &request).await).await
     }
 
+    /// Waits until the sandboxes of an earlier daemon are known.
+    ///
+    /// # Errors
+    /// None of its own.
+    pub async fn sandboxes_known(&self) -> Result<()> {
+        self.ask(async |daemon: Daemon| daemon.sandboxes_known().await).await
+    }
+
     /// Makes a sandbox; its name. Without one it is called by its id.
     ///
     /// # Errors

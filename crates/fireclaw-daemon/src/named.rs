@@ -106,6 +106,7 @@ impl Daemon {
             let runs = row.wanted == Wanted::Running || row.config.restart.even_if_stopped();
             self.live(row, runs);
         }
+        self.known().send_replace(true);
         Ok(())
     }
 
@@ -130,8 +131,17 @@ impl Daemon {
     ) -> Result<T> {
         let orders = self.sandbox_orders(name)?;
         let (done, is_done) = oneshot::channel();
-        orders.send(order(done)).await.map_err(|_| Error::Ending)?;
-        is_done.await.map_err(|_| Error::Ending)?
+        // One that has gone meanwhile answers nothing more.
+        let gone = || self.sandbox_orders(name).err().unwrap_or(Error::Ending);
+        orders.send(order(done)).await.map_err(|_| gone())?;
+        is_done.await.map_err(|_| gone())?
+    }
+
+    /// Waits until the sandboxes of an earlier daemon are known.
+    pub(crate) async fn sandboxes_known(&self) -> Result<()> {
+        let mut known = self.known().subscribe();
+        let waited = known.wait_for(|known| *known).await;
+        waited.map(drop).map_err(|_| Error::Ending)
     }
 
     /// Starts a sandbox; returns once its program runs.

@@ -79,6 +79,9 @@ pub struct SandboxStatus {
     pub pid: Option<u32>,
     /// How often it was started again by itself since somebody started it.
     pub restarts: u32,
+    /// The ports that are published now: `HOST_ADDRESS:PORT:GUEST_PORT`, with the port that was
+    /// picked where any would do.
+    pub ports: Vec<String>,
 }
 
 /// The one place that changes it.

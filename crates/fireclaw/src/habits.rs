@@ -34,7 +34,12 @@ pub fn understood(words: impl IntoIterator<Item = OsString>, cli: &clap::Command
             break;
         }
         let follows = words.get(at + 1).map(|word| word.as_bytes());
-        if word == "-it" || word == "-ti" {
+        if ["-dit", "-dti", "-itd", "-tid"].iter().any(|all| word == *all) {
+            words[at] = "-d".into();
+            words.insert(at + 1, "--tty".into());
+            is_docker_s = true;
+            at += 2;
+        } else if word == "-it" || word == "-ti" {
             words[at] = "--tty".into();
             is_docker_s = true;
             at += 1;
@@ -230,7 +235,7 @@ mod tests {
             // Refused with a hint.
             ("run alpine ls", "run alpine -- ls"),
             ("run python:3 python3 -c x", "run python:3 -- python3 -c x"),
-            ("run -dit --name a --image b bash", "run -dit --name a --image b bash"),
+            ("run -dit --name a --image b bash", "run -d --tty --name a --image b bash"),
             ("run -d --image b ls -l", "run -d --image b -- ls -l"),
             ("create --name a --image b ls -l", "create --name a --image b -- ls -l"),
             ("exec -it a bash -l", "exec --tty a -- bash -l"),

@@ -58,7 +58,7 @@ pub fn signal(text: &str) -> Parsed<u8> {
 /// The size of a disk, in MiB.
 pub fn disk(text: &str) -> Parsed<u64> {
     use fireclaw_daemon::SandboxConfig;
-    match memory(text)? {
+    match size(text)? {
         mib @ SandboxConfig::MIN_DISK_MIB..=SandboxConfig::MAX_DISK_MIB => Ok(mib),
         _ => Err("it must be from 64M to 16T".into()),
     }
@@ -74,6 +74,18 @@ pub fn cpus(text: &str) -> Parsed<u32> {
 
 /// An amount of memory, in MiB.
 pub fn memory(text: &str) -> Parsed<u64> {
+    let mib = size(text)?;
+    if mib < MachineSpec::MIN_MEMORY_MIB {
+        return Err(format!(
+            "{mib} MiB is too little: a guest needs {} MiB",
+            MachineSpec::MIN_MEMORY_MIB
+        ));
+    }
+    Ok(mib)
+}
+
+/// A size, in MiB.
+fn size(text: &str) -> Parsed<u64> {
     let wrong = || "it must be a number of MiB, or a number with M, G or T".to_owned();
     let upper = text.to_ascii_uppercase();
     let bare = upper.strip_suffix("IB").or_else(|| upper.strip_suffix('B')).unwrap_or(&upper);
@@ -84,14 +96,7 @@ pub fn memory(text: &str) -> Parsed<u64> {
         None => (bare, 1),
     };
     let number: u64 = digits.trim().parse().map_err(|_| wrong())?;
-    let mib = number.checked_mul(factor).ok_or_else(wrong)?;
-    if mib < MachineSpec::MIN_MEMORY_MIB {
-        return Err(format!(
-            "{mib} MiB is too little: a guest needs {} MiB",
-            MachineSpec::MIN_MEMORY_MIB
-        ));
-    }
-    Ok(mib)
+    number.checked_mul(factor).ok_or_else(wrong)
 }
 
 /// How many VMs run side by side.

@@ -22,6 +22,7 @@ pub async fn route(
     request: Request<Incoming>,
 ) -> Result<Value, Refused> {
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    daemon.sandboxes_known().await?;
     match (&method, rest) {
         (&Method::GET, []) => value(&daemon.sandboxes().await?),
         (&Method::POST, []) => {

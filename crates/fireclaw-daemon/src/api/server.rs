@@ -119,6 +119,9 @@ async fn streams(
     upgrade: OnUpgrade,
 ) -> std::result::Result<Response<Full<Bytes>>, Refused> {
     let path = request.uri().path().to_owned();
+    if path.starts_with("/v1/sandboxes/") {
+        daemon.sandboxes_known().await?;
+    }
     match path.trim_matches('/').split('/').collect::<Vec<_>>()[..] {
         ["v1", "agents", name, "exec"] => {
             let exec = of_agent(exec_request(body(request).await?)?);

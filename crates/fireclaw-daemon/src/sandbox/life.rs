@@ -126,6 +126,7 @@ pub fn begin(shared: &Rc<Shared>, vms: &Rc<Vms>, row: SandboxRow, runs: bool) ->
         problem: row.problem.clone(),
         pid: None,
         restarts: row.restarts,
+        ports: Vec::new(),
     };
     let (progress, told) = Progress::new(status);
     let name = row.name.clone();
@@ -205,7 +206,14 @@ impl Life {
                 self.set_restarts(self.restarts.saturating_add(1));
                 let restarts = self.restarts;
                 self.progress.to(Condition::Restarting, |of| {
-                    *of = SandboxStatus { status, problem, pid: None, restarts, ..of.clone() };
+                    *of = SandboxStatus {
+                        status,
+                        problem,
+                        pid: None,
+                        restarts,
+                        ports: Vec::new(),
+                        ..of.clone()
+                    };
                 });
                 match self.idle(Some(wait)).await {
                     None => runs = true,
@@ -360,6 +368,9 @@ impl Life {
                 Some(order) => self.not_now(order),
             }
         };
+        let bound = ports.bound();
+        let bound = bound.iter().map(|(of, host)| format!("{host}:{}", of.guest())).collect();
+        self.progress.to(Condition::Starting, |of| of.ports = bound);
         let serving = match ports.serve(&guest.commands()) {
             Ok(serving) => serving,
             Err(e) => return End::Failed(Error::System("waiting for connections", e)),
@@ -419,7 +430,12 @@ impl Life {
                     Err(_) => break End::Lost("its log ended".into()),
                 },
                 death = guest.died() => break End::Lost(death.to_string()),
-                () = late => break End::Stopped(Some(KILLED)),
+                () = late => {
+                    if let Some(main) = &main {
+                        main.signal(SIGKILL);
+                    }
+                    break End::Stopped(Some(KILLED));
+                }
                 never = ports.pass_on() => match never {},
                 order = self.orders.recv() => order,
             };
@@ -496,7 +512,13 @@ impl Life {
         info!("could not be started: {problem}");
         let is_gone = self.remove_if_asked().await;
         self.progress.to(Condition::Failed, |of| {
-            *of = SandboxStatus { status, problem: Some(problem.clone()), pid: None, ..of.clone() };
+            *of = SandboxStatus {
+                status,
+                problem: Some(problem.clone()),
+                pid: None,
+                ports: Vec::new(),
+                ..of.clone()
+            };
         });
         let mut error = Some(error);
         self.refuse(|| error.take().unwrap_or_else(|| Error::Unsupported(problem.clone())));
@@ -509,7 +531,14 @@ impl Life {
         info!(?status, "has ended");
         let restarts = self.restarts;
         self.progress.to(condition, |of| {
-            *of = SandboxStatus { status, problem, pid: None, restarts, ..of.clone() };
+            *of = SandboxStatus {
+                status,
+                problem,
+                pid: None,
+                restarts,
+                ports: Vec::new(),
+                ..of.clone()
+            };
         });
         let name = self.row.name.clone();
         self.refuse(|| Error::SandboxNotNow { name: name.clone(), condition });

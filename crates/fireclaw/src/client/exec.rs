@@ -2,6 +2,7 @@
 //! `fireclaw agent exec` have in common.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use fireclaw_daemon::api::{self, Client, Exec, Problem};
@@ -47,14 +48,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// A shell on our terminal.
-    pub fn of_terminal(user: Option<String>, workdir: Option<String>) -> Self {
+    /// A shell: on our terminal if that is what we read from.
+    pub fn of_shell(user: Option<String>, workdir: Option<String>) -> Self {
         Self {
             user,
             timeout: None,
             envs: Vec::new(),
             workdir,
-            tty: true,
+            tty: std::io::stdin().is_terminal(),
             interactive: true,
             no_stdin: false,
         }

@@ -51,19 +51,21 @@ impl Sandboxes {
         self.post(name, "start", &Value::Null).await
     }
 
-    /// Stops several, or restarts them.
-    pub async fn stop(&self, names: &[String], what: &str, time: Duration) -> Result<()> {
-        let seconds = Some(time.as_secs_f64());
-        for name in names {
-            self.post(name, what, &Stop { seconds }).await?;
-        }
-        Ok(())
+    /// Stops one, or restarts it.
+    pub async fn stop(&self, name: &str, what: &str, time: Duration) -> Result<()> {
+        self.post(name, what, &Stop { seconds: Some(time.as_secs_f64()) }).await
     }
 
     /// Removes one.
     pub async fn remove(&self, name: &str, force: bool) -> Result<()> {
         let path = path(name, if force { "?force=true" } else { "" })?;
         self.ask::<Value>(Method::DELETE, &path, &Value::Null).await.map(drop)
+    }
+
+    /// Whether anything of one runs, or may by itself.
+    pub async fn goes_on(&self, name: &str) -> bool {
+        let found = self.inspect(name).await;
+        found.is_ok_and(|sandbox| !sandbox.status.condition.is_over())
     }
 
     /// All that is known of one.
@@ -81,7 +83,7 @@ impl Sandboxes {
         const SHELL: [&str; 3] =
             ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash -l; exec sh -l"];
         let command = SHELL.map(OsString::from).to_vec();
-        let options = Options::of_terminal(user, workdir);
+        let options = Options::of_shell(user, workdir);
         self.exec(name, options, command).await
     }
 
@@ -166,7 +168,10 @@ fn refused(problem: &Problem) -> CliError {
         },
         _ => (Kind::System, None),
     };
-    let error = CliError::new(kind, problem.to_string());
+    let mut error = CliError::new(kind, problem.to_string());
+    if let Problem::Refused(refused) = problem {
+        error.exit_code = refused.status;
+    }
     match hint {
         Some(hint) => error.hint(hint),
         None => error,

@@ -42,7 +42,8 @@ const LAST_WORK: Duration = Duration::from_secs(2);
 /// Manage the daemon that owns named sandboxes
 ///
 /// Commands such as `fireclaw run -d` start it in the background when it is needed; an overseer
-/// does its work as well. Sandboxes go on while it is stopped, and the next one adopts them.
+/// does its work as well. Sandboxes go on while it is stopped, and the next one adopts them; only
+/// commands of `fireclaw exec` end with it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -35,7 +35,7 @@ pub struct Args {
     /// Number of lines
     #[arg(short = 'n', long, value_name = "LINES", default_value_t = 50)]
     lines: usize,
-    /// Follow the log, until Ctrl-C
+    /// Follow the log, until Ctrl-C or the end of the sandbox
     #[arg(short, long)]
     follow: bool,
     /// Show when each line of a sandbox was written, which the others always do
@@ -62,7 +62,15 @@ pub fn execute(args: &Args) -> Result<u8> {
     }
     loop {
         std::thread::sleep(LOOK);
+        // What a sandbox wrote last is there once it is over.
+        let is_over = match &args.name {
+            Some(name) if is_sandbox => !super::sandbox::goes_on(&home, name)?,
+            _ => false,
+        };
         show(&reader.more().map_err(PathError::at("read", &path))?)?;
+        if is_over {
+            return Ok(0);
+        }
     }
 }
 

@@ -195,12 +195,36 @@ pub fn execute(action: Action) -> Result<u8> {
     done
 }
 
+/// Whether anything of a sandbox runs, or may by itself.
+pub fn goes_on(home: &Home, name: &str) -> Result<bool> {
+    runtime()?.block_on(async {
+        let sandboxes = Sandboxes::of(home).await?;
+        Ok(sandboxes.goes_on(name).await)
+    })
+}
+
 /// Where the log of a sandbox is, if there is such a sandbox.
 pub fn log_of(home: &Home, name: &str) -> Result<PathBuf> {
     runtime()?.block_on(async {
         let sandboxes = Sandboxes::of(home).await?;
         Ok(sandboxes.inspect(name).await?.log)
     })
+}
+
+/// Does something with several, also if it fails with some. The last failure is the whole's.
+async fn each<'a, W: Future<Output = Result<()>>>(
+    names: &'a [String],
+    work: impl Fn(&'a String) -> W,
+) -> Result<()> {
+    let mut failed: Option<CliError> = None;
+    for name in names {
+        if let Err(e) = work(name).await
+            && let Some(before) = failed.replace(e)
+        {
+            before.report();
+        }
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 async fn act(sandboxes: &Sandboxes, action: Action) -> Result<u8> {
@@ -213,23 +237,20 @@ async fn act(sandboxes: &Sandboxes, action: Action) -> Result<u8> {
             return sandboxes.attach(name, true, false).await;
         }
         Action::Start { names, attach: false } => {
-            for name in &names {
-                sandboxes.start(name).await?;
-            }
+            each(&names, |name| sandboxes.start(name)).await?;
         }
-        Action::Stop(StopArgs { names, time }) => sandboxes.stop(&names, "stop", time).await?,
+        Action::Stop(StopArgs { names, time }) => {
+            each(&names, |name| sandboxes.stop(name, "stop", time)).await?
+        }
         Action::Restart(StopArgs { names, time }) => {
-            sandboxes.stop(&names, "restart", time).await?
+            each(&names, |name| sandboxes.stop(name, "restart", time)).await?
         }
         Action::Kill { names, signal } => {
-            for name in &names {
-                sandboxes.post(name, "signal", &Signal { signal }).await?;
-            }
+            let body = Signal { signal };
+            each(&names, |name| sandboxes.post(name, "signal", &body)).await?;
         }
         Action::Rm { names, force } => {
-            for name in &names {
-                sandboxes.remove(name, force).await?;
-            }
+            each(&names, |name| sandboxes.remove(name, force)).await?;
         }
         Action::Rename { name, new_name } => {
             sandboxes.post(&name, "rename", &Rename { name: new_name }).await?;
@@ -245,8 +266,10 @@ async fn act(sandboxes: &Sandboxes, action: Action) -> Result<u8> {
             print_json(&all)?;
         }
         Action::Port { name } => {
-            for published in sandboxes.inspect(&name).await?.config.publish {
-                print(&format!("{}/tcp -> {}", published.guest(), published.host()))?;
+            for published in sandboxes.inspect(&name).await?.status.ports {
+                if let Some((host, guest)) = published.rsplit_once(':') {
+                    print(&format!("{guest}/tcp -> {host}"))?;
+                }
             }
         }
         Action::Exec(ExecArgs { name, options, command }) => {

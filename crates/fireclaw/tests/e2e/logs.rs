@@ -67,7 +67,7 @@ fn a_log_is_followed_and_outlives_its_agent() {
     let log = overseer.fireclaw(&["logs", "puppet"]).exits(0).stdout();
     assert!(log.lines().last().unwrap().contains("leaves: stopped from the command line"), "{log}");
     let other = overseer.fireclaw(&["logs", "pupet"]).exits(1);
-    other.says(&["no agent pupet has a log", "there are logs of: puppet"]);
+    other.says(&["no agent or sandbox pupet has a log", "there are logs of: puppet"]);
     overseer.fireclaw(&["logs", "../puppet"]).exits(2);
     overseer.end();
 }

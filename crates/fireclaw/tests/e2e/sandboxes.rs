@@ -176,11 +176,11 @@ fn a_command_has_its_streams_its_log_and_its_status() {
     assert_eq!(done.exits(0).stdout(), "over\n");
     assert_eq!(sandboxes.fireclaw(&["ls", "-aq"]).exits(0).stdout(), "");
     let done = sandboxes.fireclaw(&["run", "--rm", "--name", "job", "--", "/no/such/program"]);
-    done.exits(125).says(&["/no/such/program"]);
+    done.exits(127).says(&["/no/such/program"]);
     assert_eq!(sandboxes.fireclaw(&["ls", "-aq"]).exits(0).stdout(), "");
     // One that cannot be started says why, and stays to be looked at.
     let done = sandboxes.fireclaw(&["run", "-d", "--name", "job", "--", "/no/such/program"]);
-    done.exits(125).says(&["could not be started", "/no/such/program"]);
+    done.exits(127).says(&["could not be started", "/no/such/program"]);
     assert_eq!(sandboxes.condition("job"), "failed");
     assert_eq!(sandboxes.inspect("job")["status"], 127);
     sandboxes.end();
@@ -314,6 +314,11 @@ fn ports_variables_and_users_are_those_it_was_made_with() {
     let words = ["run", "--env-file", file.to_str().unwrap(), "-e", "OTHER=option"];
     let done = sandboxes.fireclaw(&[&words[..], &["echo $GREETING $OTHER"]].concat()).exits(0);
     assert_eq!(done.stdout(), "file option\n");
+    let any = ["run", "-d", "--name", "any", "--publish", "0:8000"];
+    sandboxes.fireclaw(&any).exits(0);
+    let shown = sandboxes.fireclaw(&["port", "any"]).exits(0).stdout();
+    let picked: u16 = shown.trim().rsplit_once(':').unwrap().1.parse().unwrap();
+    assert!(TcpStream::connect(("127.0.0.1", picked)).is_ok(), "{shown}");
     // Nobody else can have the port meanwhile, and it is free afterwards.
     let other = ["run", "-d", "--name", "other", "--publish", &publish, "sleep 1"];
     sandboxes.fireclaw(&other).exits(125).says(&["cannot publish"]);
@@ -406,8 +411,6 @@ fn who_is_attached_passes_signals_on_and_may_go() {
     wait(&mut gone, timeout());
     assert_eq!(sandboxes.condition("ticks"), "running");
     let mut logs = follows(&sandboxes, &["logs", "-f", "ticks"], "tick");
-    harness::signal(&logs, Signal::INT);
-    wait(&mut logs, timeout());
     let mut command = sandboxes.home.fireclaw(["attach", "-n", "ticks"]);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = child.spawn().unwrap();
@@ -420,5 +423,12 @@ fn who_is_attached_passes_signals_on_and_may_go() {
     assert!(shown.ends_with("bye\n"), "{shown}");
     assert_eq!(wait(&mut child, timeout()).code(), Some(4));
     assert_eq!(sandboxes.condition("ticks"), "exited");
+    // Who follows its log has seen the end of it.
+    assert!(wait(&mut logs, timeout()).success());
+    // Several are asked one after the other, also if one is not there.
+    sandboxes.fireclaw(&["create", "--name", "other"]).exits(0);
+    let removed = sandboxes.fireclaw(&["rm", "nobody", "ticks", "nothing", "other"]).exits(1);
+    removed.says(&["no sandbox nobody", "no sandbox nothing"]);
+    assert_eq!(sandboxes.fireclaw(&["ls", "-aq"]).exits(0).stdout(), "");
     sandboxes.end();
 }

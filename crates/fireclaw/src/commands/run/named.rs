@@ -8,6 +8,7 @@ use crate::client::exec::{variable, words};
 use crate::client::sandboxes::Sandboxes;
 use crate::commands::print;
 use crate::error::{CliError, Result};
+use crate::run::relay::Reads;
 use crate::runtime::runtime;
 
 /// The kind of terminal that every image knows.
@@ -17,6 +18,10 @@ const PLAIN: &str = "xterm";
 pub fn run(args: Args) -> Result<u8> {
     let home = Home::from_environment();
     let (name, detach, no_stdin) = (args.name.clone(), args.detach, args.no_stdin);
+    if args.tty && !detach {
+        // Before anything is made that would have to be removed.
+        drop(Reads::of(true, false)?);
+    }
     let config = args.config(&home)?;
     let has_command = !config.command.is_empty();
     let runtime = runtime()?;

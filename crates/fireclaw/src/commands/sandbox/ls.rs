@@ -45,7 +45,7 @@ fn table(all: &[ListedSandbox]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(["NAME", "IMAGE", "COMMAND", "STATUS", "PORTS"]);
     for sandbox in all {
-        let ports: Vec<_> = sandbox.config.publish.iter().map(ToString::to_string).collect();
+        let ports = &sandbox.status.ports;
         table.add_row([
             sandbox.name.clone(),
             fireclaw_host::escape(&sandbox.config.image),
@@ -73,6 +73,9 @@ fn status(sandbox: &ListedSandbox) -> String {
         (SandboxCondition::Running, _) => format!("{word}{}", since(sandbox.started, "")),
         (SandboxCondition::Exited | SandboxCondition::Restarting, Some(code)) => {
             format!("{word} ({code}){}", since(sandbox.ended, " ago"))
+        }
+        (SandboxCondition::Exited, None) if sandbox.status.problem.is_some() => {
+            format!("{word} (VM lost){}", since(sandbox.ended, " ago"))
         }
         (SandboxCondition::Exited | SandboxCondition::Failed, _) => {
             format!("{word}{}", since(sandbox.ended, " ago"))
