@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fireclaw_host::PathError;
 use fireclaw_image::Manifest;
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_sandbox::disks;
@@ -59,13 +60,16 @@ impl Daemon {
         let image = config.image.clone();
         let row = fresh_row(name.clone(), id.clone(), config);
         let (home, owner) = (self.shared().config.home.clone(), id);
+        let directory = self.vms().sandbox_directory(&owner);
         let pinned = disks::apart(move || {
-            Ok(fireclaw_image::pin(&home, &image, &owner, &sandbox::Unwatched).map(drop)?)
+            fireclaw_image::pin(&home, &image, &owner, &sandbox::Unwatched)?;
+            // While it is there its image stays, also if the state is lost.
+            Ok(std::fs::create_dir_all(&directory).map_err(PathError::at("create", directory))?)
         });
         pinned.await?;
         let added = self.shared().state.borrow_mut().add_sandbox(&row);
         if let Err(e) = added {
-            sandbox::unpin(self.shared(), &row.id).await?;
+            sandbox::forget(self.shared(), self.vms_rc(), &row).await?;
             return Err(e);
         }
         self.audit(who, &format!("create {name}"));
@@ -84,9 +88,26 @@ impl Daemon {
     /// Brings every sandbox to where it was wanted, and frees what is nobody's.
     pub(crate) async fn reconcile_sandboxes(&self) -> Result<()> {
         let rows = self.shared().state.borrow().sandboxes()?;
-        let (home, vms) = (self.shared().config.home.clone(), self.vms_rc());
         let known: Vec<_> = rows.iter().map(|row| row.id.clone()).collect();
-        let directory = vms.sandboxes();
+        let (gone, rows): (Vec<_>, _) =
+            rows.into_iter().partition(|row| row.wanted == Wanted::Gone);
+        for row in rows {
+            let is_wanted = row.wanted == Wanted::Running || row.config.restart.even_if_stopped();
+            let may_run = row.process.is_some() || self.no_stray_vms().is_ok();
+            self.live(row, is_wanted && may_run);
+        }
+        self.known().send_replace(true);
+        // What cannot be freed now is no reason to keep the others from their work.
+        for row in gone {
+            let freed = async {
+                sandbox::clear(self.shared(), self.vms_rc(), &row.id).await?;
+                sandbox::forget(self.shared(), self.vms_rc(), &row).await
+            };
+            if let Err(e) = freed.await {
+                self.shared().trouble(format!("{} was not removed: {e}", row.name));
+            }
+        }
+        let (home, directory) = (self.shared().config.home.clone(), self.vms().sandboxes());
         // Pins of those that were never made. What has a directory was somebody's, of a state
         // that was lost and may come back.
         let unpinned = disks::apart(move || {
@@ -96,18 +117,20 @@ impl Daemon {
             }
             Ok(())
         });
-        unpinned.await?;
-        for row in rows {
-            if row.wanted == Wanted::Gone {
-                sandbox::clear(self.shared(), vms, &row.id).await?;
-                sandbox::forget(self.shared(), vms, &row).await?;
-                continue;
-            }
-            let runs = row.wanted == Wanted::Running || row.config.restart.even_if_stopped();
-            self.live(row, runs);
+        if let Err(e) = unpinned.await {
+            self.shared().trouble(format!("images of sandboxes that are gone: {e}"));
         }
-        self.known().send_replace(true);
         Ok(())
+    }
+
+    /// Refuses what a VM that the state does not know may be in the way of: it may be this
+    /// sandbox's, and write to its disk.
+    fn no_stray_vms(&self) -> Result<()> {
+        if self.shared().unknown.borrow().is_empty() {
+            return Ok(());
+        }
+        let problem = "VMs are running that state.db does not know, and one may use its disk";
+        Err(Error::Unsupported(problem.into()))
     }
 
     fn sandbox_orders(&self, name: &str) -> Result<mpsc::Sender<Order>> {
@@ -150,6 +173,7 @@ impl Daemon {
     /// [`Error::UnknownSandbox`], and whatever keeps it from starting.
     pub(crate) async fn start_sandbox(&self, who: &Actor, name: &str) -> Result<()> {
         self.sandbox_orders(name)?;
+        self.no_stray_vms()?;
         self.audit(who, &format!("start {name}"));
         self.order(name, Order::Start).await
     }
@@ -175,6 +199,7 @@ impl Daemon {
     /// [`Error::UnknownSandbox`]; [`Error::Running`] unless it is forced.
     pub(crate) async fn remove_sandbox(&self, who: &Actor, name: &str, force: bool) -> Result<()> {
         self.sandbox_orders(name)?;
+        self.no_stray_vms()?;
         self.audit(who, &format!("rm {name}"));
         self.order(name, |done| Order::Remove(force, done)).await?;
         self.named().borrow_mut().retain(|_, handle| !handle.orders.is_closed());
@@ -240,6 +265,9 @@ impl Daemon {
         let row = self.sandbox_row(name)?;
         if row.config.command.is_empty() {
             return Err(Error::NoCommand { name: name.to_owned() });
+        }
+        if start {
+            self.no_stray_vms()?;
         }
         self.audit(who, &format!("attach {name}"));
         self.order(name, |done| Order::Attach(start, done)).await

@@ -31,9 +31,12 @@ impl Progress for Unwatched {
 pub async fn forget(shared: &Shared, vms: &Vms, row: &SandboxRow) -> Result<()> {
     let directory = vms.sandbox_directory(&row.id);
     let removed = disks::apart(move || {
-        Ok(match std::fs::remove_dir_all(&directory) {
+        // First under another name: what is still to be written to its log finds no directory.
+        let gone = directory.with_extension("gone");
+        let _ = std::fs::rename(&directory, &gone);
+        Ok(match std::fs::remove_dir_all(&gone) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(PathError::at("remove", directory)(e))
+                Err(PathError::at("remove", gone)(e))
             }
             _ => Ok(()),
         })
@@ -44,7 +47,7 @@ pub async fn forget(shared: &Shared, vms: &Vms, row: &SandboxRow) -> Result<()> 
 }
 
 /// Lets go of the image of a sandbox.
-pub async fn unpin(shared: &Shared, id: &str) -> Result<()> {
+async fn unpin(shared: &Shared, id: &str) -> Result<()> {
     let (home, id) = (shared.config.home.clone(), id.to_owned());
     Ok(disks::apart(move || Ok(fireclaw_image::unpin(&home, &id, &Unwatched)?)).await?)
 }

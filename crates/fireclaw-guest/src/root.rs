@@ -67,7 +67,7 @@ fn on_disk(device: &str) -> Result<(), String> {
         .map_err(|e| format!("cannot lay the disk over the image: {e}"))?;
     // The overlay holds it.
     let _ = unmount(BASE, UnmountFlags::DETACH);
-    names(Path::new("/"), Path::new(ROOT), is_new)?;
+    names(Path::new("/"), Path::new(ROOT), is_new);
     containers();
     move_all()?;
     enter()
@@ -84,7 +84,7 @@ fn directory(path: &Path, mode: u32) -> Result<(), String> {
 }
 
 /// Takes the files along that say who this VM is. A machine keeps its id.
-fn names(from: &Path, to: &Path, is_new: bool) -> Result<(), String> {
+fn names(from: &Path, to: &Path, is_new: bool) {
     for name in NAMES.into_iter().chain(is_new.then_some(MACHINE_ID)) {
         let Ok(text) = fs::read(from.join(name)) else { continue };
         let target = to.join(name);
@@ -95,9 +95,12 @@ fn names(from: &Path, to: &Path, is_new: bool) -> Result<(), String> {
         if let Some(parent) = target.parent() {
             let _ = fs::create_dir_all(parent);
         }
-        fs::write(&target, text).map_err(|e| format!("cannot write /{name}: {e}"))?;
+        // What programs in the VM made of it is theirs, and no reason to keep it from starting.
+        if target.is_file() || !target.exists() {
+            let written = fs::write(&target, text);
+            let _ = written.inspect_err(|e| crate::say!("/{name} stays as it was: {e}"));
+        }
     }
-    Ok(())
 }
 
 /// An image with containers keeps their layers on the disk: an overlay cannot be the upper
@@ -123,7 +126,7 @@ fn move_all() -> Result<(), String> {
         let path = Path::new(ROOT).join(name);
         // A link of a program in the VM must not lead elsewhere.
         if path.is_symlink() {
-            return Err(format!("/{name} is a link"));
+            fs::remove_file(&path).map_err(|e| format!("cannot remove the link /{name}: {e}"))?;
         }
         directory(&path, mode)?;
     }
@@ -177,7 +180,7 @@ mod tests {
         for name in ["etc/hostname", "etc/hosts", MACHINE_ID] {
             fs::write(from.path().join(name), "first").unwrap();
         }
-        names(from.path(), to.path(), true).unwrap();
+        names(from.path(), to.path(), true);
         for name in ["etc/hostname", "etc/hosts", MACHINE_ID] {
             fs::write(from.path().join(name), "second").unwrap();
         }
@@ -185,7 +188,7 @@ mod tests {
         fs::write(&kept, "kept").unwrap();
         fs::remove_file(to.path().join("etc/hosts")).unwrap();
         symlink(&kept, to.path().join("etc/hosts")).unwrap();
-        names(from.path(), to.path(), false).unwrap();
+        names(from.path(), to.path(), false);
         let read = |name: &str| fs::read_to_string(to.path().join(name)).unwrap();
         assert_eq!((read("etc/hostname"), read(MACHINE_ID)), ("second".into(), "first".into()));
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fireclaw_protocol::message::{AttachFrom, ExitStatus, MainEvent};
+use fireclaw_protocol::message::{AttachFrom, ExitStatus, MAX_OUTPUT, MainEvent};
 use fireclaw_vm::{Attached, Commands, MainControls, MainEvents};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -54,9 +54,13 @@ impl Main {
 /// Logs what comes until the command has ended.
 async fn log(events: &mut MainEvents, output: &mut Output, taken: &watch::Sender<u64>) -> Ended {
     let ended = loop {
+        let mut cost = 0;
         let bytes = match events.next().await {
+            Ok(MainEvent::Output { bytes, .. }) if bytes.len() > MAX_OUTPUT => {
+                break Err(format!("the guest sent {} bytes of output at once", bytes.len()));
+            }
             Ok(MainEvent::Output { stream, bytes }) => {
-                output.add(stream, &bytes).await;
+                cost = output.add(stream, &bytes).await.max(bytes.len());
                 bytes.len() as u64
             }
             Ok(MainEvent::Lost(bytes)) => {
@@ -76,8 +80,8 @@ async fn log(events: &mut MainEvents, output: &mut Output, taken: &watch::Sender
             Err(e) => break Err(e.to_string()),
         };
         taken.send_modify(|taken| *taken = taken.saturating_add(bytes));
-        let bytes = u32::try_from(bytes).unwrap_or(PACE).min(PACE);
-        tokio::time::sleep(Duration::from_secs(1) * bytes / PACE).await;
+        let cost = u32::try_from(cost).unwrap_or(PACE).min(PACE);
+        tokio::time::sleep(Duration::from_secs(1) * cost / PACE).await;
     };
     output.finish().await;
     ended

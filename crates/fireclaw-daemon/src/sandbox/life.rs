@@ -29,6 +29,12 @@ const STABLE: Duration = Duration::from_secs(10);
 /// How long who is attached may take to hear the last words.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// How long a program has to end whose stop an earlier daemon began.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a guest may take to start the program, or to say how it is.
+const ANSWER: Duration = Duration::from_secs(60);
+
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 
@@ -89,6 +95,10 @@ struct Life {
     orders: mpsc::Receiver<Order>,
     progress: Progress,
     restarts: u32,
+    /// Whether the VM that it has is to end: its stop was not over when the last daemon ended.
+    ends: bool,
+    /// Whether somebody sent its program a signal to end.
+    by_hand: bool,
     /// Who waits for it to run.
     starting: Vec<Answer<()>>,
     joining: Vec<Answer<Session>>,
@@ -134,6 +144,8 @@ pub fn begin(shared: &Rc<Shared>, vms: &Rc<Vms>, row: SandboxRow, runs: bool) ->
         shared: Rc::clone(shared),
         vms: Rc::clone(vms),
         restarts: row.restarts,
+        ends: !runs && row.machine.is_some(),
+        by_hand: false,
         row,
         orders,
         progress,
@@ -149,6 +161,7 @@ pub fn begin(shared: &Rc<Shared>, vms: &Rc<Vms>, row: SandboxRow, runs: bool) ->
 
 impl Life {
     async fn run(mut self, mut runs: bool) {
+        runs |= self.ends;
         let mut in_a_row = 0u32;
         loop {
             if !runs {
@@ -184,6 +197,10 @@ impl Life {
                 End::Stopped(status) => (status, None, false),
                 End::Exited(status) => (Some(status), None, true),
                 End::Lost(why) => (None, Some(why), true),
+                // Nobody waits for it: what keeps it from starting may pass.
+                End::Failed(error) if self.starting.is_empty() && self.joining.is_empty() => {
+                    (None, Some(error.to_string()), true)
+                }
                 End::Failed(error) => {
                     if self.fail(error).await {
                         return;
@@ -199,6 +216,10 @@ impl Life {
             // One whose VM is lost while it is being stopped is stopped.
             let is_wanted = self.row.wanted == Wanted::Running;
             let again = again && is_wanted && self.row.config.restart.again(failed, self.restarts);
+            if !again {
+                // Before its VM is gone: the next daemon must not start it again.
+                self.want(Wanted::Stopped);
+            }
             self.clear().await;
             if again {
                 let wait = backoff(in_a_row);
@@ -230,7 +251,6 @@ impl Life {
                 }
                 continue;
             }
-            self.want(Wanted::Stopped);
             let is_gone = self.remove_if_asked().await;
             self.over(Condition::Exited, status, problem);
             if is_gone {
@@ -322,8 +342,10 @@ impl Life {
         if let Ok(Some(row)) = self.shared.state.borrow().sandbox(&self.row.id) {
             self.row = row;
         }
+        self.by_hand = false;
+        let ends = std::mem::take(&mut self.ends);
         // Its policy may have it run although it was stopped.
-        if self.row.wanted != Wanted::Running {
+        if !ends && self.row.wanted != Wanted::Running {
             self.want(Wanted::Running);
         }
         let (shared, vms, row) = (Rc::clone(&self.shared), Rc::clone(&self.vms), self.row.clone());
@@ -338,7 +360,7 @@ impl Life {
             }
             Err(e) => return End::Failed(e.into()),
         };
-        let mut stop = None;
+        let mut stop = ends.then_some(GRACE);
         let coming = async move { come_up(&shared, &vms, &row).await };
         tokio::pin!(coming);
         let (guest, main) = loop {
@@ -357,6 +379,7 @@ impl Life {
                 Some(Order::Commands(done)) => self.commanding.push(done),
                 // What runs already has its disk written first.
                 Some(Order::Stop(grace, done)) if is_there => {
+                    self.want(Wanted::Stopped);
                     self.stopping.push(done);
                     stop = Some(grace);
                 }
@@ -421,7 +444,7 @@ impl Life {
                 biased;
                 order = std::future::ready(first.take()), if first.is_some() => order,
                 ended = ended => match ended {
-                    Ok(Ok(status)) if self.row.wanted == Wanted::Stopped => {
+                    Ok(Ok(status)) if self.by_hand || self.row.wanted == Wanted::Stopped => {
                         break End::Stopped(Some(status));
                     }
                     Ok(Ok(status)) => break End::Exited(status),
@@ -454,9 +477,7 @@ impl Life {
                 Some(Order::Signal(signal, done)) => {
                     let _ = done.send(Ok(()));
                     // Who ends it does not want it back, as with Docker.
-                    if [self.stop_signal(), SIGKILL].contains(&signal) {
-                        self.want(Wanted::Stopped);
-                    }
+                    self.by_hand |= [self.stop_signal(), SIGKILL].contains(&signal);
                     match &main {
                         Some(main) => main.signal(signal),
                         // There is nobody else who could end of it.
@@ -465,6 +486,7 @@ impl Life {
                     }
                 }
                 Some(Order::Start(done)) if deadline.is_none() => {
+                    self.by_hand = false;
                     let _ = done.send(Ok(()));
                 }
                 Some(Order::Commands(done)) if deadline.is_none() => {
@@ -644,7 +666,7 @@ async fn come_up(
         Output::new(shared.outputs.clone(), path)
     };
     let follow = async |commands: &Commands| match row.config.main() {
-        Some(_) => Ok::<_, Error>(Some(Main::follow(commands, output()).await?)),
+        Some(_) => Ok::<_, Error>(Some(in_time(Main::follow(commands, output())).await??)),
         None => Ok(None),
     };
     if row.machine.is_some() && row.process.is_some() {
@@ -660,7 +682,7 @@ async fn come_up(
     let guest = vms.start_sandbox(row, &machine, &tell).await?;
     let commands = guest.commands();
     if let Some(request) = row.config.main() {
-        let started = commands.start_main(request).await.map_err(Error::from)?;
+        let started = in_time(commands.start_main(request)).await?.map_err(Error::from)?;
         started.map_err(|(cause, message)| Error::Command { status: cause.status(), message })?;
     }
     // Only now is it worth being taken over.
@@ -669,6 +691,12 @@ async fn come_up(
     }
     let main = follow(&commands).await?;
     Ok((guest, main))
+}
+
+/// What a guest answers, unless it takes too long.
+async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T> {
+    let silent = |_| Error::Workspace("the guest does not answer".into());
+    tokio::time::timeout(ANSWER, answer).await.map_err(silent)
 }
 
 /// Ends a sandbox's VM, whether it is known to run or not, and forgets it.

@@ -34,13 +34,17 @@ impl Output {
     }
 
     /// Adds what was written. Waits while the disk is behind: so does the program.
-    pub async fn add(&mut self, stream: OutputStream, bytes: &[u8]) {
+    ///
+    /// How many bytes it was as lines: what those cost is for the guest to decide.
+    pub async fn add(&mut self, stream: OutputStream, bytes: &[u8]) -> usize {
         let lines = match stream {
             OutputStream::Stdout => &mut self.lines[0],
             OutputStream::Stderr => &mut self.lines[1],
         };
         let text = lines.add(bytes);
+        let length = text.len();
         self.write(text).await;
+        length
     }
 
     /// Adds a line of the daemon's own.

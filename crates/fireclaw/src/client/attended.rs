@@ -43,7 +43,10 @@ pub async fn attend(
     let (detach, mut detached) = mpsc::channel(1);
     let keys = (may_detach && matches!(reads, Reads::Terminal(_))).then(|| Keys::new(detach));
     // Stays behind at the end: a read of standard input cannot be ended.
-    tokio::spawn(feed(wanted, tell.clone(), !matches!(reads, Reads::Nothing), keys));
+    // Who is attached and has nothing to say does not end what the command reads.
+    if !(may_detach && matches!(reads, Reads::Nothing)) {
+        tokio::spawn(feed(wanted, tell.clone(), !matches!(reads, Reads::Nothing), keys));
+    }
     tokio::spawn(send(to, told));
     // What ran before does not know our terminal.
     if let Some(terminal) = reads.terminal().filter(|_| may_detach) {

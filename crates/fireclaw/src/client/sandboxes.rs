@@ -62,10 +62,15 @@ impl Sandboxes {
         self.ask::<Value>(Method::DELETE, &path, &Value::Null).await.map(drop)
     }
 
-    /// Whether anything of one runs, or may by itself.
-    pub async fn goes_on(&self, name: &str) -> bool {
-        let found = self.inspect(name).await;
-        found.is_ok_and(|sandbox| !sandbox.status.condition.is_over())
+    /// Whether anything of one runs, or may by itself, as far as is known: no daemon is started
+    /// to say so.
+    pub async fn goes_on(home: &Home, name: &str) -> Result<bool> {
+        let (client, path) = (Client::new(home.clone()), path(name, "")?);
+        match client.ask::<ListedSandbox>(Method::GET, &path, &Value::Null).await {
+            Ok(sandbox) => Ok(!sandbox.status.condition.is_over()),
+            Err(Problem::Refused(refused)) => Ok(refused.kind != Of::UnknownSandbox),
+            Err(_) => Ok(true),
+        }
     }
 
     /// All that is known of one.
@@ -91,7 +96,8 @@ impl Sandboxes {
     pub async fn attach(&self, name: &str, start: bool, no_stdin: bool) -> Result<u8> {
         let config = self.inspect(name).await?.config;
         let mut signals = Signals::listen()?;
-        let mut reads = Reads::of(config.terminal.is_some(), no_stdin || !config.input)?;
+        let mut reads =
+            Reads::of(config.terminal.is_some() && !no_stdin, no_stdin || !config.input)?;
         tokio::select! {
             handed = reads.hand_over() => handed?,
             signal = signals.next() => return Ok(attended::interrupted(signal)),

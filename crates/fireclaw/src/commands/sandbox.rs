@@ -197,10 +197,7 @@ pub fn execute(action: Action) -> Result<u8> {
 
 /// Whether anything of a sandbox runs, or may by itself.
 pub fn goes_on(home: &Home, name: &str) -> Result<bool> {
-    runtime()?.block_on(async {
-        let sandboxes = Sandboxes::of(home).await?;
-        Ok(sandboxes.goes_on(name).await)
-    })
+    runtime()?.block_on(Sandboxes::goes_on(home, name))
 }
 
 /// Where the log of a sandbox is, if there is such a sandbox.
