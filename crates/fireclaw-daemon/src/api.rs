@@ -8,6 +8,7 @@
 mod attach;
 mod client;
 mod frame;
+mod inputs;
 mod request;
 mod sandboxes;
 mod server;

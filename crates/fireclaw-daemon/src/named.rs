@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fireclaw_host::PathError;
-use fireclaw_image::Manifest;
+use fireclaw_image::{Manifest, Silent};
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_sandbox::disks;
 use fireclaw_template::names;
@@ -62,7 +62,7 @@ impl Daemon {
         let (home, owner) = (self.shared().config.home.clone(), id);
         let directory = self.vms().sandbox_directory(&owner);
         let pinned = disks::apart(move || {
-            fireclaw_image::pin(&home, &image, &owner, &sandbox::Unwatched)?;
+            fireclaw_image::pin(&home, &image, &owner, &Silent)?;
             // While it is there its image stays, also if the state is lost.
             Ok(std::fs::create_dir_all(&directory).map_err(PathError::at("create", directory))?)
         });
@@ -92,7 +92,10 @@ impl Daemon {
         let (gone, rows): (Vec<_>, _) =
             rows.into_iter().partition(|row| row.wanted == Wanted::Gone);
         for row in rows {
-            let is_wanted = row.wanted == Wanted::Running || row.config.restart.even_if_stopped();
+            // One that still has its VM was being stopped when the last daemon ended.
+            let is_stopping = row.wanted == Wanted::Stopped && row.process.is_some();
+            let is_wanted = row.wanted == Wanted::Running
+                || row.config.restart.even_if_stopped() && !is_stopping;
             let may_run = row.process.is_some() || self.no_stray_vms().is_ok();
             self.live(row, is_wanted && may_run);
         }
@@ -113,7 +116,7 @@ impl Daemon {
         let unpinned = disks::apart(move || {
             let is_left = |id: &&String| !known.contains(*id) && !directory.join(*id).exists();
             for owner in Manifest::read(&home)?.pinned.keys().filter(is_left) {
-                fireclaw_image::unpin(&home, owner, &sandbox::Unwatched)?;
+                fireclaw_image::unpin(&home, owner, &Silent)?;
             }
             Ok(())
         });

@@ -5,7 +5,7 @@ mod life;
 mod output;
 
 use fireclaw_host::PathError;
-use fireclaw_image::Progress;
+use fireclaw_image::Silent;
 use fireclaw_sandbox::disks;
 
 use crate::Result;
@@ -17,15 +17,6 @@ pub use life::{Order, SandboxHandle, Session, begin, clear};
 
 /// The file of what its program wrote, in its directory.
 pub const LOG: &str = "output.log";
-
-/// Nobody watches what is done with images.
-pub struct Unwatched;
-
-impl Progress for Unwatched {
-    fn step(&self, _number: usize, _of: usize, _what: &str) {}
-    fn detail(&self, _text: &str) {}
-    fn done(&self, _text: &str) {}
-}
 
 /// Removes the disk, the log, the pin and the row of a sandbox that has no VM.
 pub async fn forget(shared: &Shared, vms: &Vms, row: &SandboxRow) -> Result<()> {
@@ -49,5 +40,5 @@ pub async fn forget(shared: &Shared, vms: &Vms, row: &SandboxRow) -> Result<()> 
 /// Lets go of the image of a sandbox.
 async fn unpin(shared: &Shared, id: &str) -> Result<()> {
     let (home, id) = (shared.config.home.clone(), id.to_owned());
-    Ok(disks::apart(move || Ok(fireclaw_image::unpin(&home, &id, &Unwatched)?)).await?)
+    Ok(disks::apart(move || Ok(fireclaw_image::unpin(&home, &id, &Silent)?)).await?)
 }

@@ -100,6 +100,27 @@ impl Progress {
         self.0.borrow().condition
     }
 
+    /// It has no VM any more, and goes on to `next`.
+    pub fn ended(
+        &self,
+        next: SandboxCondition,
+        status: Option<u8>,
+        problem: Option<String>,
+        restarts: u32,
+    ) {
+        self.to(next, |of| {
+            let condition = of.condition;
+            *of = SandboxStatus {
+                condition,
+                status,
+                problem,
+                pid: None,
+                restarts,
+                ports: Vec::new(),
+            };
+        });
+    }
+
     /// It goes on to `next`, and something else of it changes as well.
     pub fn to(&self, next: SandboxCondition, change: impl FnOnce(&mut SandboxStatus)) {
         let now = self.condition();

@@ -35,7 +35,7 @@ pub use initramfs::{FLOOR_PROGRAM, GUEST_PROGRAM, build_floor_initramfs};
 pub use manifest::{Image, Kernel, Manifest, Origin};
 pub use oci::ImageConfig;
 pub use pins::{pin, unpin};
-pub use progress::Progress;
+pub use progress::{Progress, Silent};
 pub use setup::{
     Bootable, Options, Pruned, Pulled, add_image, add_minimal_kernel, add_pulled, prune,
     remove_image, resolve, resolve_pinned, setup, write_image,

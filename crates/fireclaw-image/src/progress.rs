@@ -10,11 +10,10 @@ pub trait Progress: Sync {
     fn done(&self, result: &str);
 }
 
-/// Tells nobody, in tests.
-#[cfg(test)]
+/// Tells nobody.
+#[derive(Debug, Clone, Copy)]
 pub struct Silent;
 
-#[cfg(test)]
 impl Progress for Silent {
     fn step(&self, _: usize, _: usize, _: &str) {}
     fn detail(&self, _: &str) {}

@@ -1,11 +1,12 @@
 //! The program of a named sandbox, with its streams over one connection.
 
-use fireclaw_protocol::message::{AttachFrom, ExitStatus, MainEvent, OutputStream, TerminalSize};
+use fireclaw_protocol::message::{AttachFrom, ExitStatus, MainEvent, OutputStream};
 use fireclaw_vm::{Attached, Commands, MainControls, MainEvents};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, mpsc};
 
 use super::frame::{Ended, Frame};
+use super::inputs::{self, Steer, Steering};
 use crate::sandbox::Session;
 
 /// Passes everything on until the program ends or whoever is attached has gone, which changes
@@ -14,41 +15,21 @@ pub async fn serve(session: Session, connection: impl AsyncRead + AsyncWrite) {
     let Session { commands, from_start, stays: _stays } = session;
     let (mut from, to) = tokio::io::split(connection);
     let to = Mutex::new(to);
-    // One piece of input at a time, as each is asked for.
-    let (give_input, input) = mpsc::channel(1);
-    let (give_signal, signals) = mpsc::channel(8);
-    // Of the sizes of a terminal only the last one counts.
-    let (give_size, sizes) = watch::channel(TerminalSize::default());
-    let gone = async {
-        loop {
-            let taken = match Frame::read(&mut from).await {
-                Ok(Some(Frame::Input(bytes))) => give_input.try_send(bytes).is_ok(),
-                // A guest that takes none of so many is not waited for.
-                Ok(Some(Frame::Signal(signal))) => give_signal.try_send(signal).is_ok(),
-                Ok(Some(Frame::Resize { rows, columns })) => {
-                    give_size.send(TerminalSize { rows, columns }).is_ok()
-                }
-                _ => false,
-            };
-            if !taken {
-                return;
-            }
-        }
-    };
+    let (frames, input, steering) = inputs::frames(true);
     let place = if from_start { AttachFrom::Start } else { AttachFrom::Now };
     let attached = async {
         match commands.attach(place).await {
             Ok(Attached { control, mut events }) => tokio::select! {
                 ended = show(&mut events, &to) => ended,
                 never = feed(&commands, input, &to) => never,
-                never = steer(control, signals, sizes) => never,
+                never = steer(control, steering) => never,
             },
             Err(e) => Ended::Lost(e.to_string()),
         }
     };
     let ended = tokio::select! {
         ended = attached => ended,
-        () = gone => return,
+        () = frames.take(&mut from) => return,
     };
     let mut to = to.lock().await;
     let _ = Frame::Ended(ended).write(&mut *to).await;
@@ -68,15 +49,7 @@ async fn show(events: &mut MainEvents, to: &Mutex<impl AsyncWrite + Unpin>) -> E
             Ok(MainEvent::Lost(_)) => continue,
             Ok(MainEvent::Exited(status, kills)) => {
                 let ran_out = kills.is_some_and(|kills| kills > 0);
-                return match status {
-                    ExitStatus::Code(code) if ran_out && code != 0 => Ended::OutOfMemory(code),
-                    ExitStatus::Signal(signal) if ran_out => {
-                        Ended::OutOfMemory(128u8.saturating_add(signal))
-                    }
-                    ExitStatus::Code(code) => Ended::Exited(code),
-                    ExitStatus::Signal(signal) => Ended::Signal(signal),
-                    ExitStatus::TimedOut => Ended::TimedOut,
-                };
+                return inputs::ended(status, ran_out && status != ExitStatus::Code(0));
             }
             Ok(MainEvent::None) => return Ended::Lost("its command is not there any more".into()),
             Err(e) => return Ended::Lost(e.to_string()),
@@ -105,19 +78,11 @@ async fn feed(
     std::future::pending().await
 }
 
-async fn steer(
-    mut control: MainControls,
-    mut signals: mpsc::Receiver<u8>,
-    mut sizes: watch::Receiver<TerminalSize>,
-) -> Ended {
+async fn steer(mut control: MainControls, mut steering: Steering) -> Ended {
     loop {
-        let _ = tokio::select! {
-            Some(signal) = signals.recv() => control.signal(signal.into()).await,
-            Ok(()) = sizes.changed() => {
-                let size = *sizes.borrow_and_update();
-                control.resize(size).await
-            }
-            else => std::future::pending().await,
+        let _ = match steering.next().await {
+            Steer::Signal(signal) => control.signal(signal).await,
+            Steer::Resize(size) => control.resize(size).await,
         };
     }
 }

@@ -1,14 +1,15 @@
-//! A command in an agent's VM, with its streams over one connection.
+//! A command in the VM of an agent or a sandbox, with its streams over one connection.
 
 use std::time::Duration;
 
-use fireclaw_protocol::message::{ExecEvent, ExecRequest, ExitStatus, TerminalSize};
+use fireclaw_protocol::message::{ExecEvent, ExecRequest};
 use fireclaw_protocol::session::Channel;
 use fireclaw_vm::{Commands, Exec, ExecEvents};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, mpsc};
 
 use super::frame::{Ended, Frame, MOST};
+use super::inputs::{self, Steer, Steering};
 
 /// How much longer than its time a command may take until the host no longer believes
 /// that the guest ends it.
@@ -25,12 +26,7 @@ pub async fn serve(
 ) {
     let (mut from, to) = tokio::io::split(connection);
     let to = Mutex::new(to);
-    // One piece of input at a time, as each is asked for.
-    let (give_input, input) = mpsc::channel(1);
-    let (give_signal, signals) = mpsc::channel(8);
-    let has_terminal = request.terminal.is_some();
-    // Of the sizes of a terminal only the last one counts.
-    let (give_size, sizes) = watch::channel(TerminalSize::default());
+    let (frames, input, steering) = inputs::frames(request.terminal.is_some());
     let limit = request.timeout_ms.map(Duration::from_millis);
     let late = async {
         match limit {
@@ -38,26 +34,10 @@ pub async fn serve(
             None => std::future::pending().await,
         }
     };
-    let gone = async {
-        loop {
-            let taken = match Frame::read(&mut from).await {
-                Ok(Some(Frame::Input(bytes))) => give_input.try_send(bytes).is_ok(),
-                // A guest that takes none of so many is not waited for.
-                Ok(Some(Frame::Signal(signal))) => give_signal.try_send(signal).is_ok(),
-                Ok(Some(Frame::Resize { rows, columns })) => {
-                    !has_terminal || give_size.send(TerminalSize { rows, columns }).is_ok()
-                }
-                _ => false,
-            };
-            if !taken {
-                return;
-            }
-        }
-    };
     let ended = tokio::select! {
-        ended = run(commands, request, &to, input, (signals, sizes)) => ended,
+        ended = run(commands, request, &to, input, steering) => ended,
         () = late => Ended::TimedOut,
-        () = gone => return,
+        () = frames.take(&mut from) => return,
     };
     let mut to = to.lock().await;
     let _ = Frame::Ended(ended).write(&mut *to).await;
@@ -69,7 +49,7 @@ async fn run(
     request: ExecRequest,
     to: &Mutex<impl AsyncWrite + Unpin>,
     input: mpsc::Receiver<Vec<u8>>,
-    (mut signals, mut sizes): (mpsc::Receiver<u8>, watch::Receiver<TerminalSize>),
+    mut steering: Steering,
 ) -> Ended {
     let exec = commands.exec(request).await;
     let Exec { stdin, stdout, stderr, mut control, mut events } = match exec {
@@ -83,15 +63,11 @@ async fn run(
         feed(stdin, input, to).await;
         std::future::pending().await
     };
-    let signalling = async {
+    let steered = async {
         loop {
-            let _ = tokio::select! {
-                Some(signal) = signals.recv() => control.signal(signal.into()).await,
-                Ok(()) = sizes.changed() => {
-                    let size = *sizes.borrow_and_update();
-                    control.resize(size).await
-                }
-                else => std::future::pending().await,
+            let _ = match steering.next().await {
+                Steer::Signal(signal) => control.signal(signal).await,
+                Steer::Resize(size) => control.resize(size).await,
             };
         }
     };
@@ -114,7 +90,7 @@ async fn run(
     tokio::select! {
         how = ending => how,
         never = feeding => never,
-        never = signalling => never,
+        never = steered => never,
     }
 }
 
@@ -125,15 +101,7 @@ async fn end(events: &mut ExecEvents) -> Ended {
         let out_of_memory = event.as_ref().is_ok_and(ExecEvent::is_out_of_memory);
         return match event {
             Ok(ExecEvent::Started) => continue,
-            Ok(ExecEvent::Exited(ExitStatus::TimedOut, _)) => Ended::TimedOut,
-            Ok(ExecEvent::Exited(ExitStatus::Code(code), _)) if out_of_memory => {
-                Ended::OutOfMemory(code)
-            }
-            Ok(ExecEvent::Exited(ExitStatus::Signal(signal), _)) if out_of_memory => {
-                Ended::OutOfMemory(128u8.saturating_add(signal))
-            }
-            Ok(ExecEvent::Exited(ExitStatus::Code(code), _)) => Ended::Exited(code),
-            Ok(ExecEvent::Exited(ExitStatus::Signal(signal), _)) => Ended::Signal(signal),
+            Ok(ExecEvent::Exited(status, _)) => inputs::ended(status, out_of_memory),
             Ok(ExecEvent::Failed { cause, message }) => Ended::NotStarted {
                 status: cause.status(),
                 message: fireclaw_host::escape(&message),

@@ -144,7 +144,7 @@ pub fn begin(shared: &Rc<Shared>, vms: &Rc<Vms>, row: SandboxRow, runs: bool) ->
         shared: Rc::clone(shared),
         vms: Rc::clone(vms),
         restarts: row.restarts,
-        ends: !runs && row.machine.is_some(),
+        ends: !runs && row.process.is_some() && row.ended.is_none(),
         by_hand: false,
         row,
         orders,
@@ -162,6 +162,10 @@ pub fn begin(shared: &Rc<Shared>, vms: &Rc<Vms>, row: SandboxRow, runs: bool) ->
 impl Life {
     async fn run(mut self, mut runs: bool) {
         runs |= self.ends;
+        if !runs {
+            // What an earlier daemon was still starting, or had ended and not yet cleared away.
+            self.clear().await;
+        }
         let mut in_a_row = 0u32;
         loop {
             if !runs {
@@ -225,17 +229,7 @@ impl Life {
                 let wait = backoff(in_a_row);
                 in_a_row += 1;
                 self.set_restarts(self.restarts.saturating_add(1));
-                let restarts = self.restarts;
-                self.progress.to(Condition::Restarting, |of| {
-                    *of = SandboxStatus {
-                        status,
-                        problem,
-                        pid: None,
-                        restarts,
-                        ports: Vec::new(),
-                        ..of.clone()
-                    };
-                });
+                self.progress.ended(Condition::Restarting, status, problem, self.restarts);
                 match self.idle(Some(wait)).await {
                     None => runs = true,
                     Some(End::Released) => return,
@@ -533,15 +527,7 @@ impl Life {
         self.want(Wanted::Stopped);
         info!("could not be started: {problem}");
         let is_gone = self.remove_if_asked().await;
-        self.progress.to(Condition::Failed, |of| {
-            *of = SandboxStatus {
-                status,
-                problem: Some(problem.clone()),
-                pid: None,
-                ports: Vec::new(),
-                ..of.clone()
-            };
-        });
+        self.progress.ended(Condition::Failed, status, Some(problem.clone()), self.restarts);
         let mut error = Some(error);
         self.refuse(|| error.take().unwrap_or_else(|| Error::Unsupported(problem.clone())));
         self.tell_stopped();
@@ -551,17 +537,7 @@ impl Life {
     /// It is over for now.
     fn over(&mut self, condition: Condition, status: Option<u8>, problem: Option<String>) {
         info!(?status, "has ended");
-        let restarts = self.restarts;
-        self.progress.to(condition, |of| {
-            *of = SandboxStatus {
-                status,
-                problem,
-                pid: None,
-                restarts,
-                ports: Vec::new(),
-                ..of.clone()
-            };
-        });
+        self.progress.ended(condition, status, problem, self.restarts);
         let name = self.row.name.clone();
         self.refuse(|| Error::SandboxNotNow { name: name.clone(), condition });
         self.tell_stopped();

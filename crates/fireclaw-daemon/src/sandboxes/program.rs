@@ -9,10 +9,11 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 
+use super::GUEST;
 use crate::{Error, Result};
 
 /// The built-in agent, as it is found in every sandbox.
-const BUILT_IN: [&str; 2] = ["/run/fireclaw/guest", "agent"];
+const BUILT_IN: [&str; 2] = [GUEST, "agent"];
 
 /// How many events may wait for the program to read them: more than its messages, and
 /// what comes of them, can be.

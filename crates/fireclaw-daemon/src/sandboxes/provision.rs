@@ -8,6 +8,7 @@ use std::time::Duration;
 use fireclaw_protocol::message::ExecRequest;
 use fireclaw_vm::Commands;
 
+use super::GUEST;
 use super::exec::run_with;
 use crate::{Error, Result};
 
@@ -20,7 +21,7 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 
 /// What has a VM ready to be ended; the second is for a guest program that does not
 /// know the first, in a VM that is older than this program.
-const LEAVE: [&[&str]; 2] = [&["/run/fireclaw/guest", "leave"], &["sync"]];
+const LEAVE: [&[&str]; 2] = [&[GUEST, "leave"], &["sync"]];
 
 /// What [`WORKSPACE`] exits with if the file system needs more than its journal.
 const DAMAGED: u8 = 3;

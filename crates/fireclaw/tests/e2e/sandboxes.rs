@@ -231,6 +231,26 @@ fn a_program_goes_on_when_its_daemon_dies_and_loses_nothing() {
 }
 
 #[test]
+fn a_stop_that_its_daemon_does_not_survive_is_gone_on_with() {
+    let _alone = alone();
+    let sandboxes = Sandboxes::new();
+    let line = "trap '' TERM; echo up; while :; do sleep 1; done";
+    sandboxes.fireclaw(&["run", "-d", "--restart", "always", "--name", "stubborn", line]).exits(0);
+    wait_until("its trap", || {
+        sandboxes.fireclaw(&["logs", "stubborn"]).exits(0).stdout() == "up\n"
+    });
+    let mut stop = sandboxes.home.fireclaw(["stop", "-t", "1000", "stubborn"]);
+    let mut stop = stop.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the stop", || sandboxes.condition("stubborn") == "stopping");
+    kill_process(sandboxes.daemon(), Signal::KILL).unwrap();
+    assert!(!wait(&mut stop, timeout()).success());
+    // The next daemon gives it the usual time, and does not start it again.
+    assert_eq!(sandboxes.fireclaw(&["wait", "stubborn"]).exits(0).stdout(), "137\n");
+    assert_eq!(sandboxes.condition("stubborn"), "exited");
+    sandboxes.end();
+}
+
+#[test]
 fn what_ends_is_started_again_as_its_policy_says() {
     let _alone = alone();
     let sandboxes = Sandboxes::new();
