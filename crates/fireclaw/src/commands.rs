@@ -56,6 +56,15 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::Args>),
+    /// Create a sandbox and leave it stopped
+    ///
+    /// Takes the options of `fireclaw run`. Without a command, and without one in the image, the
+    /// sandbox stays up until it is stopped.
+    #[command(after_help = "\
+Examples:
+  fireclaw create --name box
+  fireclaw create --name web --image nginx --publish 8080:80 --restart unless-stopped")]
+    Create(Box<run::Args>),
     #[command(flatten)]
     Sandbox(sandbox::Action),
     Daemon(daemon::Args),
@@ -107,6 +116,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
     if matches!(
         cli.command,
         Command::Run(_)
+            | Command::Create(_)
             | Command::Sandbox(_)
             | Command::Daemon(_)
             | Command::Setup(_)
@@ -121,6 +131,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
     }
     match cli.command {
         Command::Run(args) => run::execute(*args),
+        Command::Create(args) => run::create(*args),
         Command::Sandbox(action) => sandbox::execute(action),
         Command::Daemon(args) => daemon::execute(&args),
         Command::Setup(args) => setup::execute(&args),
@@ -146,6 +157,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
 fn keeps_something(command: &Command) -> bool {
     match command {
         Command::Run(_)
+        | Command::Create(_)
         | Command::Sandbox(_)
         | Command::Daemon(_)
         | Command::Setup(_)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fireclaw_daemon::api::{Rename, Signal};
 use fireclaw_image::Home;
 
-use super::{print, print_json, run};
+use super::{print, print_json};
 use crate::client::exec::Options;
 use crate::client::sandboxes::Sandboxes;
 use crate::error::{CliError, Result};
@@ -19,15 +19,6 @@ use crate::values;
 /// What can be done with named sandboxes.
 #[derive(Debug, clap::Subcommand)]
 pub enum Action {
-    /// Create a sandbox and leave it stopped
-    ///
-    /// Takes the options of `fireclaw run`. Without a command, and without one in the image, the
-    /// sandbox stays up until it is stopped.
-    #[command(after_help = "\
-Examples:
-  fireclaw create --name box
-  fireclaw create --name web --image nginx --publish 8080:80 --restart unless-stopped")]
-    Create(Box<run::Args>),
     /// Start sandboxes
     #[command(after_help = "Example:\n  fireclaw start web")]
     Start {
@@ -181,10 +172,6 @@ impl Action {
 /// Does what was asked.
 pub fn execute(action: Action) -> Result<u8> {
     let home = Home::from_environment();
-    let action = match action {
-        Action::Create(args) => return run::create(*args),
-        action => action,
-    };
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let sandboxes = Sandboxes::of(&home).await?;
@@ -226,7 +213,6 @@ async fn each<'a, W: Future<Output = Result<()>>>(
 
 async fn act(sandboxes: &Sandboxes, action: Action) -> Result<u8> {
     match action {
-        Action::Create(_) => {}
         Action::Start { names, attach: true } => {
             let [name] = &names[..] else {
                 return Err(CliError::usage("--attach is for one sandbox"));
